@@ -1,0 +1,104 @@
+"""The vector field of a system, free and nudged, and the free phase.
+
+    free     F(u)  = D(θ, x, σ(u)) − u
+    nudged   F^β(u) = F(u) − β ∂C/∂s(σ(u))
+
+The nudge is the gradient of the cost summed over the batch, so that no example's
+nudge depends on how many others there are.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from eqprop_jax import tree
+from eqprop_jax.types import (
+    Equilibrium,
+    Field,
+    Injection,
+    Params,
+    Rates,
+    Solver,
+    State,
+    System,
+)
+
+
+def free_field(system: System, params: Params, injection: Injection) -> Field:
+    """Returns F, the field of the free phase.
+
+    Args:
+      system: what moves.
+      params: θ.
+      injection: `system.inject(params, x)`.
+    """
+    return Field(
+        drive=lambda rates: system.drive(params, injection, rates),
+        rates=system.rates,
+        blocks=system.blocks,
+    )
+
+
+def nudged_field(
+    field: Field, cost_gradient: Callable[[Rates], Rates], beta: Inexact[Array, '']
+) -> Field:
+    """Returns F^β = F − β ∂C/∂s.
+
+    Args:
+      field: F.
+      cost_gradient: from `cost_gradient`.
+      beta: the nudge β; complex only for states that are complex.
+    """
+
+    def drive(rates: Rates) -> State:
+        return jax.tree.map(
+            lambda d, g: d - beta * g, field.drive(rates), cost_gradient(rates)
+        )
+
+    return field._replace(drive=drive)
+
+
+def cost_gradient(
+    system: System, params: Params, y: Float[Array, 'B classes']
+) -> Callable[[Rates], Rates]:
+    """Returns s ↦ ∂C/∂s of every example, for real or complex rates."""
+
+    def gradient(rates: Rates) -> Rates:
+        cost, pullback = jax.vjp(lambda s: system.cost(params, s, y), rates)
+        return pullback(jnp.ones_like(cost))[0]
+
+    return gradient
+
+
+def relax(
+    system: System, params: Params, x: Float[Array, 'B ...'], solve: Solver
+) -> Equilibrium:
+    """Runs the free phase: from rest to F(u*) = 0 under the clamped input.
+
+    Args:
+      system: what moves.
+      params: θ.
+      x: clamped inputs.
+      solve: a solver of `eqprop_jax.solvers`.
+
+    Returns:
+      The free equilibrium. It is not differentiated through: gradients are an
+      estimator's business.
+    """
+    injection = system.inject(params, x)
+    free = solve(free_field(system, params, injection), system.rest(injection))
+    return jax.lax.stop_gradient(free)
+
+
+def slopes(system: System, state: State) -> State:
+    """Returns σ′(u), the diagonal of Λ⁻¹, with the structure of the state."""
+    ones = jax.tree.map(jnp.ones_like, state)
+    return jax.jvp(system.rates, (state,), (ones,))[1]
+
+
+def check_real(name: str, state: State) -> None:
+    """Raises TypeError if a state that has to be real is complex."""
+    if tree.is_complex(state):
+        raise TypeError(f'{name} takes a real state: pass the free equilibrium')

@@ -1,0 +1,173 @@
+"""Error vectors from nudged equilibria on a contour, and the antisymmetric correction.
+
+    δ = Σ_k Re[w_k (s(β_k) − s*)]
+
+As the contour shrinks, δ becomes the response of the dynamics, (J − Λ) δ = g. The
+gradient needs the adjoint, with Jᵀ: plain EP is biased wherever J is not symmetric.
+The correction removes that bias. In the nudged phases F is replaced by
+
+    F(u) − (J − Jᵀ)(s − s*)          J at the free equilibrium
+
+whose linear response is the adjoint's, and whose equilibria stay analytic in β, so
+that an N-point contour is exact up to O(r^N) without weight symmetry.
+
+References:
+  Laborieux and Zenke 2022, https://arxiv.org/abs/2209.00530
+  Laborieux and Zenke 2024, https://arxiv.org/abs/2309.02214
+  Scurria et al. 2026, antisymmetric correction, https://arxiv.org/abs/2602.03670
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from eqprop_jax import dynamics, jacobian, tree
+from eqprop_jax.estimators import local_rule
+from eqprop_jax.nudges import Contour
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimate,
+    Estimator,
+    Field,
+    Info,
+    Params,
+    Rates,
+    Solver,
+    State,
+    System,
+)
+
+CORRECTIONS = (None, 'antisymmetric')
+
+
+def contour(
+    system: System,
+    solve: Solver,
+    *,
+    contour: Contour,
+    correction: str | None = None,
+    skip_unconverged: bool = False,
+    batched: bool = True,
+) -> Estimator:
+    """Equilibrium propagation over any contour, with the local (vector-field) rule.
+
+    Error: the contour's O(r^N) in δ, and without correction the asymmetry's, to
+    first order δ − δ_exact ≈ −2 (S − Λ)⁻¹ A δ with S, A = (J ± Jᵀ)/2.
+
+    Args:
+      system: what moves.
+      solve: relaxes the nudged phases, which start from the free equilibrium.
+      contour: from `eqprop_jax.nudges`.
+      correction: None, or 'antisymmetric' for the exact adjoint's response.
+      skip_unconverged: leave examples out of the mean of which the free or a nudged
+        phase did not converge; `info.skipped` is their fraction.
+      batched: relax the points together (`vmap`); if False one after the other
+        (`lax.map`), which needs the memory of one.
+
+    Returns:
+      estimate(params, batch, free, rng) -> Estimate. `info` has one row for every
+      relaxed point. The key is only used by random signs.
+
+    Raises:
+      ValueError: for complex points on a system that is not holomorphic, or an
+        unknown correction.
+    """
+    if contour.is_complex and not system.holomorphic:
+        raise ValueError(
+            'this contour has complex nudges, and the system is not holomorphic (its '
+            'activation, cost or drive is not analytic): use one_sided, random_sign '
+            'or symmetric, or a holomorphic activation such as "sigmoid" or "dsilu"'
+        )
+    if correction not in CORRECTIONS:
+        raise ValueError(
+            f'no correction {correction!r}; choose from None, "antisymmetric"'
+        )
+
+    def estimate(
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array
+    ) -> Estimate:
+        dynamics.check_real('an estimator', free.state)
+        injection = system.inject(params, batch.x)
+        field = dynamics.free_field(system, params, injection)
+        if correction is not None:
+            field = corrected_field(system, params, injection, free)
+        gradient = dynamics.cost_gradient(system, params, batch.y)
+        sign = 1.0
+        if contour.random_sign:
+            sign = jax.random.rademacher(rng, (), jnp.float32)
+
+        error, phases = tree.zeros_like(free.rates), []
+        for part in contour.parts():
+            start = tree.to_complex(free.state) if part.is_complex else free.state
+            points, weights = _cast(part, sign, start)
+
+            def relax(beta: Array, start: State = start) -> Equilibrium:
+                return solve(dynamics.nudged_field(field, gradient, beta), start)
+
+            phase = jax.vmap(relax)(points) if batched else lax.map(relax, points)
+            error = tree.add(error, _combine(weights, phase.rates, free.rates))
+            phases.append(phase)
+
+        residual, num_steps, converged = (
+            jnp.concatenate([getattr(phase, name) for phase in phases])
+            for name in ('residual', 'num_steps', 'converged')
+        )
+        settled = free.converged & jnp.all(converged, axis=0)
+        keep = settled if skip_unconverged else jnp.ones_like(settled)
+        grads = local_rule.local_gradient(
+            system, params, batch, free.rates, error, keep
+        )
+        info = Info(residual, num_steps, jnp.mean(settled), jnp.mean(~keep))
+        return Estimate(grads, error, info)
+
+    return estimate
+
+
+def corrected_field(
+    system: System, params: Params, injection: Array, free: Equilibrium
+) -> Field:
+    """Returns F(u) − (J − Jᵀ)(s − s*), with J at the free equilibrium.
+
+    Where D is affine in the rates this is D(s*) + Jᵀ(s − s*) − u, which costs no more
+    than F itself.
+
+    Args:
+      system: what moves.
+      params: θ.
+      injection: `system.inject(params, x)`.
+      free: the free equilibrium.
+    """
+    field = dynamics.free_field(system, params, injection)
+    J = jacobian.linearize(system, params, injection, free.rates)
+
+    def drive(rates: Rates) -> State:
+        shift = tree.sub(rates, free.rates)
+        if system.affine:
+            return tree.add(J.drive, J.transpose(shift))
+        asymmetric = tree.sub(J.apply(shift), J.transpose(shift))
+        return tree.sub(field.drive(rates), asymmetric)
+
+    return field._replace(drive=drive)
+
+
+def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:
+    """Points and weights in the precision of the state they will act on."""
+    dtype = jnp.result_type(*jax.tree.leaves(start))
+    points, weights = (np.asarray(values).astype(dtype) for values in part[:2])
+    sign = jnp.asarray(sign, points.real.dtype)
+    return sign * points, sign * weights
+
+
+def _combine(weights: Array, nudged: Rates, free: Rates) -> Rates:
+    """Returns Σ_k Re[w_k (s_k − s*)]; leaves of `nudged` are [P, B, ...]."""
+
+    def layer(s: Array, s_free: Array) -> Array:
+        shift = jnp.tensordot(weights.real, s.real - s_free, 1)
+        if jnp.iscomplexobj(s):
+            shift -= jnp.tensordot(weights.imag, s.imag, 1)
+        return shift
+
+    return jax.tree.map(layer, nudged, free)

@@ -1,0 +1,158 @@
+"""Error vectors by solving their linear systems: the references for all others.
+
+    tangent              (J  − Λ) δ = g       the response that EP measures as β → 0
+    recurrent backprop   (Jᵀ − Λ) δ = g       the exact adjoint
+
+With δ = σ′ ⊙ v both read v = J δ − g or v = Jᵀ δ − g: the fixed point of a linear
+network with the same layers, which the solvers of this package relax like any other.
+
+References:
+  Almeida 1987; Pineda 1987, https://doi.org/10.1103/PhysRevLett.59.2229
+  Laborieux and Zenke 2024 ("true ∂β u*"), https://arxiv.org/abs/2309.02214
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import gmres
+from jaxtyping import Array
+
+from eqprop_jax import dynamics, jacobian, tree
+from eqprop_jax.estimators import local_rule
+from eqprop_jax.solvers.relaxation import relative_residual, relaxation
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimate,
+    Estimator,
+    Field,
+    Info,
+    Injection,
+    Params,
+    Rates,
+    State,
+    System,
+)
+
+METHODS = ('iterative', 'krylov')
+KRYLOV_DIMENSION = 30  # vectors kept by GMRES before it starts again
+
+
+def tangent(system: System, *, tol: float = 1e-6, max_steps: int = 500) -> Estimator:
+    """The limit β → 0 of equilibrium propagation, without a nudge.
+
+    Error: none of the finite nudge; that of the asymmetry stays.
+
+    Args:
+      system: what moves.
+      tol: relative residual of the linear solve, for each example; positive.
+      max_steps: bound on its sweeps; positive.
+
+    Returns:
+      estimate(params, batch, free, rng) -> Estimate; the key is not used.
+
+    Raises:
+      ValueError: for a number outside its range.
+    """
+    return _implicit(system, 'iterative', tol, max_steps, adjoint=False)
+
+
+def recurrent_backprop(
+    system: System,
+    *,
+    tol: float = 1e-6,
+    method: str = 'iterative',
+    max_steps: int = 500,
+) -> Estimator:
+    """The exact gradient of the cost at the free equilibrium.
+
+    Error: that of the free equilibrium's residual and of the solve.
+
+    Args:
+      system: what moves.
+      tol: relative residual of the adjoint solve, for each example; positive.
+      method: 'iterative' relaxes the adjoint network, alternating its blocks;
+        'krylov' is restarted GMRES, which also solves where the relaxation is
+        unstable.
+      max_steps: bound on its sweeps or iterations; positive.
+
+    Returns:
+      estimate(params, batch, free, rng) -> Estimate; the key is not used.
+
+    Raises:
+      ValueError: for an unknown method or a number outside its range.
+    """
+    if method not in METHODS:
+        raise ValueError(f'no method {method!r}; choose from {", ".join(METHODS)}')
+    return _implicit(system, method, tol, max_steps, adjoint=True)
+
+
+def _implicit(
+    system: System, method: str, tol: float, max_steps: int, *, adjoint: bool
+) -> Estimator:
+    sweep = relaxation(tol=tol, max_steps=max_steps)
+
+    def matrix(
+        params: Params, injection: Injection, rates: Rates
+    ) -> Callable[[Rates], State]:
+        J = jacobian.linearize(system, params, injection, rates)
+        return J.transpose if adjoint else J.apply
+
+    def iterative(
+        params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
+    ) -> tuple[State, Array]:
+        product = matrix(params, injection, rates)
+        field = Field(
+            drive=lambda error: tree.sub(product(error), g),
+            rates=lambda v: tree.mul(slopes, v),
+            blocks=system.blocks,
+        )
+        response = sweep(field, tree.zeros_like(g))
+        return response.state, response.num_steps
+
+    def krylov(
+        params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
+    ) -> tuple[State, Array]:
+        def one(*example: Any) -> State:
+            injection, rates, slopes, g = jax.tree.map(lambda a: a[None], example)
+            product = matrix(params, injection, rates)
+            units = sum(leaf.size for leaf in jax.tree.leaves(g))
+            restart = min(units, max_steps, KRYLOV_DIMENSION)
+            v, _ = gmres(
+                lambda v: tree.sub(v, product(tree.mul(slopes, v))),
+                tree.scale(-1, g),
+                tol=tol,
+                restart=restart,
+                maxiter=-(-max_steps // restart),
+                solve_method='incremental',
+            )
+            return jax.tree.map(lambda a: a[0], v)
+
+        v = jax.vmap(one)(injection, rates, slopes, g)
+        return v, jnp.full((jax.tree.leaves(g)[0].shape[0],), -1, jnp.int32)
+
+    def estimate(
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array
+    ) -> Estimate:
+        del rng
+        dynamics.check_real('an estimator', free.state)
+        injection = system.inject(params, batch.x)
+        slopes = dynamics.slopes(system, free.state)
+        g = dynamics.cost_gradient(system, params, batch.y)(free.rates)
+        solve = krylov if method == 'krylov' else iterative
+        v, num_steps = solve(params, injection, free.rates, slopes, g)
+        error = tree.mul(slopes, v)
+        image = tree.sub(matrix(params, injection, free.rates)(error), g)
+        residual = relative_residual(image, v)
+        info = Info(
+            residual=residual[None],
+            num_steps=num_steps[None],
+            converged=jnp.mean(free.converged & (residual <= tol)),
+            skipped=jnp.zeros(()),
+        )
+        grads = local_rule.local_gradient(system, params, batch, free.rates, error)
+        return Estimate(grads, error, info)
+
+    return estimate

@@ -1,0 +1,53 @@
+"""From an error vector to a gradient, by quantities local to each synapse.
+
+    dC/dθ ≈ ∂C/∂θ − (∂D/∂θ)ᵀ δ
+
+For a dense synapse the second term is post-synaptic δᵢ times pre-synaptic sⱼ. The
+first is the cost's own dependence on θ: the readout's weights, a weight penalty.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from eqprop_jax import tree
+from eqprop_jax.types import Batch, Params, Rates, State, System
+
+
+def local_gradient(
+    system: System,
+    params: Params,
+    batch: Batch,
+    rates: Rates,
+    error: Rates,
+    keep: Bool[Array, ' B'] | None = None,
+) -> Params:
+    """Returns the mean over the batch of ∂C/∂θ − (∂D/∂θ)ᵀ δ.
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: inputs and targets.
+      rates: s* of the free equilibrium.
+      error: δ, real.
+      keep: examples to take the mean over; None: all of them. What the others hold,
+        NaN included, has no influence; the mean over no example is zero.
+
+    References:
+      Scellier et al. 2018, https://arxiv.org/abs/1808.04873, eq. 11 and Appendix A.
+    """
+    if keep is None:
+        keep = jnp.ones(batch.x.shape[0], bool)
+    rates = tree.select(keep, rates, tree.zeros_like(rates))
+    error = tree.select(keep, error, tree.zeros_like(error))
+    count = jnp.maximum(jnp.sum(keep), 1)
+
+    def credit(params: Params) -> tuple[Array, State]:
+        cost = jnp.where(keep, system.cost(params, rates, batch.y), 0)
+        return jnp.sum(cost), system.drive(
+            params, system.inject(params, batch.x), rates
+        )
+
+    (cost, _), pullback = jax.vjp(credit, params)
+    mean = (1 / count).astype(cost.dtype)
+    return pullback((mean, tree.scale(-mean, error)))[0]

@@ -1,0 +1,180 @@
+"""The functional Jacobian J = ∂D/∂s at fixed rates, without forming it unless asked.
+
+    J v, Jᵀ v            exact, by forward and reverse mode, for real or complex v
+    symmetric share      ‖S‖ / (‖S‖ + ‖A‖) with S, A = (J ± Jᵀ)/2: 1 if J = Jᵀ
+    spectral radius      of J diag(σ′), by which an undamped synchronous relaxation
+                         shrinks its error per sweep: it is stable below 1
+
+The Jacobian of a batch is block-diagonal, one block for each example.
+
+References:
+  Laborieux and Zenke 2024, sections 3 and 4, https://arxiv.org/abs/2309.02214
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from eqprop_jax import dynamics, tree
+from eqprop_jax.types import Equilibrium, Injection, Params, Rates, State, System
+
+
+class Jacobian(NamedTuple):
+    """J at given rates, as linear functions of a vector shaped like the rates."""
+
+    drive: State
+    """D at these rates."""
+    apply: Callable[[Rates], State]
+    """v ↦ J v."""
+    transpose: Callable[[Rates], State]
+    """v ↦ Jᵀ v."""
+
+
+def linearize(
+    system: System, params: Params, injection: Injection, rates: Rates
+) -> Jacobian:
+    """Returns J at the given rates.
+
+    Args:
+      system: what moves.
+      params: θ.
+      injection: `system.inject(params, x)`.
+      rates: s, real.
+    """
+
+    def drive(s: Rates) -> State:
+        return system.drive(params, injection, s)
+
+    value, transpose = jax.vjp(drive, rates)
+    return Jacobian(
+        drive=value,
+        apply=tree.on_parts(lambda v: jax.jvp(drive, (rates,), (v,))[1]),
+        transpose=tree.on_parts(lambda v: transpose(v)[0]),
+    )
+
+
+def dense(
+    system: System, params: Params, x: Float[Array, 'B ...'], rates: Rates
+) -> Float[Array, 'B n n']:
+    """Returns J of every example as a matrix; for small systems.
+
+    Units are numbered as `jax.flatten_util.ravel_pytree` orders the rates of one
+    example: by layer name, then row by row.
+
+    Args:
+      system: what moves.
+      params: θ.
+      x: clamped inputs.
+      rates: s, real, leaves [B, ...].
+    """
+
+    def one(injection: Injection, rates: Rates) -> Float[Array, 'n n']:
+        flat, unravel = ravel_pytree(rates)
+
+        def drive(flat: Array) -> Array:
+            batched = jax.tree.map(lambda leaf: leaf[None], (injection, unravel(flat)))
+            return ravel_pytree(system.drive(params, *batched))[0]
+
+        return jax.jacfwd(drive)(flat)
+
+    return jax.vmap(one)(system.inject(params, x), rates)
+
+
+def share(J: Float[Array, '*B n n']) -> Float[Array, '*B']:
+    """Returns ‖S‖ / (‖S‖ + ‖A‖) of matrices, Frobenius norms; NaN where J = 0."""
+    transpose = jnp.swapaxes(J, -1, -2)
+    symmetric = jnp.linalg.norm(J + transpose, axis=(-2, -1))
+    return symmetric / (symmetric + jnp.linalg.norm(J - transpose, axis=(-2, -1)))
+
+
+def symmetric_share(
+    system: System,
+    params: Params,
+    x: Float[Array, 'B ...'],
+    rates: Rates,
+    rng: jax.Array,
+    *,
+    num_probes: int = 32,
+) -> Float[Array, '']:
+    """Returns the symmetric share of the batch's Jacobian, from random probes.
+
+    ‖S‖² and ‖A‖² are the means of ‖(J ± Jᵀ) ε‖²/4 over ε ~ N(0, I) (Hutchinson); the
+    relative error of the share is of the order 1/√(num_probes · B · n).
+
+    Args:
+      system: what moves.
+      params: θ.
+      x: clamped inputs.
+      rates: s, real, leaves [B, ...].
+      rng: key of the probes.
+      num_probes: draws for each example.
+    """
+    jacobian = linearize(system, params, system.inject(params, x), rates)
+
+    def squares(key: jax.Array) -> tuple[Array, Array]:
+        probe = tree.random_normal(key, rates)
+        forward, backward = jacobian.apply(probe), jacobian.transpose(probe)
+        return (
+            tree.norm(tree.add(forward, backward)) ** 2,
+            tree.norm(tree.sub(forward, backward)) ** 2,
+        )
+
+    squares = jax.lax.map(squares, jax.random.split(rng, num_probes))
+    symmetric, antisymmetric = (jnp.sqrt(jnp.sum(square)) for square in squares)
+    return symmetric / (symmetric + antisymmetric)
+
+
+def spectral_radius(
+    system: System,
+    params: Params,
+    x: Float[Array, 'B ...'],
+    free: Equilibrium,
+    rng: jax.Array,
+    *,
+    num_steps: int = 60,
+) -> Float[Array, ' B']:
+    """Returns the largest modulus of the eigenvalues of J diag(σ′), per example.
+
+    Power iteration, then the eigenvalues of the map on the plane of its last two
+    vectors, so that a dominant pair ±λ (layered networks) or a ± ib is seen whole.
+
+    Args:
+      system: what moves.
+      params: θ.
+      x: clamped inputs.
+      free: the free equilibrium.
+      rng: key of the first vector.
+      num_steps: number of products with J; at least 3.
+    """
+    jacobian = linearize(system, params, system.inject(params, x), free.rates)
+    slopes = dynamics.slopes(system, free.state)
+
+    def product(v: State) -> State:
+        return jacobian.apply(tree.mul(slopes, v))
+
+    def unit(v: State) -> tuple[State, Array]:
+        length = tree.per_example_norm(v)
+        safe = length + jnp.finfo(length.dtype).tiny
+        return jax.vmap(tree.scale)(1 / safe, v), length
+
+    start = tree.random_normal(rng, free.state)
+    first, _ = jax.lax.fori_loop(
+        0, num_steps - 2, lambda _, v: unit(product(v[0])), unit(start)
+    )
+    image = product(first)
+    h00 = tree.per_example_vdot(first, image)
+    second, h10 = unit(tree.sub(image, jax.vmap(tree.scale)(h00, first)))
+    image = product(second)
+    h01, h11 = (tree.per_example_vdot(v, image) for v in (first, second))
+    half_trace, determinant = (h00 + h11) / 2, h00 * h11 - h01 * h10
+    discriminant = half_trace**2 - determinant
+    root = jnp.sqrt(jnp.abs(discriminant))
+    return jnp.where(
+        discriminant >= 0,
+        jnp.abs(half_trace) + root,
+        jnp.sqrt(jnp.maximum(determinant, 0)),
+    )

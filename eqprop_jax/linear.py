@@ -1,0 +1,117 @@
+"""Real weights on real or complex states, and angles between weights.
+
+A complex product with real weights is two real ones. Written as such it costs twice
+a real product instead of four to ten times, and the imaginary part, which carries
+the signal of a small complex nudge, is not lost in cancellations.
+
+    dense(s, W)            = s W                 s [B, m], W [m, n]
+    dense_transpose(r, W)  = r Wᵀ                r [B, n]
+    conv(s, K)             = s ∗ K               s [B, H, W, m], K [h, w, m, n]
+    conv_transpose(r, K)   = the transpose of conv as a linear map
+
+All are linear in either argument, so `jax.grad`, `jax.jvp` and `jax.vjp` go through.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Inexact
+
+from eqprop_jax import tree
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def dense(s: Inexact[Array, '*B m'], kernel: Float[Array, 'm n']) -> Array:
+    """Returns s W, shape [*B, n], real or complex as s is."""
+    return tree.on_parts(lambda part: part @ kernel)(s)
+
+
+def dense_transpose(r: Inexact[Array, '*B n'], kernel: Float[Array, 'm n']) -> Array:
+    """Returns r Wᵀ, shape [*B, m], real or complex as r is."""
+    return tree.on_parts(lambda part: part @ kernel.T)(r)
+
+
+def conv(
+    s: Inexact[Array, 'B H W m'],
+    kernel: Float[Array, 'h w m n'],
+    padding: Padding = 'SAME',
+) -> Array:
+    """Returns the cross-correlation of s with the kernel, stride 1, [B, H', W', n].
+
+    Args:
+      s: images, real or complex.
+      kernel: real weights.
+      padding: 'SAME', 'VALID' or ((low, high), (low, high)).
+    """
+    return tree.on_parts(lambda part: _conv(part, kernel, padding))(s)
+
+
+def conv_transpose(
+    r: Inexact[Array, 'B Hp Wp n'],
+    kernel: Float[Array, 'h w m n'],
+    image_shape: tuple[int, int],
+    padding: Padding = 'SAME',
+) -> Array:
+    """Returns the transpose of `conv` applied to r, [B, *image_shape, m].
+
+    Args:
+      r: what `conv` returns for images of `image_shape`, real or complex.
+      kernel: the weights of that `conv`.
+      image_shape: height and width of the images that `conv` would take.
+      padding: the padding of that `conv`.
+    """
+
+    def apply(part: Array) -> Array:
+        image = jax.ShapeDtypeStruct(
+            (part.shape[0], *image_shape, kernel.shape[2]), part.dtype
+        )
+        transpose = jax.linear_transpose(lambda s: _conv(s, kernel, padding), image)
+        return transpose(part)[0]
+
+    return tree.on_parts(apply)(r)
+
+
+def angle(a: Float[Array, '...'], b: Float[Array, '...']) -> Float[Array, '']:
+    """Returns the angle between two arrays of one shape, in degrees, 0 to 180.
+
+        angle = 2 atan2(‖â − b̂‖, ‖â + b̂‖)     with â = a/‖a‖, b̂ = b/‖b‖
+
+    which unlike arccos keeps its precision near 0 and 180 (Kahan 2006, "How futile
+    are mindless assessments of roundoff", section 12). NaN if either is zero.
+    """
+    a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
+    return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
+
+
+def rotate(
+    rng: jax.Array, reference: Float[Array, '...'], degrees: float
+) -> Float[Array, '...']:
+    """Returns an array at a given angle to the reference, with the same norm.
+
+        cos(degrees) W + sin(degrees) ‖W‖ R,   R random, ‖R‖ = 1, ⟨R, W⟩ = 0
+
+    Args:
+      rng: key of the random direction R.
+      reference: W, any shape with at least two entries.
+      degrees: the angle, 0 to 180.
+
+    Raises:
+      ValueError: if the angle lies outside 0 to 180 degrees.
+    """
+    if not 0 <= degrees <= 180:
+        raise ValueError(f'an angle lies between 0 and 180 degrees, not {degrees}')
+    length = jnp.linalg.norm(reference)
+    direction = jax.random.normal(rng, reference.shape, reference.dtype)
+    direction -= reference * (jnp.sum(direction * reference) / length**2)
+    direction *= length / jnp.linalg.norm(direction)
+    theta = jnp.deg2rad(jnp.asarray(degrees, reference.dtype))
+    return jnp.cos(theta) * reference + jnp.sin(theta) * direction
+
+
+def _conv(s: Array, kernel: Array, padding: Padding) -> Array:
+    return lax.conv_general_dilated(
+        s, kernel, (1, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )

@@ -1,0 +1,146 @@
+"""Contours: at which nudges to relax, and how to combine what comes out.
+
+Every estimator of δ = ds*/dβ from nudged equilibria is a weighted sum
+
+    δ ≈ Σ_k Re[w_k (s(β_k) − s*)]
+
+    contour        points β_k               weights of s(β_k)      error, |β| = r
+    one_sided      β                        1/β                    O(r)
+    random_sign    ±β, sign drawn           ±1/β                   O(r) a draw
+    symmetric      β, −β                    ±1/2β                  O(r²)
+    circle         r ω_k, ω_k = e^{2πik/N}  1/(N r ω_k)            O(r^N)
+    complex_step   ± i r                    1/(2 i r)              O(r²)
+
+The weights of a circle sum to zero, so subtracting s* changes nothing there but
+the rounding. Real parameters make s(β̄) the conjugate of s(β): a point of the upper
+half plane stands for its mirror image too, and only Im β ≥ 0 is ever relaxed.
+
+References:
+  Laborieux et al. 2021, symmetric nudging, https://arxiv.org/abs/2006.03824
+  Laborieux and Zenke 2022, eq. 9-12 (circle), https://arxiv.org/abs/2209.00530
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Contour(NamedTuple):
+    """Nudges in the closed upper half plane and their weights."""
+
+    points: np.ndarray
+    """β_k, float64 or complex128, [P]."""
+    weights: np.ndarray
+    """w_k, the mirror image included, of the type of the points, [P]."""
+    random_sign: bool = False
+    """Whether points and weights take a common random sign at every estimate."""
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether any point lies off the real axis."""
+        return bool(np.iscomplexobj(self.points))
+
+    def parts(self) -> tuple['Contour', ...]:
+        """Returns the real and the complex points apart, to be relaxed in their types.
+
+        A complex relaxation costs two real ones, which real points need not pay.
+        """
+        on_axis = np.imag(self.points) == 0
+        axis, off = (
+            self._replace(points=self.points[mask], weights=self.weights[mask])
+            for mask in (on_axis, ~on_axis)
+        )
+        axis = axis._replace(points=axis.points.real, weights=axis.weights.real)
+        return tuple(part for part in (axis, off) if part.points.size)
+
+
+def one_sided(beta: float) -> Contour:
+    """One real nudge: (s(β) − s*)/β, with an error of O(β).
+
+    Args:
+      beta: β, nonzero; negative nudges push away from the target.
+
+    Raises:
+      ValueError: if β is zero or not finite.
+    """
+    if not (np.isfinite(beta) and beta != 0):
+        raise ValueError(f'beta has to be finite and not zero, not {beta}')
+    return Contour(np.array([float(beta)]), np.array([1 / beta]))
+
+
+def random_sign(beta: float) -> Contour:
+    """One real nudge whose sign is drawn anew for each batch.
+
+    The first-order error cancels in the mean over draws.
+
+    Args:
+      beta: |β|, positive.
+
+    Raises:
+      ValueError: if β is not positive and finite.
+    """
+    _check_radius('beta', beta)
+    return one_sided(beta)._replace(random_sign=True)
+
+
+def symmetric(beta: float) -> Contour:
+    """Two real nudges: (s(β) − s(−β))/2β, with an error of O(β²).
+
+    Args:
+      beta: |β|, positive.
+
+    Raises:
+      ValueError: if β is not positive and finite.
+    """
+    _check_radius('beta', beta)
+    return circle(beta, 2)
+
+
+def circle(radius: float, num_points: int, *, half_step: bool = False) -> Contour:
+    """N equally spaced nudges: (1/N) Σ_k s(r ω_k)/(r ω_k), with an error of O(r^N).
+
+    This is Cauchy's integral for the derivative at 0 by the trapezoidal rule, which
+    converges geometrically while s is analytic on the disc of radius r. N = 1 is
+    one-sided and N = 2 symmetric nudging, on the real axis.
+
+    Args:
+      radius: r, positive.
+      num_points: N, at least 1.
+      half_step: turn the points by π/N. For even N none is real then and N/2 complex
+        relaxations do.
+
+    Raises:
+      ValueError: if the radius or the number of points is out of range.
+    """
+    _check_radius('radius', radius)
+    if not (int(num_points) == num_points and num_points >= 1):
+        raise ValueError(f'num_points has to be a positive integer, not {num_points}')
+    turns = (np.arange(num_points) + (0.5 if half_step else 0.0)) / num_points
+    omega = np.exp(2j * np.pi * turns)
+    omega = np.where(np.abs(omega.imag) < 1e-12, np.sign(omega.real), omega)
+    omega = np.where(np.abs(omega.real) < 1e-12, 1j * np.sign(omega.imag), omega)
+    omega = omega[omega.imag >= 0]
+    multiplicity = np.where(omega.imag > 0, 2, 1)
+    points, weights = radius * omega, multiplicity / (num_points * radius * omega)
+    if np.all(omega.imag == 0):
+        points, weights = points.real, weights.real
+    return Contour(points, weights)
+
+
+def complex_step(radius: float = 1e-4) -> Contour:
+    """The circle with N = 2 and a half step: Im s(ir)/r, with an error of O(r²).
+
+    Nothing is subtracted, so r may be so small that the error is that of rounding.
+
+    Args:
+      radius: r, positive.
+
+    Raises:
+      ValueError: if the radius is not positive and finite.
+    """
+    return circle(radius, 2, half_step=True)
+
+
+def _check_radius(name: str, radius: float) -> None:
+    if not (np.isfinite(radius) and radius > 0):
+        raise ValueError(f'{name} has to be positive and finite, not {radius}')

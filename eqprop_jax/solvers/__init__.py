@@ -1,0 +1,4 @@
+"""How it settles: factories that return solve(field, state) -> Equilibrium."""
+
+from eqprop_jax.solvers.relaxation import relaxation as relaxation
+from eqprop_jax.solvers.unrolled import unrolled as unrolled

@@ -1,0 +1,71 @@
+"""A fixed number of sweeps, differentiable, with the trajectory if asked for."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from eqprop_jax import tree
+from eqprop_jax.solvers.relaxation import (
+    as_field,
+    check_options,
+    make_sweep,
+    relative_residual,
+)
+from eqprop_jax.types import Equilibrium, Field, Solver, State
+
+
+def unrolled(
+    *,
+    num_steps: int,
+    keep_trajectory: bool = False,
+    order: str = 'synchronous',
+    step_size: float = 1.0,
+    clip: tuple[float, float] | None = None,
+    tol: float = 1e-4,
+) -> Solver:
+    """Sweeps a fixed number of times, by `lax.scan`.
+
+    The published schedules relax in this way, and reverse-mode differentiation goes
+    through it (memory grows with `num_steps`). No example stops early; `tol` only
+    says which count as converged.
+
+    Args:
+      num_steps: number of sweeps; positive.
+      keep_trajectory: keep the rates of every step, the start included.
+      order: as in `relaxation`; by default 'synchronous', as published.
+      step_size: as in `relaxation`.
+      clip: as in `relaxation`.
+      tol: relative residual below which an example counts as converged; positive.
+
+    Returns:
+      solve(field, state) -> Equilibrium, with `trajectory` leaves [T + 1, B, ...] if
+      `keep_trajectory`.
+
+    Raises:
+      ValueError: for an unknown order, or a number outside its range.
+    """
+    check_options(order, step_size, clip, tol, num_steps)
+
+    def solve(field: Field, state: State) -> Equilibrium:
+        field = as_field(field)
+        sweep = make_sweep(field, state, order, step_size, clip)
+
+        def body(carry: tuple, _) -> tuple:
+            moved = sweep(*carry)
+            return moved, field.rates(moved[0]) if keep_trajectory else None
+
+        start = (state, field.drive(field.rates(state)))
+        (end, drive), visited = lax.scan(body, start, None, length=num_steps)
+        residual = relative_residual(drive, end)
+        trajectory = None
+        if keep_trajectory:
+            trajectory = tree.stack_first(field.rates(state), visited)
+        return Equilibrium(
+            state=end,
+            rates=field.rates(end),
+            residual=residual,
+            num_steps=jnp.full(residual.shape, num_steps, jnp.int32),
+            converged=residual <= tol,
+            trajectory=trajectory,
+        )
+
+    return solve

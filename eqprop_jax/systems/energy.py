@@ -1,0 +1,225 @@
+"""Systems written by the user: a primitive Φ, an energy E, or the drive itself.
+
+    from_primitive   F(u) = ∂Φ/∂s(σ(u)) − u       symmetric J
+    from_energy      F(u) = −∂E/∂u                 symmetric J; σ is the identity
+    from_drive       F(u) = D(σ(u)) − u            any J
+
+The functions are written for a batch, with plain jax.numpy. For complex nudges they
+have to be analytic in the rates: no modulus, no maximum, no `vdot` (it conjugates).
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from eqprop_jax.systems import activations, analytic, costs
+from eqprop_jax.systems.activations import Activation
+from eqprop_jax.types import Pair, Params, Rates, State, System
+
+Cost = str | Callable[[Params, Rates, Array], Array]
+Blocks = Sequence[Sequence[str]]
+
+
+def from_primitive(
+    primitive: Callable[[Params, Array, Rates], Array],
+    *,
+    init: Callable[[jax.Array, Array], Params],
+    rest: Callable[[Array], State],
+    activation: str | Activation = 'sigmoid',
+    cost: Cost = 'squared_error',
+    predict: Callable[[Params, Rates], Array] | None = None,
+    blocks: Blocks = (),
+    holomorphic: bool | None = None,
+    affine: bool = False,
+) -> System:
+    """A system that climbs a scalar: D = ∂Φ/∂s, so that J is symmetric.
+
+    Args:
+      primitive: (params, x, rates) -> Φ of each example, [B].
+      init: (rng, x) -> params.
+      rest: (x) -> where the free phase starts, {layer name: [B, ...]}.
+      activation: name of σ or an `Activation`.
+      cost: (params, rates, y) -> [B], or 'squared_error' on the output of `predict`.
+      predict: (params, rates) -> [B, classes]; None: the rates of the layer whose
+        name sorts last.
+      blocks: layers that are updated together, in the order of a sweep; empty: each
+        layer alone, by name.
+      holomorphic: whether Φ and the cost are analytic; None: if the activation is.
+      affine: whether Φ is quadratic in the rates, so that J is constant in them.
+
+    Returns:
+      The system. Its `drive` with complex rates raises TypeError if Φ uses an
+      operation that is not analytic.
+
+    Raises:
+      ValueError: for an unknown activation or cost, or holomorphic=True with an
+        activation that is not.
+    """
+    sigma, holomorphic = _resolve(activation, holomorphic)
+    guarded = analytic.guard(primitive, 'primitive') if holomorphic else primitive
+
+    def drive(params: Params, x: Array, rates: Rates) -> State:
+        phi, gradient = jax.vjp(lambda s: guarded(params, x, s), rates)
+        return gradient(jnp.ones_like(phi))[0]
+
+    return _system(
+        init, _clamp, rest, sigma, drive, cost, predict, blocks, holomorphic
+    )._replace(primitive=primitive, affine=affine)
+
+
+def from_energy(
+    energy: Callable[[Params, Array, State], Array],
+    *,
+    init: Callable[[jax.Array, Array], Params],
+    rest: Callable[[Array], State],
+    cost: Cost = 'squared_error',
+    predict: Callable[[Params, Rates], Array] | None = None,
+    blocks: Blocks = (),
+    holomorphic: bool = True,
+    affine: bool = False,
+) -> System:
+    """A system that descends an energy: du/dt = −∂E/∂u.
+
+    In the terms of the other systems σ is the identity, D = u − ∂E/∂u and
+    Φ = ½ |u|² − E. A relaxation is gradient descent on E whose learning rate is the
+    solver's `step_size`: steep energies need less than the default of 1.
+
+    Args:
+      energy: (params, x, state) -> E of each example, [B].
+      init: (rng, x) -> params.
+      rest: (x) -> where the free phase starts, {layer name: [B, ...]}.
+      cost: as in `from_primitive`.
+      predict: as in `from_primitive`.
+      blocks: as in `from_primitive`.
+      holomorphic: whether E and the cost are analytic in the state.
+      affine: whether E is quadratic in the state, so that J is constant in it.
+
+    Returns:
+      The system. Its `drive` with complex states raises TypeError if E uses an
+      operation that is not analytic.
+
+    Raises:
+      ValueError: for an unknown cost.
+    """
+
+    def primitive(params: Params, x: Array, state: State) -> Array:
+        halves = jax.tree.map(
+            lambda u: 0.5 * jnp.sum((u**2).reshape(u.shape[0], -1), axis=1), state
+        )
+        return sum(jax.tree.leaves(halves)) - energy(params, x, state)
+
+    return from_primitive(
+        primitive,
+        init=init,
+        rest=rest,
+        activation='identity',
+        cost=cost,
+        predict=predict,
+        blocks=blocks,
+        holomorphic=holomorphic,
+        affine=affine,
+    )
+
+
+def from_drive(
+    drive: Callable[[Params, Array, Rates], State],
+    *,
+    init: Callable[[jax.Array, Array], Params],
+    inject: Callable[[Params, Array], Array] | None = None,
+    rest: Callable[[Array], State],
+    activation: str | Activation = 'sigmoid',
+    cost: Cost = 'squared_error',
+    predict: Callable[[Params, Rates], Array] | None = None,
+    blocks: Blocks = (),
+    pairs: Sequence[Pair] = (),
+    holomorphic: bool | None = None,
+    affine: bool = False,
+) -> System:
+    """A system given by its drive: any vector field F(u) = D(σ(u)) − u.
+
+    Args:
+      drive: (params, injection, rates) -> D, with the structure of the state.
+      init: (rng, x) -> params.
+      inject: (params, x) -> what the drive needs of the input, computed once per
+        batch, leaves [B, ...]; None: x itself.
+      rest: (injection) -> where the free phase starts, {layer name: [B, ...]}.
+      activation: name of σ or an `Activation`.
+      cost: as in `from_primitive`.
+      predict: as in `from_primitive`.
+      blocks: as in `from_primitive`.
+      pairs: paired weights, see `System`.
+      holomorphic: whether D and the cost are analytic; None: if the activation is.
+      affine: whether D is affine in the rates.
+
+    Returns:
+      The system. Its `drive` with complex rates raises TypeError if D uses an
+      operation that is not analytic.
+
+    Raises:
+      ValueError: as in `from_primitive`.
+    """
+    sigma, holomorphic = _resolve(activation, holomorphic)
+    guarded = analytic.guard(drive, 'drive') if holomorphic else drive
+    return _system(
+        init, inject or _clamp, rest, sigma, guarded, cost, predict, blocks, holomorphic
+    )._replace(pairs=tuple(pairs), affine=affine)
+
+
+def _system(
+    init: Callable,
+    inject: Callable,
+    rest: Callable,
+    sigma: Activation,
+    drive: Callable,
+    cost: Cost,
+    predict: Callable | None,
+    blocks: Blocks,
+    holomorphic: bool,
+) -> System:
+    scores = predict or _last_layer
+    if isinstance(cost, str) and cost != 'squared_error':
+        raise ValueError(
+            f'no cost {cost!r} for a system of your own: choose "squared_error" or '
+            'pass a function (params, rates, y) -> [B]'
+        )
+
+    def squared_error(params: Params, rates: Rates, y: Array) -> Array:
+        output = scores(params, rates)
+        costs.check_targets(output, y)
+        return costs.squared_error(output, y)
+
+    return System(
+        init=init,
+        inject=inject,
+        rest=rest,
+        rates=lambda state: jax.tree.map(sigma.fn, state),
+        drive=drive,
+        cost=squared_error if isinstance(cost, str) else cost,
+        predict=scores,
+        blocks=tuple(map(tuple, blocks)),
+        holomorphic=holomorphic,
+    )
+
+
+def _resolve(
+    activation: str | Activation, holomorphic: bool | None
+) -> tuple[Activation, bool]:
+    sigma = activations.get(activation)
+    if holomorphic and not sigma.holomorphic:
+        raise ValueError(
+            f'holomorphic=True contradicts the activation {sigma.name!r}, which is not'
+        )
+    return sigma, sigma.holomorphic if holomorphic is None else holomorphic
+
+
+def _clamp(params: Params, x: Array) -> Array:
+    del params
+    return x
+
+
+def _last_layer(params: Params, rates: Rates) -> Array:
+    del params
+    output = rates[max(rates)]
+    return output.reshape(output.shape[0], -1)

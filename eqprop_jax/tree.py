@@ -1,0 +1,157 @@
+"""Complex-safe arithmetic on pytrees of layers.
+
+Functions with `per_example` in their name treat the leading axis of every leaf as
+the batch and reduce over everything else, across all leaves.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Tree = Any
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """Returns a + b, leaf by leaf."""
+    return jax.tree.map(operator.add, a, b)
+
+
+def sub(a: Tree, b: Tree) -> Tree:
+    """Returns a − b, leaf by leaf."""
+    return jax.tree.map(operator.sub, a, b)
+
+
+def mul(a: Tree, b: Tree) -> Tree:
+    """Returns a ⊙ b, leaf by leaf."""
+    return jax.tree.map(operator.mul, a, b)
+
+
+def scale(factor: Any, a: Tree) -> Tree:
+    """Returns factor · a for a scalar factor, keeping each leaf's precision."""
+    return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, a)
+
+
+def real(a: Tree) -> Tree:
+    """Returns the real part of every leaf."""
+    return jax.tree.map(jnp.real, a)
+
+
+def imag(a: Tree) -> Tree:
+    """Returns the imaginary part of every leaf (zeros for real leaves)."""
+    return jax.tree.map(jnp.imag, a)
+
+
+def combine(re: Tree, im: Tree) -> Tree:
+    """Returns re + i im, in the complex type of the parts' precision."""
+    return jax.tree.map(jax.lax.complex, re, im)
+
+
+def is_complex(a: Tree) -> bool:
+    """Whether any leaf is complex."""
+    return any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(a))
+
+
+def to_complex(a: Tree) -> Tree:
+    """Returns a with zero imaginary part, in the precision of each leaf."""
+    return combine(a, jax.tree.map(jnp.zeros_like, a))
+
+
+def random_normal(rng: jax.Array, like: Tree) -> Tree:
+    """Returns independent standard normal draws with the shapes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    keys = jax.random.split(rng, len(leaves))
+    draws = [
+        jax.random.normal(key, leaf.shape, leaf.dtype)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, draws)
+
+
+def vdot(a: Tree, b: Tree) -> Array:
+    """Returns Σ conj(a) b over all leaves and axes."""
+    products = jax.tree.map(lambda x, y: jnp.sum(jnp.conj(x) * y), a, b)
+    return functools.reduce(operator.add, jax.tree.leaves(products))
+
+
+def norm(a: Tree) -> Float[Array, '']:
+    """Returns the Euclidean norm √Σ|a|² over all leaves."""
+    return jnp.sqrt(jnp.real(vdot(a, a)))
+
+
+def cosine(a: Tree, b: Tree) -> Float[Array, '']:
+    """Returns Re⟨a, b⟩ / (‖a‖ ‖b‖) over all leaves; NaN if either is zero."""
+    return jnp.real(vdot(a, b)) / (norm(a) * norm(b))
+
+
+def per_example_vdot(a: Tree, b: Tree) -> Array:
+    """Returns Σ conj(a) b of every example, shape [B]."""
+    products = jax.tree.map(
+        lambda x, y: jnp.sum((jnp.conj(x) * y).reshape(x.shape[0], -1), axis=1), a, b
+    )
+    return functools.reduce(operator.add, jax.tree.leaves(products))
+
+
+def per_example_norm(a: Tree) -> Float[Array, ' B']:
+    """Returns the Euclidean norm of every example, shape [B]."""
+    squares = jax.tree.map(
+        lambda x: jnp.sum(_abs2(x).reshape(x.shape[0], -1), axis=1), a
+    )
+    return jnp.sqrt(functools.reduce(operator.add, jax.tree.leaves(squares)))
+
+
+def select(mask: Bool[Array, ' B'], a: Tree, b: Tree) -> Tree:
+    """Returns a where an example's mask is set and b elsewhere.
+
+    A NaN on the side that is not taken does not pass.
+    """
+    return jax.tree.map(
+        lambda x, y: jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, y), a, b
+    )
+
+
+def zeros_like(a: Tree) -> Tree:
+    """Returns zeros with the structure, shapes and types of a."""
+    return jax.tree.map(jnp.zeros_like, a)
+
+
+def stack_first(first: Tree, rest: Tree) -> Tree:
+    """Returns the leaves of `rest` [T, ...] with those of `first` [...] put before."""
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+
+
+def get(a: Tree, path: tuple[str, ...]) -> Any:
+    """Returns the entry of nested dicts at `path`."""
+    return functools.reduce(operator.getitem, path, a)
+
+
+def replace(a: dict, path: tuple[str, ...], value: Any) -> dict:
+    """Returns nested dicts with the entry at `path` replaced; a is left alone."""
+    head, *rest = path
+    return {**a, head: replace(a[head], tuple(rest), value) if rest else value}
+
+
+def on_parts(fn: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
+    """Extends a real-linear map to complex arguments, part by part.
+
+    Args:
+      fn: a linear function of a pytree with real coefficients.
+
+    Returns:
+      z ↦ fn(Re z) + i fn(Im z), and fn itself on real arguments.
+    """
+
+    def apply(z: Tree) -> Tree:
+        if not is_complex(z):
+            return fn(z)
+        return combine(fn(real(z)), fn(imag(z)))
+
+    return apply
+
+
+def _abs2(x: Array) -> Array:
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x**2

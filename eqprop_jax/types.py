@@ -1,0 +1,148 @@
+"""The symbols, and the records that the four roles pass to each other.
+
+    symbol          name         meaning
+    x, y            batch.x, .y  clamped input, target (one-hot)
+    u               state        potentials: {layer name: [B, ...]}
+    s = σ(u)        rates        firing rates, σ elementwise
+    D(θ, x, s)      drive        what every unit receives, given all rates
+    F = D(σ(u)) − u field        the vector field du/dt
+    C(θ, s, y)      cost         cost of each example, [B]
+    β               beta         nudge, real or complex: F^β = F − β ∂C/∂s
+    u*, s*          free         free equilibrium, F(u*) = 0
+    J = ∂D/∂s       jacobian     functional Jacobian at s*, in rate coordinates
+    δ = ds*/dβ      error        neuronal error vector at β = 0
+    Φ(θ, x, s)      primitive    scalar with D = ∂Φ/∂s, where one exists
+
+Two linear systems define what is estimated and what is wanted, with
+g = ∂C/∂s at s* and Λ = diag(1/σ′(u*)):
+
+    response of the dynamics (EP):        (J  − Λ) δ = g
+    exact adjoint (recurrent backprop):   (Jᵀ − Λ) δ = g
+
+and either gives a gradient, exact for the second:
+
+    dC/dθ ≈ ∂C/∂θ − (∂D/∂θ)ᵀ δ
+
+On gradients of complex functions: `jax.vjp` of a holomorphic function is the
+plain transpose without conjugation, which is what every formula here means by ᵀ.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+Params = Any  # pytree of real arrays
+Injection = Any  # the clamped input's part of the drive; leaves [B, ...]
+State = Any  # potentials, {layer name: [B, ...]}, real or complex
+Rates = Any  # the same structure as State
+Path = tuple[str, ...]
+Pair = tuple[Path, Path, bool]  # forward, feedback, "feedback is the transpose"
+
+
+class Batch(NamedTuple):
+    """Examples to learn from."""
+
+    x: Float[Array, 'B ...']
+    """Clamped inputs."""
+    y: Float[Array, 'B classes']
+    """Targets, one-hot."""
+
+
+class System(NamedTuple):
+    """What moves: pure functions whose state leaves have shape [B, ...].
+
+    Build one with a factory of `eqprop_jax.systems`.
+    """
+
+    init: Callable[[jax.Array, Array], Params]
+    """(rng, x) -> params."""
+    inject: Callable[[Params, Array], Injection]
+    """(params, x) -> the input's part of the drive, computed once per batch."""
+    rest: Callable[[Injection], State]
+    """(injection) -> where the free phase starts."""
+    rates: Callable[[State], Rates]
+    """σ, elementwise."""
+    drive: Callable[[Params, Injection, Rates], State]
+    """D, with the structure of the state."""
+    cost: Callable[[Params, Rates, Array], Inexact[Array, ' B']]
+    """C for each example; holomorphic in the rates if the system is."""
+    predict: Callable[[Params, Rates], Float[Array, 'B classes']]
+    """Class scores; the largest is the prediction."""
+    blocks: tuple[tuple[str, ...], ...] = ()
+    """Layers updated together, in the order of a sweep; empty: each layer alone."""
+    pairs: tuple[Pair, ...] = ()
+    """Paired forward and feedback weights, as paths in the params."""
+    holomorphic: bool = False
+    """Whether drive, rates and cost accept complex states and are analytic."""
+    primitive: Callable[[Params, Array, Rates], Inexact[Array, ' B']] | None = None
+    """(params, x, rates) -> Φ, or None where no Φ is known."""
+    affine: bool = False
+    """Whether J does not depend on the rates: D(s) = D(s*) + J (s − s*)."""
+
+
+class Field(NamedTuple):
+    """The vector field F(u) = D(σ(u)) − u, in the parts a solver works with."""
+
+    drive: Callable[[Rates], State]
+    """D^β, the nudge and any correction included."""
+    rates: Callable[[State], Rates]
+    """σ, elementwise."""
+    blocks: tuple[tuple[str, ...], ...] = ()
+    """As in `System`."""
+
+    def __call__(self, state: State) -> State:
+        """Returns F(u) = du/dt."""
+        drive = self.drive(self.rates(state))
+        return jax.tree.map(lambda d, u: d - u, drive, state)
+
+
+class Equilibrium(NamedTuple):
+    """Where a solver stopped, and how well settled each example is there."""
+
+    state: State
+    """u, leaves [B, ...]."""
+    rates: Rates
+    """σ(u)."""
+    residual: Float[Array, '*P B']
+    """|F(u)| / (|u| + tiny), after the last update."""
+    num_steps: Int[Array, '*P B']
+    """Sweeps that this example used."""
+    converged: Bool[Array, '*P B']
+    """residual <= tol; False for NaN."""
+    trajectory: Rates | None = None
+    """Rates of every step, leaves [T + 1, B, ...], where the solver keeps them."""
+
+
+class Info(NamedTuple):
+    """What is only logged: how well the phases behind an estimate settled.
+
+    P counts what was solved: the relaxed contour points, or 1 for a linear solve.
+    """
+
+    residual: Float[Array, 'P B']
+    """Relative residual of each phase and example."""
+    num_steps: Int[Array, 'P B']
+    """Sweeps used; −1 where the method does not count them."""
+    converged: Float[Array, '']
+    """Fraction of the B examples whose phases, the free one included, all settled."""
+    skipped: Float[Array, '']
+    """Fraction of the B examples left out of the mean."""
+
+
+class Estimate(NamedTuple):
+    """A gradient estimate and the error vector it was read off from."""
+
+    grads: Params
+    """Like params: the mean over the batch of dC/dθ."""
+    error: Rates | None
+    """δ, leaves [B, ...], not divided by B; None where the method has none."""
+    info: Info
+    """How well the phases settled."""
+
+
+Solver = Callable[..., Equilibrium]
+"""(field, state) -> Equilibrium."""
+Estimator = Callable[[Params, Batch, Equilibrium, jax.Array], Estimate]
+"""(params, batch, free, rng) -> Estimate."""
