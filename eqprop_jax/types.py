@@ -106,7 +106,8 @@ class Equilibrium(NamedTuple):
     rates: Rates
     """σ(u)."""
     residual: Float[Array, '*P B']
-    """|F(u)| / (|u| + tiny), after the last update."""
+    """|F(u)| / (|u| + tiny) after the last update; NaN once |u| overflows. Of complex
+    states the larger of the real and the imaginary parts' ratios."""
     num_steps: Int[Array, '*P B']
     """Sweeps that this example used."""
     converged: Bool[Array, '*P B']

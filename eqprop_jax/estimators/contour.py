@@ -165,7 +165,7 @@ def _combine(weights: Array, nudged: Rates, free: Rates) -> Rates:
     """Returns Σ_k Re[w_k (s_k − s*)]; leaves of `nudged` are [P, B, ...]."""
 
     def layer(s: Array, s_free: Array) -> Array:
-        shift = jnp.tensordot(weights.real, s.real - s_free, 1)
+        shift = jnp.tensordot(weights.real, s.real - s_free[None], 1)
         if jnp.iscomplexobj(s):
             shift -= jnp.tensordot(weights.imag, s.imag, 1)
         return shift

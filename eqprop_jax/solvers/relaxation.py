@@ -42,9 +42,10 @@ def relaxation(
 
         |F(u_b)| / (|u_b| + tiny) <= tol
 
-    and is left alone from then on, so its result does not depend on its batch-mates.
-    The loop ends when all have stopped or after `max_steps`. An example that turns
-    non-finite stops there and counts as not converged.
+    (of complex states both parts, each relative to its own size; see
+    `relative_residual`) and is left alone from then on, so its result does not depend on its batch-mates.
+    The loop ends when all have stopped or after `max_steps`. An example whose norm
+    overflows or turns NaN stops there and counts as not converged.
 
     Args:
       order: 'alternating' (block after block) or 'synchronous'.
@@ -140,11 +141,22 @@ def make_sweep(
 
 
 def relative_residual(drive: State, state: State) -> Float[Array, ' B']:
-    """Returns |D − u| / (|u| + tiny) of every example."""
+    """Returns |D − u| / (|u| + tiny) of every example; NaN once |u| overflows.
+
+    Of complex states the larger of the ratios of the real and the imaginary parts: a
+    small imaginary nudge moves little but the imaginary part, which would otherwise
+    pass for settled before it has moved.
+    """
+    if tree.is_complex(state):
+        parts = [
+            relative_residual(part(drive), part(state))
+            for part in (tree.real, tree.imag)
+        ]
+        return jnp.maximum(*parts)
     size = tree.per_example_norm(state)
-    return tree.per_example_norm(tree.sub(drive, state)) / (
-        size + jnp.finfo(size.dtype).tiny
-    )
+    distance = tree.per_example_norm(tree.sub(drive, state))
+    ratio = distance / (size + jnp.finfo(size.dtype).tiny)
+    return jnp.where(jnp.isfinite(size), ratio, jnp.nan)
 
 
 def as_field(field: Field | Callable[[State], State]) -> Field:

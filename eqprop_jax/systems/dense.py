@@ -142,7 +142,7 @@ def network(
     def inject(params: Params, x: Float[Array, 'B ...']) -> Float[Array, 'B n']:
         _check_input(x)
         first = params[names[0]]
-        return x.reshape(x.shape[0], -1) @ first['kernel'] + first['bias']
+        return x.reshape(x.shape[0], -1) @ first['kernel'] + first['bias'][None]
 
     def rest(injection: Float[Array, 'B n']) -> State:
         return {
@@ -161,7 +161,8 @@ def network(
             drive = injection
         else:
             below = rates[shape.name(index - 1)]
-            drive = linear.dense(below, params[name]['kernel']) + params[name]['bias']
+            drive = linear.dense(below, params[name]['kernel'])
+            drive += params[name]['bias'][None]
         if index not in feedback:
             return drive + jnp.zeros_like(rates[name])
         source, tied, _ = feedback[index]
@@ -181,7 +182,10 @@ def network(
         output = rates[shape.last]
         if not shape.readout:
             return output
-        return linear.dense(output, params[READOUT]['kernel']) + params[READOUT]['bias']
+        return (
+            linear.dense(output, params[READOUT]['kernel'])
+            + params[READOUT]['bias'][None]
+        )
 
     def cost(params: Params, rates: Rates, y: Float[Array, 'B classes']) -> Array:
         scores = predict(params, rates)
@@ -194,7 +198,9 @@ def network(
         phi = jnp.sum(rates[names[0]] * injection, axis=-1)
         for below, name in itertools.pairwise(names):
             forward = linear.dense(rates[below], params[name]['kernel'])
-            phi += jnp.sum(rates[name] * (forward + params[name]['bias']), axis=-1)
+            phi += jnp.sum(
+                rates[name] * (forward + params[name]['bias'][None]), axis=-1
+            )
         return phi
 
     def _check_input(x: Array) -> None:

@@ -1,0 +1,206 @@
+"""Every estimator on every system of the zoo keeps the contract.
+
+A new estimator is covered by one line in `ESTIMATORS`.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+import zoo
+
+import eqprop_jax as ep
+
+
+class Method(NamedTuple):
+    """How to build an estimator, and what is claimed of it."""
+
+    make: object
+    unbiased: bool  # equal to recurrent backprop on any system
+    is_complex: bool = False
+    float64_error: float = 1e-7  # where the claim holds
+
+
+def contour(nudge, **options):
+    return lambda system, solve: ep.estimators.contour(
+        system, solve, contour=nudge, **options
+    )
+
+
+CORRECTED = {'correction': 'antisymmetric'}
+ESTIMATORS = {
+    'one_sided': Method(contour(ep.nudges.one_sided(1e-6)), False, float64_error=1e-4),
+    'random_sign': Method(
+        contour(ep.nudges.random_sign(1e-6)), False, float64_error=1e-4
+    ),
+    'symmetric': Method(contour(ep.nudges.symmetric(1e-3)), False, float64_error=1e-4),
+    'circle': Method(contour(ep.nudges.circle(0.01, 8)), False, is_complex=True),
+    'complex_step': Method(
+        contour(ep.nudges.complex_step(1e-5)), False, is_complex=True
+    ),
+    'corrected_symmetric': Method(
+        contour(ep.nudges.symmetric(1e-3), **CORRECTED), True, float64_error=1e-4
+    ),
+    'corrected_circle': Method(
+        contour(ep.nudges.circle(0.01, 8), **CORRECTED), True, is_complex=True
+    ),
+    'corrected_half_step': Method(
+        contour(ep.nudges.circle(0.01, 8, half_step=True), batched=False, **CORRECTED),
+        True,
+        is_complex=True,
+    ),
+    'corrected_complex_step': Method(
+        contour(ep.nudges.complex_step(1e-5), **CORRECTED), True, is_complex=True
+    ),
+    'tangent': Method(
+        lambda system, solve: ep.estimators.tangent(system, tol=1e-12, max_steps=5000),
+        False,
+    ),
+    'recurrent_backprop': Method(
+        lambda system, solve: ep.estimators.recurrent_backprop(
+            system, tol=1e-12, max_steps=5000
+        ),
+        True,
+    ),
+    'recurrent_backprop_krylov': Method(
+        lambda system, solve: ep.estimators.recurrent_backprop(
+            system, tol=1e-12, method='krylov'
+        ),
+        True,
+    ),
+}
+PAIRS = [
+    (method, animal)
+    for method in ESTIMATORS
+    for animal in zoo.ZOO
+    if zoo.ZOO[animal].make().holomorphic or not ESTIMATORS[method].is_complex
+]
+RNG = jax.random.key(3)
+
+
+@functools.cache
+def reference(animal):
+    """Free equilibrium and exact gradient by a dense solve of the adjoint."""
+    system, params, batch = zoo.setting(animal)
+    free = jax.jit(lambda p, x: ep.relax(system, p, x, zoo.solver(animal)))(
+        params, batch.x
+    )
+    assert free.converged.all()
+    exact = jax.jit(dense_adjoint, static_argnums=0)(system, params, batch, free)
+    return system, params, batch, free, exact
+
+
+def dense_adjoint(system, params, batch, free):
+    """Implicit differentiation with a dense matrix, written without the package."""
+    flatten = jax.flatten_util.ravel_pytree
+
+    def one(x, y, rates, state):
+        x, y = x[None], y[None]
+        flat_rates, unravel = flatten(rates)
+
+        def batched(flat):
+            return jax.tree.map(lambda leaf: leaf[None], unravel(flat))
+
+        def drive(params, flat):
+            return flatten(system.drive(params, system.inject(params, x), batched(flat)))[0]
+
+        def cost(params, flat):
+            return system.cost(params, batched(flat), y)[0]
+
+        slope = jax.grad(lambda u: sum(map(jnp.sum, jax.tree.leaves(system.rates(u)))))
+        sigma_prime = flatten(slope(state))[0]
+        J = jax.jacrev(drive, argnums=1)(params, flat_rates)
+        g = jax.grad(cost, argnums=1)(params, flat_rates)
+        v = jnp.linalg.solve(jnp.eye(g.size) - J.T * sigma_prime[None], g)
+        _, pullback = jax.vjp(lambda p: drive(p, flat_rates), params)
+        implicit = pullback(sigma_prime * v)[0]
+        direct = jax.grad(cost)(params, flat_rates)
+        return jax.tree.map(jnp.add, direct, implicit)
+
+    per_example = jax.vmap(one)(*batch, free.rates, free.state)
+    return jax.tree.map(lambda g: jnp.mean(g, axis=0), per_example)
+
+
+def relative_error(a, b):
+    return float(ep.tree.norm(ep.tree.sub(a, b)) / ep.tree.norm(b))
+
+
+@pytest.mark.parametrize(('method', 'animal'), PAIRS)
+def test_contract(method, animal):
+    system, params, batch, free, exact = reference(animal)
+    claims = ESTIMATORS[method]
+    traces = []
+
+    @jax.jit
+    def estimate(params, batch, free, rng):
+        traces.append(1)
+        return claims.make(system, zoo.solver(animal))(params, batch, free, rng)
+
+    grads, error, info = estimate(params, batch, free, RNG)
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), grads) == shapes
+    assert jax.tree.map(jnp.shape, error) == jax.tree.map(jnp.shape, free.rates)
+    assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(error))
+    assert info.residual.shape == info.num_steps.shape
+    assert info.residual.shape[1] == zoo.BATCH
+    assert info.num_steps.dtype == jnp.int32
+    assert info.skipped == 0
+    assert info.converged == jnp.all(info.residual <= 1e-12, axis=0).mean()
+    if claims.unbiased or zoo.ZOO[animal].symmetric:
+        assert relative_error(grads, exact) < claims.float64_error
+    estimate(params, batch, free, jax.random.key(4))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(('method', 'animal'), PAIRS)
+def test_single_precision_is_kept(method, animal):
+    system, params, batch = zoo.setting(animal, jnp.float32)
+    solve = zoo.solver(animal, tol=1e-5, max_steps=300)
+
+    def run(params, batch, rng):
+        free = ep.relax(system, params, batch.x, solve)
+        return free, ESTIMATORS[method].make(system, solve)(params, batch, free, rng)
+
+    free, estimate = jax.eval_shape(run, params, batch, RNG)
+    floats = [
+        leaf.dtype
+        for leaf in jax.tree.leaves((free, estimate.grads, estimate.error))
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    assert set(floats) == {jnp.dtype('float32')}
+    assert estimate.info.residual.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('animal', ['free', 'free_deep', 'loop', 'feedforward', 'drive'])
+def test_asymmetry_biases_what_is_not_corrected(animal):
+    system, params, batch, free, exact = reference(animal)
+    for method in ('circle', 'tangent'):
+        estimate = ESTIMATORS[method].make(system, zoo.solver(animal))
+        grads = jax.jit(estimate)(params, batch, free, RNG).grads
+        assert relative_error(grads, exact) > 1e-2
+
+
+@pytest.mark.parametrize('animal', ['free', 'drive'])
+def test_plain_nudging_tends_to_the_tangent(animal):
+    system, params, batch, free, _ = reference(animal)
+    circle, tangent = (
+        jax.jit(ESTIMATORS[method].make(system, zoo.solver(animal)))(
+            params, batch, free, RNG
+        ).error
+        for method in ('circle', 'tangent')
+    )
+    assert relative_error(circle, tangent) < 1e-7
+
+
+@pytest.mark.parametrize('animal', [name for name in zoo.ZOO])
+def test_complex_contours_are_refused_where_nothing_is_analytic(animal):
+    system = zoo.ZOO[animal].make()
+    solve = zoo.solver(animal)
+    for nudge in (ep.nudges.circle(0.1, 4), ep.nudges.complex_step()):
+        if system.holomorphic:
+            ep.estimators.contour(system, solve, contour=nudge)
+        else:
+            with pytest.raises(ValueError, match='holomorphic.*symmetric'):
+                ep.estimators.contour(system, solve, contour=nudge)

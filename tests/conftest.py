@@ -1,0 +1,23 @@
+"""Tests run on the CPU in float64; rank promotion and warnings are errors."""
+
+import os
+import pathlib
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+# Tests compile much and compute little.
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+)
+
+import jax
+
+CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'jax'
+
+jax.config.update('jax_enable_x64', True)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_compilation_cache_dir', str(CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

@@ -1,0 +1,173 @@
+"""Small systems with known properties: one table, and tests over all of it.
+
+A new system is covered by the conformance tests once it has a line here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import eqprop_jax as ep
+
+BATCH = 4
+INPUTS = 7
+CLASSES = 3
+
+
+class Animal(NamedTuple):
+    """A system and what is known of it."""
+
+    make: Callable[[], ep.System]
+    symmetric: bool
+    step_size: float = 1.0
+
+
+def quartic_energy(params, x, state):
+    """A double layer with a bilinear coupling and a quartic well."""
+    below, above = state['below'], state['output']
+    drive = x @ params['in']
+    coupling = jnp.sum((below @ params['couple']) * above, axis=1)
+    wells = jnp.sum(below**2 / 2 + below**4 / 8, axis=1)
+    wells += jnp.sum(above**2 / 2 + above**4 / 8, axis=1)
+    return wells - coupling - jnp.sum(drive * below, axis=1)
+
+
+def cubic_primitive(params, x, rates):
+    """A Hopfield network with lateral and three-way couplings: J depends on s."""
+    hidden, output = rates['hidden'], rates['output']
+    lateral = params['lateral'] + params['lateral'].T
+    phi = jnp.sum((x @ params['in']) * hidden, axis=1)
+    phi += 0.5 * jnp.sum((hidden @ lateral) * hidden, axis=1)
+    phi += jnp.sum((hidden @ params['up']) * output, axis=1)
+    return phi + 0.2 * jnp.sum(hidden**2 @ params['up'] * output, axis=1)
+
+
+def gated_drive(params, injection, rates):
+    """A recurrent network with multiplicative gates: no symmetry, J depends on s."""
+    hidden, output = rates['hidden'], rates['output']
+    gate = 1 + 0.5 * output @ params['gate']
+    return {
+        'hidden': injection + gate * (hidden @ params['lateral']),
+        'output': hidden @ params['up'] + 0.1 * output**2,
+    }
+
+
+def _weights(shapes):
+    def init(rng, x):
+        keys = jax.random.split(rng, len(shapes))
+        return {
+            name: jax.random.normal(key, shape, x.dtype) / jnp.sqrt(2.0 * shape[0])
+            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+
+    return init
+
+
+def _rest(*layers):
+    def rest(injection):
+        return {
+            name: jnp.zeros((injection.shape[0], n), injection.dtype)
+            for name, n in layers
+        }
+
+    return rest
+
+
+def energy():
+    return ep.systems.from_energy(
+        quartic_energy,
+        init=_weights({'in': (INPUTS, 5), 'couple': (5, CLASSES)}),
+        rest=_rest(('below', 5), ('output', CLASSES)),
+    )
+
+
+def primitive():
+    return ep.systems.from_primitive(
+        cubic_primitive,
+        init=_weights({'in': (INPUTS, 5), 'lateral': (5, 5), 'up': (5, CLASSES)}),
+        rest=_rest(('hidden', 5), ('output', CLASSES)),
+        activation='tanh',
+    )
+
+
+def drive():
+    return ep.systems.from_drive(
+        gated_drive,
+        init=_weights(
+            {
+                'in': (INPUTS, 5),
+                'lateral': (5, 5),
+                'up': (5, CLASSES),
+                'gate': (CLASSES, 5),
+            }
+        ),
+        inject=lambda params, x: x @ params['in'],
+        rest=_rest(('hidden', 5), ('output', CLASSES)),
+        activation='tanh',
+    )
+
+
+def _damped(system):
+    """Weights at a third of their size: unbounded rates would run away."""
+
+    def init(rng, x):
+        return jax.tree.map(lambda w: w / 3, system.init(rng, x))
+
+    return system._replace(init=init)
+
+
+def _mlp(sizes=(INPUTS, 6, 5, CLASSES), **options):
+    return lambda: ep.systems.mlp(sizes, **options)
+
+
+ZOO = {
+    'tied': Animal(_mlp(feedback='tied'), symmetric=True),
+    'tied_squared_error': Animal(
+        _mlp(feedback='tied', cost='squared_error', activation='tanh'), symmetric=True
+    ),
+    'free': Animal(_mlp(feedback='free'), symmetric=False),
+    'free_deep': Animal(
+        _mlp((INPUTS, 6, 5, 4, 5, CLASSES), feedback='free', angle=60.0),
+        symmetric=False,
+    ),
+    'free_dsilu': Animal(
+        _mlp(feedback='free', activation='dsilu', cost='squared_error'),
+        symmetric=False,
+    ),
+    'free_hard_sigmoid': Animal(
+        _mlp(feedback='free', activation='hard_sigmoid'), symmetric=False
+    ),
+    'tied_relu': Animal(
+        lambda: _damped(_mlp(feedback='tied', activation='relu')()), symmetric=True
+    ),
+    'feedforward': Animal(
+        lambda: ep.systems.feedforward((INPUTS, 6, 5, CLASSES)), symmetric=False
+    ),
+    'one_layer': Animal(_mlp((INPUTS, 6, CLASSES), feedback='tied'), symmetric=True),
+    'loop': Animal(
+        lambda: ep.systems.loop((INPUTS, 6, 5, CLASSES)), symmetric=False
+    ),
+    'primitive': Animal(primitive, symmetric=True),
+    'energy': Animal(energy, symmetric=True, step_size=0.5),
+    'drive': Animal(drive, symmetric=False),
+}
+
+
+def setting(name, dtype=jnp.float64):
+    """Returns the animal's system, params and a batch, from fixed keys."""
+    system = ZOO[name].make()
+    x_key, y_key, init_key = jax.random.split(jax.random.key(sum(map(ord, name))), 3)
+    x = jax.random.uniform(x_key, (BATCH, INPUTS), dtype)
+    labels = jax.random.randint(y_key, (BATCH,), 0, CLASSES)
+    batch = ep.Batch(x, jax.nn.one_hot(labels, CLASSES, dtype=dtype))
+    params = system.init(init_key, x)
+    return system, jax.tree.map(lambda w: w.astype(dtype), params), batch
+
+
+def solver(name, tol=1e-12, max_steps=5000):
+    """Returns a solver under which the animal settles."""
+    return ep.solvers.relaxation(
+        step_size=ZOO[name].step_size, tol=tol, max_steps=max_steps
+    )
