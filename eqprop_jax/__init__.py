@@ -1,14 +1,21 @@
-"""Equilibrium propagation: networks that settle, and gradients from how they move."""
+"""Equilibrium propagation: networks that settle, and gradients from how they move.
+
+`eqprop_jax.figures`, which needs matplotlib, is imported by its own name.
+"""
 
 from eqprop_jax import alignment as alignment
+from eqprop_jax import build as build
+from eqprop_jax import data as data
 from eqprop_jax import dynamics as dynamics
 from eqprop_jax import estimators as estimators
 from eqprop_jax import homeostasis as homeostasis
 from eqprop_jax import jacobian as jacobian
 from eqprop_jax import linear as linear
 from eqprop_jax import nudges as nudges
+from eqprop_jax import records as records
 from eqprop_jax import solvers as solvers
 from eqprop_jax import systems as systems
+from eqprop_jax import training as training
 from eqprop_jax import tree as tree
 from eqprop_jax import types as types
 from eqprop_jax.dynamics import relax as relax

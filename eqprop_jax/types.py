@@ -145,5 +145,5 @@ class Estimate(NamedTuple):
 
 Solver = Callable[..., Equilibrium]
 """(field, state) -> Equilibrium."""
-Estimator = Callable[[Params, Batch, Equilibrium, jax.Array], Estimate]
-"""(params, batch, free, rng) -> Estimate."""
+Estimator = Callable[[Params, Batch, Equilibrium, jax.Array | None], Estimate]
+"""(params, batch, free, rng) -> Estimate; None will do where nothing is drawn."""

@@ -104,7 +104,9 @@ def dense_adjoint(system, params, batch, free):
             return jax.tree.map(lambda leaf: leaf[None], unravel(flat))
 
         def drive(params, flat):
-            return flatten(system.drive(params, system.inject(params, x), batched(flat)))[0]
+            return flatten(
+                system.drive(params, system.inject(params, x), batched(flat))
+            )[0]
 
         def cost(params, flat):
             return system.cost(params, batched(flat), y)[0]
@@ -173,7 +175,9 @@ def test_single_precision_is_kept(method, animal):
     assert estimate.info.residual.dtype == jnp.float32
 
 
-@pytest.mark.parametrize('animal', ['free', 'free_deep', 'loop', 'feedforward', 'drive'])
+@pytest.mark.parametrize(
+    'animal', ['free', 'free_deep', 'loop', 'feedforward', 'drive']
+)
 def test_asymmetry_biases_what_is_not_corrected(animal):
     system, params, batch, free, exact = reference(animal)
     for method in ('circle', 'tangent'):

@@ -146,9 +146,7 @@ ZOO = {
         lambda: ep.systems.feedforward((INPUTS, 6, 5, CLASSES)), symmetric=False
     ),
     'one_layer': Animal(_mlp((INPUTS, 6, CLASSES), feedback='tied'), symmetric=True),
-    'loop': Animal(
-        lambda: ep.systems.loop((INPUTS, 6, 5, CLASSES)), symmetric=False
-    ),
+    'loop': Animal(lambda: ep.systems.loop((INPUTS, 6, 5, CLASSES)), symmetric=False),
     'primitive': Animal(primitive, symmetric=True),
     'energy': Animal(energy, symmetric=True, step_size=0.5),
     'drive': Animal(drive, symmetric=False),

@@ -87,7 +87,7 @@ def contour(
         )
 
     def estimate(
-        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         dynamics.check_real('an estimator', free.state)
         injection = system.inject(params, batch.x)
@@ -97,6 +97,8 @@ def contour(
         gradient = dynamics.cost_gradient(system, params, batch.y)
         sign = 1.0
         if contour.random_sign:
+            if rng is None:
+                raise ValueError('random signs need a key: pass rng')
             sign = jax.random.rademacher(rng, (), jnp.float32)
 
         error, phases = tree.zeros_like(free.rates), []

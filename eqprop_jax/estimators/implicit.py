@@ -134,7 +134,7 @@ def _implicit(
         return v, jnp.full((jax.tree.leaves(g)[0].shape[0],), -1, jnp.int32)
 
     def estimate(
-        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         del rng
         dynamics.check_real('an estimator', free.state)

@@ -38,15 +38,15 @@ def local_gradient(
     """
     if keep is None:
         keep = jnp.ones(batch.x.shape[0], bool)
-    rates = tree.select(keep, rates, tree.zeros_like(rates))
-    error = tree.select(keep, error, tree.zeros_like(error))
+    x, rates, error = (
+        tree.select(keep, kept, tree.zeros_like(kept))
+        for kept in (batch.x, rates, error)
+    )
     count = jnp.maximum(jnp.sum(keep), 1)
 
     def credit(params: Params) -> tuple[Array, State]:
         cost = jnp.where(keep, system.cost(params, rates, batch.y), 0)
-        return jnp.sum(cost), system.drive(
-            params, system.inject(params, batch.x), rates
-        )
+        return jnp.sum(cost), system.drive(params, system.inject(params, x), rates)
 
     (cost, _), pullback = jax.vjp(credit, params)
     mean = (1 / count).astype(cost.dtype)

@@ -43,9 +43,9 @@ def relaxation(
         |F(u_b)| / (|u_b| + tiny) <= tol
 
     (of complex states both parts, each relative to its own size; see
-    `relative_residual`) and is left alone from then on, so its result does not depend on its batch-mates.
-    The loop ends when all have stopped or after `max_steps`. An example whose norm
-    overflows or turns NaN stops there and counts as not converged.
+    `relative_residual`) and is left alone from then on, so its result does not depend
+    on its batch-mates. The loop ends when all have stopped or after `max_steps`. An
+    example whose norm overflows or turns NaN stops there and counts as not converged.
 
     Args:
       order: 'alternating' (block after block) or 'synchronous'.
@@ -64,7 +64,7 @@ def relaxation(
     """
     check_options(order, step_size, clip, tol, max_steps)
 
-    def solve(field: Field, state: State) -> Equilibrium:
+    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
         field = as_field(field)
         sweep = make_sweep(field, state, order, step_size, clip)
 

@@ -1,5 +1,7 @@
 """A fixed number of sweeps, differentiable, with the trajectory if asked for."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -45,7 +47,7 @@ def unrolled(
     """
     check_options(order, step_size, clip, tol, num_steps)
 
-    def solve(field: Field, state: State) -> Equilibrium:
+    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
         field = as_field(field)
         sweep = make_sweep(field, state, order, step_size, clip)
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen import initializers
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from eqprop_jax import linear
@@ -68,7 +69,7 @@ def shape(sizes: Sequence[int], cost: str, classes: int | None) -> Shape:
     for size in (*sizes, *(() if classes is None else (classes,))):
         if int(size) != size or size < 1:
             raise ValueError(f'sizes are positive integers, not {size} in {sizes}')
-    inputs, *layers = (int(size) for size in sizes)
+    inputs, *layers = (int(size) for size in sizes) if sizes else (0,)
     if cost == 'squared_error':
         if classes not in (None, layers[-1] if layers else None):
             raise ValueError(
@@ -104,8 +105,8 @@ def network(
     fan_in = (shape.inputs, *shape.layers)
     kernel_init = initializers.lecun_normal()
 
-    def init(rng: jax.Array, x: Float[Array, 'B ...']) -> Params:
-        _check_input(x)
+    def init(rng: jax.Array, x: ArrayLike) -> Params:
+        x = as_input(x)
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
@@ -139,8 +140,8 @@ def network(
             }
         return params
 
-    def inject(params: Params, x: Float[Array, 'B ...']) -> Float[Array, 'B n']:
-        _check_input(x)
+    def inject(params: Params, x: ArrayLike) -> Float[Array, 'B n']:
+        x = as_input(x)
         first = params[names[0]]
         return x.reshape(x.shape[0], -1) @ first['kernel'] + first['bias'][None]
 
@@ -203,13 +204,15 @@ def network(
             )
         return phi
 
-    def _check_input(x: Array) -> None:
+    def as_input(x: ArrayLike) -> Array:
+        x = jnp.asarray(x)
         features = int(np.prod(x.shape[1:]))
         if features != shape.inputs:
             raise ValueError(
                 f'an input of shape {x.shape[1:]} has {features} entries, but the '
                 f'first size of the network is {shape.inputs}'
             )
+        return x
 
     return System(
         init=init,

@@ -1,0 +1,270 @@
+"""Gradients against central differences and closed forms; orders of convergence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import eqprop_jax as ep
+
+RNG = jax.random.key(0)
+TOL = 1e-14
+
+
+def free_phase(system, params, x, solve):
+    return jax.jit(lambda params, x: ep.relax(system, params, x, solve))(params, x)
+
+
+def settings(cost):
+    """An untied network, its batch, and a solver as tight as float64 allows."""
+    system = ep.systems.mlp((6, 7, 5, 4, 3), feedback='free', cost=cost)
+    x_key, init_key = jax.random.split(jax.random.key(7))
+    x = jax.random.uniform(x_key, (5, 6))
+    y = jax.nn.one_hot(jnp.arange(5) % 3, 3, dtype=x.dtype)
+    solve = ep.solvers.relaxation(tol=TOL, max_steps=1000)
+    return system, system.init(init_key, x), ep.Batch(x, y), solve
+
+
+def central_difference(system, params, batch, solve, direction, step=1e-4):
+    """Fourth-order central difference of the mean cost at the equilibrium."""
+
+    @jax.jit
+    def cost(t):
+        moved = jax.tree.map(lambda w, d: w + t * d, params, direction)
+        free = ep.relax(system, moved, batch.x, solve)
+        return jnp.mean(system.cost(moved, free.rates, batch.y))
+
+    one = cost(step) - cost(-step)
+    two = cost(2 * step) - cost(-2 * step)
+    return (8 * one - two) / (12 * step)
+
+
+def gradient_errors(cost, estimators, num_directions=4):
+    """Relative errors of <grads, direction> to central differences, the largest."""
+    system, params, batch, solve = settings(cost)
+    free = free_phase(system, params, batch.x, solve)
+    grads = {
+        name: jax.jit(make(system, solve))(params, batch, free, RNG).grads
+        for name, make in estimators.items()
+    }
+    errors = dict.fromkeys(estimators, 0.0)
+    for key in jax.random.split(jax.random.key(1), num_directions):
+        direction = ep.tree.random_normal(key, params)
+        exact = central_difference(system, params, batch, solve, direction)
+        for name, gradient in grads.items():
+            off = abs(ep.tree.vdot(gradient, direction) - exact) / abs(exact)
+            errors[name] = max(errors[name], float(off))
+    return errors
+
+
+def corrected(nudge):
+    return lambda system, solve: ep.estimators.contour(
+        system, solve, contour=nudge, correction='antisymmetric'
+    )
+
+
+def plain(nudge):
+    return lambda system, solve: ep.estimators.contour(system, solve, contour=nudge)
+
+
+@pytest.mark.parametrize('cost', ['cross_entropy', 'squared_error'])
+def test_gradients_are_those_of_central_differences(cost):
+    errors = gradient_errors(
+        cost,
+        {
+            'rbp': lambda system, _: ep.estimators.recurrent_backprop(
+                system, tol=TOL, max_steps=1000
+            ),
+            'circle': corrected(ep.nudges.circle(0.1, 8)),
+            'complex_step': corrected(ep.nudges.complex_step(1e-5)),
+            'plain': plain(ep.nudges.circle(0.1, 8)),
+        },
+    )
+    assert errors['rbp'] < 1e-8
+    assert errors['circle'] < 1e-4
+    assert errors['complex_step'] < 1e-7
+    assert errors['plain'] > 0.05
+
+
+def error_against_radius(system, params, batch, solve, make, radii, **options):
+    """Relative distance of δ to that of recurrent backprop, for every radius."""
+    free = free_phase(system, params, batch.x, solve)
+    exact = ep.estimators.recurrent_backprop(system, tol=TOL, max_steps=1000)
+    delta = jax.jit(exact)(params, batch, free, RNG).error
+    errors = []
+    for radius in radii:
+        estimate = ep.estimators.contour(system, solve, contour=make(radius), **options)
+        found = jax.jit(estimate)(params, batch, free, RNG).error
+        errors.append(ep.tree.norm(ep.tree.sub(found, delta)) / ep.tree.norm(delta))
+    return np.array(errors)
+
+
+@pytest.mark.parametrize(
+    ('order', 'make', 'radii'),
+    [
+        (1, ep.nudges.one_sided, (0.02, 0.01)),
+        (2, ep.nudges.symmetric, (0.02, 0.01)),
+        (4, lambda r: ep.nudges.circle(r, 4), (0.1, 0.05)),
+        (4, lambda r: ep.nudges.circle(r, 4, half_step=True), (0.1, 0.05)),
+        (6, lambda r: ep.nudges.circle(r, 6), (0.2, 0.1)),
+        (3, lambda r: ep.nudges.circle(r, 3), (0.1, 0.05)),
+        (2, ep.nudges.complex_step, (0.02, 0.01)),
+    ],
+)
+def test_order_of_the_finite_nudge(order, make, radii):
+    setting = settings('squared_error')
+    errors = error_against_radius(*setting, make, radii, correction='antisymmetric')
+    slope = np.log(errors[0] / errors[1]) / np.log(radii[0] / radii[1])
+    assert abs(slope - order) < 0.1
+
+
+def test_random_signs_average_to_the_symmetric_estimate():
+    system, params, batch, solve = settings('cross_entropy')
+    free = free_phase(system, params, batch.x, solve)
+    draw = jax.jit(plain(ep.nudges.random_sign(0.3))(system, solve))
+    symmetric = jax.jit(plain(ep.nudges.symmetric(0.3))(system, solve))
+    found = {}
+    for seed in range(12):
+        grads = draw(params, batch, free, jax.random.key(seed)).grads
+        found[float(ep.tree.norm(grads))] = grads
+    assert len(found) == 2  # the two signs, and nothing else
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *found.values())
+    target = symmetric(params, batch, free, RNG).grads
+    assert ep.tree.norm(ep.tree.sub(mean, target)) < 1e-12
+
+
+@pytest.mark.parametrize('num_points', [1, 2, 3, 4, 8])
+@pytest.mark.parametrize('half_step', [False, True])
+def test_closed_form_of_a_linear_system(num_points, half_step):
+    """F = −a u + x and C = ½ (u − y)²: u(β) = (x + βy)/(a + β).
+
+    The derivative at 0 is (y − x/a)/a, and the N-point contour's mean of it is that
+    divided by 1 − (−r/a)^N, or by 1 + (−r/a)^N for the points turned by half a step.
+    """
+    a, radius = 1.7, 0.9
+
+    def drive(params, injection, rates):
+        return {'u': injection + (1 - params['a']) * rates['u']}
+
+    system = ep.systems.from_drive(
+        drive,
+        init=lambda rng, x: {'a': jnp.asarray(a)},
+        rest=lambda injection: {'u': jnp.zeros_like(injection)},
+        activation='identity',
+    )
+    x = jnp.array([[0.3, -1.2], [2.0, 0.7]])
+    y = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    params, batch = {'a': jnp.asarray(a)}, ep.Batch(x, y)
+    solve = ep.solvers.relaxation(step_size=0.5, tol=1e-15, max_steps=500)
+    free = free_phase(system, params, x, solve)
+    np.testing.assert_allclose(free.state['u'], x / a, rtol=1e-13)
+    nudge = ep.nudges.circle(radius, num_points, half_step=half_step)
+    for correction in (None, 'antisymmetric'):
+        estimate = ep.estimators.contour(
+            system, solve, contour=nudge, correction=correction
+        )
+        grads, error, info = jax.jit(estimate)(params, batch, free, RNG)
+        sign = -1 if half_step else 1
+        factor = 1 / (1 - sign * (-radius / a) ** num_points)
+        exact = (y - x / a) / a
+        np.testing.assert_allclose(error['u'], exact * factor, rtol=1e-12)
+        # dC/da of ½ |x/a − y|², the mean over the batch
+        derivative = jnp.mean(jnp.sum((x / a - y) * -x / a**2, axis=1))
+        np.testing.assert_allclose(grads['a'], derivative * factor, rtol=1e-12)
+        assert info.converged in (0.0, 1.0)
+
+
+def test_first_order_in_the_asymmetry():
+    """δ_EP − δ_RBP ≈ −2 (S − Λ)⁻¹ A δ for nearly tied weights."""
+    system, params, batch, solve = settings('squared_error')
+    key = jax.random.key(2)
+    remainders = []
+    for degrees in (2.0, 1.0):
+        turned = ep.alignment.rotate_feedback(system, params, key, degrees)
+        free = free_phase(system, turned, batch.x, solve)
+        J = ep.jacobian.dense(system, turned, batch.x, free.rates)
+        S, A = (J + J.swapaxes(1, 2)) / 2, (J - J.swapaxes(1, 2)) / 2
+        slopes = jax.vmap(lambda u: jax.flatten_util.ravel_pytree(u)[0])(
+            ep.dynamics.slopes(system, free.state)
+        )
+        inverse = jnp.linalg.inv(S - jax.vmap(jnp.diag)(1 / slopes))
+        tangent, exact = (
+            jax.vmap(lambda e: jax.flatten_util.ravel_pytree(e)[0])(
+                jax.jit(make(system, tol=TOL))(turned, batch, free, RNG).error
+            )
+            for make in (ep.estimators.tangent, ep.estimators.recurrent_backprop)
+        )
+        predicted = -2 * jnp.einsum('bij,bjk,bk->bi', inverse, A, exact)
+        remainders.append(float(jnp.linalg.norm(tangent - exact - predicted)))
+    assert 1.8 < np.log2(remainders[0] / remainders[1]) < 2.2
+
+
+def test_complex_step_in_single_precision_has_no_rounding_floor():
+    system, params, batch, _ = settings('cross_entropy')
+    free = free_phase(system, params, batch.x, ep.solvers.relaxation(tol=TOL))
+    exact = jax.jit(ep.estimators.recurrent_backprop(system, tol=TOL))(
+        params, batch, free, RNG
+    ).error
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), (params, batch))
+    solve = ep.solvers.relaxation(tol=1e-6, max_steps=60)
+    free = free_phase(system, single[0], single[1].x, solve)
+    errors = {}
+    for name, nudge in {
+        'complex_step': ep.nudges.complex_step(1e-4),
+        'symmetric': ep.nudges.symmetric(1e-4),
+    }.items():
+        found = jax.jit(corrected(nudge)(system, solve))(*single, free, RNG).error
+        off = ep.tree.norm(ep.tree.sub(found, exact)) / ep.tree.norm(exact)
+        errors[name] = float(off)
+    assert errors['complex_step'] < 1e-5
+    assert errors['symmetric'] > 1e-3
+
+
+def test_unconverged_examples_are_left_out_of_the_mean():
+    """One example's input is NaN: the mean is that over the others."""
+    system, params, batch, _ = settings('cross_entropy')
+    loose = ep.solvers.relaxation(tol=1e-12)
+    estimate = ep.estimators.contour(
+        system, loose, contour=ep.nudges.symmetric(0.1), skip_unconverged=True
+    )
+    broken = batch._replace(x=batch.x.at[2].set(jnp.nan))
+    free = free_phase(system, params, broken.x, loose)
+    assert free.converged.tolist() == [True, True, False, True, True]
+    grads, _, info = jax.jit(estimate)(params, broken, free, RNG)
+    keep = jnp.array([0, 1, 3, 4])
+    rest = ep.Batch(batch.x[keep], batch.y[keep])
+    free = free_phase(system, params, rest.x, loose)
+    expected = jax.jit(estimate)(params, rest, free, RNG).grads
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14)
+    assert info.skipped == pytest.approx(0.2)
+    assert info.converged == pytest.approx(0.8)
+
+
+def test_gradient_is_the_mean_over_the_batch():
+    system, params, batch = zoo.setting('free')
+    solve = zoo.solver('free')
+    estimate = jax.jit(corrected(ep.nudges.symmetric(0.1))(system, solve))
+
+    def grads(batch):
+        return estimate(
+            params, batch, free_phase(system, params, batch.x, solve), RNG
+        ).grads
+
+    singles = [grads(ep.Batch(x[None], y[None])) for x, y in zip(*batch, strict=True)]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *singles)
+    for a, b in zip(jax.tree.leaves(grads(batch)), jax.tree.leaves(mean), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13)
+
+
+def test_random_sign_needs_real_nudges_only():
+    system = ep.systems.mlp((4, 5, 5, 2), feedback='free', activation='relu')
+    solve = ep.solvers.relaxation()
+    ep.estimators.contour(system, solve, contour=ep.nudges.random_sign(0.1))
+    with pytest.raises(ValueError, match='antisymmetric'):
+        ep.estimators.contour(
+            system, solve, contour=ep.nudges.symmetric(0.1), correction='symmetric'
+        )
+    with pytest.raises(ValueError, match='iterative, krylov'):
+        ep.estimators.recurrent_backprop(system, method='direct')

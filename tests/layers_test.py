@@ -1,0 +1,96 @@
+"""Imports go down the floors only."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / 'eqprop_jax'
+
+# Floor, and the modules of its own or a lower floor that it may not know.
+FLOORS = {
+    'types': 0,
+    'tree': 0,
+    'linear': 0,
+    'dynamics': 0,
+    'systems': 1,
+    'solvers': 1,
+    'nudges': 1,
+    'jacobian': 1,
+    'estimators': 2,
+    'homeostasis': 2,
+    'alignment': 2,
+    'analysis': 2,
+    'data': 3,
+    'checkpoint': 3,
+    'records': 3,
+    'training': 4,
+    'build': 5,
+    'figures': 6,
+}
+# Libraries that only these modules import.
+OWNERS = {
+    'flax': {'systems', 'training'},
+    'optax': {'training'},
+    'ml_collections': {'build'},
+    'absl': {'build', 'training', 'data'},
+    'tensorflow_datasets': {'data'},
+    'sklearn': {'data'},
+    'orbax': {'checkpoint'},
+    'tensorboardX': {'records'},
+    'matplotlib': {'figures'},
+    'tqdm': {'training'},
+}
+
+
+def modules():
+    return [path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py']
+
+
+def imports(path):
+    """Yields the dotted names a file imports, `from a import b` as a.b."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def room(path):
+    """Returns the top-level module that a file of the package belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def allowed(own, other):
+    if own == other or FLOORS[own] == FLOORS[other] == 0:
+        return True
+    if own == 'figures':
+        return other == 'records'
+    if FLOORS[own] == 3:
+        return FLOORS[other] == 0
+    return FLOORS[other] < FLOORS[own]
+
+
+@pytest.mark.parametrize('path', modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    own = room(path)
+    assert own in FLOORS, f'{own} has no floor: give it one'
+    for name in imports(path):
+        top, *rest = name.split('.')
+        if top == 'eqprop_jax':
+            assert allowed(own, rest[0]), f'{path}: {own} may not import {rest[0]}'
+        if top in OWNERS:
+            assert own in OWNERS[top], f'{path}: {own} may not import {top}'
+
+
+def test_configs_are_plain_records():
+    for path in (ROOT / 'configs').glob('*.py'):
+        tops = {name.split('.')[0] for name in imports(path)}
+        assert tops <= {'ml_collections', 'configs'}, path
+
+
+def test_there_is_no_room_for_odds_and_ends():
+    names = {path.stem for path in modules()}
+    assert not names & {'utils', 'helpers', 'misc', 'common'}
