@@ -1,0 +1,121 @@
+"""From uint8 arrays on the device to batches, inside a jitted step.
+
+The order of an epoch depends on (key, epoch) alone and a batch's examples on its
+position in that order, so any step can be taken up again from its number.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from eqprop_jax.data.sources import Dataset, Split
+from eqprop_jax.types import Batch
+
+NORMALIZATIONS = ('unit', 'standard')
+
+Preprocess = Callable[[Array], Float[Array, 'B height width channels']]
+
+
+class DeviceSplit(NamedTuple):
+    """A split in device memory."""
+
+    images: UInt8[Array, 'n height width channels']
+    """Raw pixels."""
+    labels: Int[Array, ' n']
+    """Class numbers."""
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return self.labels.shape[0]
+
+
+def to_device(split: Split) -> DeviceSplit:
+    """Copies a split to the default device."""
+    return DeviceSplit(jnp.asarray(split.images), jnp.asarray(split.labels))
+
+
+def normalizer(dataset: Dataset, normalization: str) -> Preprocess:
+    """Returns the map from raw pixels to network inputs.
+
+        unit        pixel / scale               values from 0 to 1
+        standard    (pixel − mean_c) / std_c    per channel of the training split
+
+    Args:
+      dataset: where scale, mean and standard deviation come from.
+      normalization: 'unit' or 'standard'.
+
+    Raises:
+      ValueError: for an unknown normalization.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f'no normalization {normalization!r}; choose from '
+            + ', '.join(NORMALIZATIONS)
+        )
+    shift, scale = np.zeros(1), np.full(1, dataset.scale)
+    if normalization == 'standard':
+        shift, scale = _channel_statistics(dataset.train.images)
+    shift, scale = (
+        values.astype(np.float32)[None, None, None] for values in (shift, scale)
+    )
+    return lambda images: (images.astype(jnp.float32) - shift) / scale
+
+
+def epoch_order(rng: Array, epoch: Int[Array, ''], size: int) -> Int[Array, ' n']:
+    """Returns the order in which an epoch visits the `size` training examples."""
+    return jax.random.permutation(jax.random.fold_in(rng, epoch), size)
+
+
+def take(
+    split: DeviceSplit,
+    positions: Int[Array, ' B'],
+    preprocess: Preprocess,
+    num_classes: int,
+) -> Batch:
+    """Returns the examples at the given positions, preprocessed, targets one-hot."""
+    x = preprocess(split.images[positions])
+    return Batch(x, jax.nn.one_hot(split.labels[positions], num_classes, dtype=x.dtype))
+
+
+def check(dataset: Dataset) -> None:
+    """Raises ValueError if a split is empty, holds NaN, or has labels out of range."""
+    for name in ('train', 'held_out', 'test'):
+        split = getattr(dataset, name)
+        if len(split.images) != len(split.labels):
+            raise ValueError(
+                f'{dataset.name}, split {name!r}: {len(split.images)} images but '
+                f'{len(split.labels)} labels'
+            )
+        if name != 'held_out' and not len(split.labels):
+            raise ValueError(f'{dataset.name}, split {name!r} is empty')
+        if not np.issubdtype(split.images.dtype, np.integer):
+            bad = ~np.isfinite(split.images).reshape(len(split.images), -1).all(axis=1)
+            if bad.any():
+                raise ValueError(
+                    f'{dataset.name}, split {name!r}: image {np.argmax(bad)} holds NaN '
+                    f'or infinity ({bad.sum()} images do): remove or repair them'
+                )
+        bad = (split.labels < 0) | (split.labels >= dataset.num_classes)
+        if bad.any():
+            raise ValueError(
+                f'{dataset.name}, split {name!r}: label '
+                f'{split.labels[np.argmax(bad)]} of image {np.argmax(bad)} is outside '
+                f'0 to {dataset.num_classes - 1}'
+            )
+
+
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation per channel, in chunks of bounded memory."""
+    total, squares = np.zeros(images.shape[-1]), np.zeros(images.shape[-1])
+    for start in range(0, len(images), 4096):
+        chunk = images[start : start + 4096].astype(np.float64)
+        total += chunk.sum((0, 1, 2))
+        squares += (chunk**2).sum((0, 1, 2))
+    count = images[..., 0].size
+    mean = total / count
+    return mean, np.maximum(np.sqrt(squares / count - mean**2), 1e-6)

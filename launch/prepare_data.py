@@ -1,0 +1,52 @@
+"""Prepare a TFDS image set once, as plain arrays that training reads.
+
+    python launch/prepare_data.py --dataset=fashion_mnist [--data_dir=DIR] [--overwrite]
+
+Needs the tfds extra: pip install -e '.[tfds]'. Afterwards neither TensorFlow nor TFDS
+is needed, and the folder eqprop_arrays can be copied to machines that have no network.
+"""
+
+import os
+import sys
+
+from absl import app, flags, logging
+
+from eqprop_jax.data import DATASETS, load, prepare
+
+CHOICES = ', '.join(name for name in DATASETS if name != 'digits')
+
+DATASET = flags.DEFINE_string(
+    'dataset', '', f'{CHOICES}, or another TFDS image classification set by its name.'
+)
+DATA_DIR = flags.DEFINE_string(
+    'data_dir',
+    None,
+    'Folder of all data sets; default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.',
+)
+OVERWRITE = flags.DEFINE_boolean('overwrite', False, 'Write existing arrays anew.')
+flags.register_validator('dataset', bool, f'Name a data set: {CHOICES}, ...')
+
+
+def main(argv: list[str]) -> None:
+    """Fill the array cache, read it back and report what it holds."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    logging.set_verbosity(logging.ERROR)
+    name, data_dir = DATASET.value, DATA_DIR.value
+    try:
+        folder = prepare(name, data_dir=data_dir, overwrite=OVERWRITE.value)
+        data = load(name, data_dir=data_dir, held_out=0)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f'prepare_data: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(1)
+    height, width, channels = data.train.images.shape[1:]
+    print(
+        f'{name}: {len(data.train.labels):,} training and {len(data.test.labels):,} '
+        f'test images, {height}x{width}x{channels}, {data.num_classes} classes, in '
+        f'{folder}'
+    )
+
+
+if __name__ == '__main__':
+    app.run(main)
