@@ -26,6 +26,7 @@ FLOORS = {
     'checkpoint': 3,
     'records': 3,
     'training': 4,
+    'sections': 4,
     'build': 5,
     'figures': 6,
 }
@@ -34,7 +35,7 @@ OWNERS = {
     'flax': {'systems', 'training'},
     'optax': {'training'},
     'ml_collections': {'build'},
-    'absl': {'build', 'training', 'data'},
+    'absl': {'build', 'sections', 'training', 'data'},
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},

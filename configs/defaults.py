@@ -1,0 +1,72 @@
+"""Every key of a configuration, with the value that experiments start from.
+
+An experiment imports this and changes fields; it is no experiment of its own.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns all sections; `data.name` and `system.sizes` are for the experiment."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.batch_size = 50
+    config.num_epochs = 40
+    config.log_every_steps = 50
+    config.eval_every_steps = 0  # at the end of every epoch
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = 'digits'
+    config.data.data_dir = config_dict.placeholder(str)
+    config.data.held_out = 150
+    config.data.num_train = config_dict.placeholder(int)
+    config.data.seed = 0
+    config.data.normalization = 'unit'
+
+    config.system = ml_collections.ConfigDict()
+    config.system.name = 'mlp'
+    config.system.sizes = (64, 128, 128, 10)
+    config.system.feedback = 'free'
+    config.system.angle = 90.0
+    config.system.activation = 'sigmoid'
+    config.system.cost = 'cross_entropy'
+
+    config.solver = ml_collections.ConfigDict()
+    config.solver.name = 'relaxation'
+    config.solver.order = 'alternating'
+    config.solver.step_size = 1.0
+    config.solver.tol = 1e-3
+    config.solver.max_steps = 100
+
+    config.nudged_solver = config.solver.copy_and_resolve_references()
+    config.nudged_solver.tol = 1e-4  # the nudges move the state by a few per cent
+
+    config.estimator = ml_collections.ConfigDict()
+    config.estimator.name = 'contour'
+    config.estimator.contour = 'circle'
+    config.estimator.radius = 0.1
+    config.estimator.num_points = 2
+    config.estimator.half_step = False
+    config.estimator.correction = 'antisymmetric'
+    config.estimator.skip_unconverged = False
+
+    config.homeostasis = ml_collections.ConfigDict()
+    config.homeostasis.weight = 0.0
+    config.homeostasis.num_probes = 5
+    config.homeostasis.form = 'difference'
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = 'adam'
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.schedule = 'cosine'
+    config.optimizer.warmup_steps = 0
+    config.optimizer.layers = ml_collections.ConfigDict()
+
+    config.diagnostics = ml_collections.ConfigDict()
+    config.diagnostics.every_evals = 1
+    config.diagnostics.num_examples = 100
+    config.diagnostics.num_probes = 32
+    return config

@@ -1,0 +1,273 @@
+"""From a configuration to the objects of a run; the only reader of ConfigDict.
+
+Each section names one constructor by its key `name` (or, for the nudges, `contour`)
+and holds its arguments. A key that no constructor of the section takes is an error
+that lists the choices; one that only the others take is logged as not used, so that a
+method can be switched by its name alone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+
+from eqprop_jax import (
+    dynamics,
+    estimators,
+    homeostasis,
+    nudges,
+    sections,
+    solvers,
+    systems,
+)
+from eqprop_jax.data import pipeline, sources
+from eqprop_jax.nudges import Contour
+from eqprop_jax.sections import ConfigError
+from eqprop_jax.training import optimizers
+from eqprop_jax.training.state import Diagnostics, Experiment
+from eqprop_jax.types import Batch, Estimator, Solver, System
+
+
+def _of_radius(contour: Callable[[float], Contour]) -> Callable[[float], Contour]:
+    """Returns a contour of one nudge β under the name that configurations give it."""
+
+    def make(radius: float) -> Contour:
+        try:
+            return contour(radius)
+        except ValueError as error:
+            raise ValueError(str(error).replace('beta', 'radius')) from error
+
+    return make
+
+
+SYSTEMS = {
+    'mlp': systems.mlp,
+    'loop': systems.loop,
+    'feedforward': systems.feedforward,
+}
+SOLVERS = {'relaxation': solvers.relaxation, 'unrolled': solvers.unrolled}
+CONTOURS = {
+    'circle': nudges.circle,
+    'complex_step': nudges.complex_step,
+    'one_sided': _of_radius(nudges.one_sided),
+    'random_sign': _of_radius(nudges.random_sign),
+    'symmetric': _of_radius(nudges.symmetric),
+}
+ESTIMATORS = {
+    'contour': estimators.contour,
+    'recurrent_backprop': estimators.recurrent_backprop,
+    'tangent': estimators.tangent,
+}
+SECTIONS = (
+    'data',
+    'system',
+    'solver',
+    'nudged_solver',
+    'estimator',
+    'homeostasis',
+    'optimizer',
+    'diagnostics',
+)
+TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
+
+
+def experiment(config: ml_collections.ConfigDict) -> Experiment:
+    """Builds a run.
+
+    Args:
+      config: sections `data`, `system`, `solver`, `nudged_solver`, `estimator`,
+        `homeostasis`, `optimizer` and `diagnostics`, and at the top level `seed`,
+        `batch_size`, `num_epochs`, `log_every_steps` and `eval_every_steps`.
+
+    Raises:
+      ConfigError: for an unknown or missing key or name, a value out of range, or
+        parts that do not fit together.
+      NotPreparedError: if the data set is not in the array cache.
+    """
+    values = sections.plain(config.to_dict())
+    _check_top_level(values)
+    system = _system(values['system'])
+    solve = solver('solver', values['solver'])
+    estimate = estimator(
+        system, solver('nudged_solver', values['nudged_solver']), values['estimator']
+    )
+    penalty, penalty_weight = _homeostasis(system, values['homeostasis'])
+    diagnostics = _diagnostics(values['diagnostics'])
+    dataset, preprocess = _data(values['data'])
+    steps_per_epoch = len(dataset.train.labels) // values['batch_size']
+    if not steps_per_epoch:
+        raise ConfigError(
+            f'batch_size={values["batch_size"]} is more than the '
+            f'{len(dataset.train.labels)} training examples of {dataset.name!r}'
+        )
+    optimizer = sections.call(
+        'optimizer',
+        optimizers.make,
+        values['optimizer'],
+        num_steps=steps_per_epoch * values['num_epochs'],
+    )
+    built = Experiment(
+        system=system,
+        solve=solve,
+        estimate=estimate,
+        optimizer=optimizer,
+        dataset=dataset,
+        preprocess=preprocess,
+        penalty=penalty,
+        penalty_weight=penalty_weight,
+        diagnostics=diagnostics,
+        config=values,
+        **{key: values[key] for key in TOP_LEVEL},
+    )
+    _check_fit(built)
+    return built
+
+
+def solver(section: str, values: Mapping[str, Any]) -> Solver:
+    """Builds a solver from a section.
+
+    Args:
+      section: what messages call it.
+      values: `name` and the arguments of that solver.
+
+    Raises:
+      ConfigError: for an unknown key or name, or a value out of range.
+    """
+    return sections.named(section, SOLVERS, values)
+
+
+def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estimator:
+    """Builds an estimator from its section.
+
+    Args:
+      system: what moves.
+      solve: relaxes the nudged phases.
+      values: `name` and the arguments of that estimator; for 'contour' also
+        `contour` and the arguments of that contour, `radius` being |β| (β itself,
+        with its sign, where the contour is 'one_sided').
+
+    Raises:
+      ConfigError: for an unknown key or name, or a value out of range.
+    """
+    nudge_keys = ('contour', 'radius', 'num_points', 'half_step')
+    nudge = {key: values[key] for key in nudge_keys if key in values}
+    others = {key: value for key, value in values.items() if key not in nudge}
+    if values.get('name') != 'contour':
+        built = sections.named('estimator', ESTIMATORS, others, system)
+        if nudge:
+            logging.warning(
+                'estimator %r does not use: %s', values['name'], ', '.join(nudge)
+            )
+        return built
+    contour = sections.named(
+        'estimator', CONTOURS, {'contour': 'circle', **nudge}, name_key='contour'
+    )
+    return sections.named(
+        'estimator',
+        ESTIMATORS,
+        others,
+        system,
+        solve,
+        contour=contour,
+        others=nudge_keys,
+    )
+
+
+def _check_top_level(values: Mapping[str, Any]) -> None:
+    known = (*SECTIONS, *TOP_LEVEL)
+    sections.expect('', values, known, known)
+    kinds = dict.fromkeys(SECTIONS, dict) | dict.fromkeys(TOP_LEVEL, int)
+    sections.check_types('', values, kinds)
+    sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
+    if values['eval_every_steps'] < 0:
+        raise ConfigError(
+            'eval_every_steps is 0 (every epoch) or more, not '
+            f'{values["eval_every_steps"]}'
+        )
+    if not 0 <= values['seed'] < 2**31:
+        raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')
+
+
+def _system(values: Mapping[str, Any]) -> System:
+    if values.get('feedback') in ('tied', 'none') and values.get('angle') is not None:
+        logging.warning('system.feedback=%r does not use: angle', values['feedback'])
+        values = {**values, 'angle': None}
+    return sections.named('system', SYSTEMS, values)
+
+
+def _homeostasis(
+    system: System, values: Mapping[str, Any]
+) -> tuple[homeostasis.Penalty | None, float]:
+    sections.expect(
+        'homeostasis.', values, ('weight', 'num_probes', 'form'), ('weight',)
+    )
+    options = dict(values)
+    weight = options.pop('weight')
+    sections.check_types('homeostasis.', {'weight': weight}, {'weight': float})
+    if weight < 0:
+        raise ConfigError(f'homeostasis.weight cannot be negative: {weight}')
+    penalty = sections.call('homeostasis', homeostasis.penalty, options, system)
+    return (penalty if weight else None), weight
+
+
+def _diagnostics(values: Mapping[str, Any]) -> Diagnostics:
+    diagnostics = sections.call('diagnostics', Diagnostics, values)
+    if diagnostics.every_evals < 0:
+        raise ConfigError(
+            'diagnostics.every_evals is 0 (never) or more, not '
+            f'{diagnostics.every_evals}'
+        )
+    sections.positive('diagnostics.', values, ('num_examples', 'num_probes'))
+    return diagnostics
+
+
+def _data(values: Mapping[str, Any]) -> tuple[sources.Dataset, pipeline.Preprocess]:
+    known = ('name', 'normalization', 'data_dir', 'held_out', 'num_train', 'seed')
+    sections.expect('data.', values, known, ('name', 'normalization'))
+    options = dict(values)
+    normalization = options.pop('normalization')
+    dataset = sections.call('data', sources.load, options)
+    try:
+        pipeline.check(dataset)
+        return dataset, pipeline.normalizer(dataset, normalization)
+    except ValueError as error:
+        raise ConfigError(f'data: {error}') from error
+
+
+def _check_fit(experiment: Experiment) -> None:
+    """Raises ConfigError unless the parts fit the data and each other."""
+    system, dataset = experiment.system, experiment.dataset
+    x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), 'float32')
+    rng = jax.random.key(0)
+
+    def scores(x: jax.Array) -> tuple[Any, jax.Array]:
+        params = system.init(rng, x)
+        state = system.rest(system.inject(params, x))
+        return params, system.predict(params, system.rates(state))
+
+    def gradient(x: jax.Array, y: jax.Array) -> Any:
+        params, batch = system.init(rng, x), Batch(x, y)
+        free = dynamics.relax(system, params, x, experiment.solve)
+        return experiment.estimate(params, batch, free, rng).grads
+
+    try:
+        params, y = jax.eval_shape(scores, x)
+    except ValueError as error:
+        raise ConfigError(
+            f'system does not fit the images of {dataset.name!r}: {error}'
+        ) from error
+    if y.shape[-1] != dataset.num_classes:
+        raise ConfigError(
+            f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
+            f'{dataset.num_classes}: set the last of system.sizes'
+        )
+    layers = experiment.config['optimizer'].get('layers') or {}
+    sections.expect('optimizer.layers.', layers, tuple(params), ())
+    try:
+        jax.eval_shape(gradient, x, y)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f'solver, nudged_solver and estimator do not work together: {error}'
+        ) from error

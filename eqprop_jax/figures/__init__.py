@@ -1,0 +1,3 @@
+"""Figures: from records to pictures; nothing here trains."""
+
+from eqprop_jax.figures import curves as curves

@@ -1,0 +1,182 @@
+"""What a run leaves in its workdir, and the reader for figures and tables.
+
+    config.json          the configuration, as it was resolved
+    metrics.jsonl        one JSON object a line: step, epoch, split, loss, error, ...
+    tensorboard/         the same scalars as TensorBoard events
+    summary.json         last and best epoch, speed, hardware, versions
+
+`split` is 'train' (means over the steps since the previous such line), 'eval' (the
+held-out examples) or 'test'. `error` is a fraction. What is not finite is null, and
+left out of TensorBoard.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+METRICS = 'metrics.jsonl'
+CONFIG = 'config.json'
+SUMMARY = 'summary.json'
+SPLITS = ('train', 'eval', 'test')
+
+
+class WorkdirError(ValueError):
+    """The workdir cannot take this run."""
+
+
+class Writer:
+    """Appends records to a workdir; a context manager that closes its files."""
+
+    def __init__(self, workdir: str | pathlib.Path):
+        folder = pathlib.Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in (folder / SUMMARY, *folder.glob('tensorboard/events.*')):
+            stale.unlink(missing_ok=True)
+        self._path = folder / METRICS
+        self._path.write_text('', encoding='utf-8')
+        self._events = SummaryWriter(str(folder / 'tensorboard'))
+
+    def write(
+        self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
+    ) -> None:
+        """Appends one record and closes the file, so that a crash loses none.
+
+        Args:
+          step: training steps taken so far.
+          epoch: the same in epochs.
+          split: 'train', 'eval' or 'test'.
+          metrics: scalars by name, `loss` and `error` among them.
+
+        Raises:
+          ValueError: for another split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f'no split {split!r}; choose from {", ".join(SPLITS)}')
+        values = {name: float(value) for name, value in metrics.items()}
+        record = {'step': step, 'epoch': round(epoch, 6), 'split': split}
+        with self._path.open('a', encoding='utf-8') as lines:
+            lines.write(_dumps({**record, **values}) + '\n')
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for name, value in finite.items():
+            self._events.add_scalar(f'{split}/{name}', value, step)
+
+    def __enter__(self) -> 'Writer':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._events.close()
+
+
+def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Writes config.json into a workdir, which is made if need be.
+
+    A workdir that already holds a run of the same configuration may be claimed again:
+    the run is a function of its configuration and starts anew.
+
+    Args:
+      workdir: the folder.
+      config: plain values, as JSON has them.
+
+    Raises:
+      WorkdirError: if the folder holds the run of another configuration, or metrics
+        but no readable configuration, or cannot be written.
+    """
+    folder = pathlib.Path(workdir)
+    path = folder / CONFIG
+    try:
+        if path.exists():
+            _check_same(folder, json.loads(path.read_text()), _plain(config))
+        elif (folder / METRICS).exists():
+            raise WorkdirError(
+                f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(_dumps(config, indent=2) + '\n')
+    except json.JSONDecodeError as error:
+        raise WorkdirError(
+            f'{path} is damaged ({error}): choose another --workdir, or delete that one'
+        ) from error
+    except OSError as error:
+        raise WorkdirError(
+            f'cannot write to {folder} ({error}): choose another --workdir'
+        ) from error
+
+
+def write_summary(workdir: str | pathlib.Path, summary: Mapping[str, Any]) -> None:
+    """Writes summary.json."""
+    path = pathlib.Path(workdir) / SUMMARY
+    path.write_text(_dumps(summary, indent=2) + '\n')
+
+
+def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the records of a run in their order; an unfinished line is left out.
+
+    Raises:
+      FileNotFoundError: if the workdir has none.
+    """
+    path = pathlib.Path(workdir) / METRICS
+    if not path.exists():
+        raise FileNotFoundError(f'{path} does not exist: is {workdir} a run?')
+    *lines, _ = path.read_text(encoding='utf-8').split('\n')
+    return [json.loads(line) for line in lines]
+
+
+def series(
+    records: list[dict[str, Any]], split: str, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (epochs, values) of one metric; null becomes NaN.
+
+    Args:
+      records: from `read`.
+      split: 'train', 'eval' or 'test'.
+      name: of the metric; records without it are passed over.
+    """
+    rows = [
+        (record['epoch'], math.nan if record[name] is None else record[name])
+        for record in records
+        if record['split'] == split and name in record
+    ]
+    epochs, values = zip(*rows, strict=True) if rows else ((), ())
+    return np.asarray(epochs, float), np.asarray(values, float)
+
+
+def _dumps(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Returns the value as JSON will give it back: null for NaN, lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _check_same(folder: pathlib.Path, old: Any, new: Any) -> None:
+    """Raises WorkdirError, naming some of the keys, if the configurations differ."""
+    differences = _differences(old, new)
+    if differences:
+        more = f'; and {len(differences) - 3} more' if len(differences) > 3 else ''
+        raise WorkdirError(
+            f'{folder} holds a run with another config ({"; ".join(differences[:3])}'
+            f'{more}): choose another --workdir, or delete that one'
+        )
+
+
+def _differences(old: Any, new: Any, prefix: str = '') -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            line
+            for key in keys
+            for line in _differences(old.get(key), new.get(key), f'{prefix}{key}.')
+        ]
+    return [] if old == new else [f'{prefix[:-1]} is {old!r} there, {new!r} here']

@@ -1,0 +1,195 @@
+"""The main loop: chunks of steps, evaluations on a schedule, records, progress."""
+
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from absl import logging
+
+from eqprop_jax import records
+from eqprop_jax.data import pipeline
+from eqprop_jax.training import step as steps
+from eqprop_jax.training.diagnose import make_diagnose
+from eqprop_jax.training.state import Experiment, TrainState, init_state, stream
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names step and quantity."""
+
+
+class Chunk(NamedTuple):
+    """A run of steps within one epoch, and what follows it."""
+
+    epoch: int
+    first: int
+    num_steps: int
+    evaluate: bool
+
+
+def train_and_evaluate(
+    experiment: Experiment, workdir: str | pathlib.Path, *, progress: bool = True
+) -> TrainState:
+    """Trains, evaluates on held-out and test examples, and writes the records.
+
+    The best evaluation is the one with the smallest error on the held-out examples
+    (the loss decides between equals); the test error reported as `best` is the one
+    measured at that point. Without held-out examples there is no best.
+
+    Args:
+      experiment: from `eqprop_jax.build.experiment`.
+      workdir: where config.json, metrics.jsonl, tensorboard/ and summary.json go.
+      progress: show a progress bar (on process 0).
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      TrainingError: if the loss or a gradient turns non-finite. The records up to
+        there stay in the workdir.
+      WorkdirError: if the workdir holds the run of another configuration.
+    """
+    records.claim(workdir, experiment.config)
+    dataset = experiment.dataset
+    train, held_out, test = map(
+        pipeline.to_device, (dataset.train, dataset.held_out, dataset.test)
+    )
+    run_chunk = steps.make_train_chunk(experiment)
+    evaluate = steps.make_evaluate(experiment)
+    diagnose = make_diagnose(experiment)
+    state = init_state(experiment)
+    names = steps.quantities(state.params)
+    on_main = jax.process_index() == 0
+    evaluations: list[dict[str, Any]] = []
+    seconds = 0.0
+
+    bar = tqdm.tqdm(
+        total=experiment.num_steps,
+        unit='step',
+        miniters=1,
+        disable=not (progress and on_main),
+    )
+    with bar, records.Writer(workdir) as writer:
+        for chunk in schedule(experiment):
+            begin = time.perf_counter()
+            position = (jnp.int32(n) for n in chunk[:3])
+            state, result = run_chunk(state, train, *position)
+            finite = np.asarray(result.finite)
+            elapsed = time.perf_counter() - begin
+            step = int(state.step)
+            epoch = step / experiment.steps_per_epoch
+            taken = int(result.num_steps)
+            speed = taken * experiment.batch_size / elapsed
+            if taken:
+                metrics = _floats(result.metrics) | {'examples_per_second': speed}
+                writer.write(step, epoch, 'train', metrics)
+            if not finite.all():
+                message = _diagnosis(experiment, names, finite, step, workdir)
+                raise TrainingError(message)
+            if chunk.epoch or chunk.first:  # the first chunk compiles
+                seconds += elapsed
+            bar.set_postfix_str(
+                f'error {100 * metrics["error"]:.1f} %, '
+                f'residual {metrics["residual"]:.1e}, {speed:,.0f} examples/s',
+                refresh=False,
+            )
+            bar.update(taken)
+            if not chunk.evaluate:
+                continue
+            options = experiment.diagnostics
+            due = options.every_evals and len(evaluations) % options.every_evals == 0
+            extra = {}
+            if due:
+                rng = jax.random.fold_in(stream(experiment.seed, 'diagnose'), step)
+                extra = _floats(diagnose(state.params, train, rng))
+            row: dict[str, Any] = {'step': step, 'epoch': epoch}
+            for split, examples in (('eval', held_out), ('test', test)):
+                if examples.size:
+                    row[split] = _floats(evaluate(state.params, examples))
+                    writer.write(step, epoch, split, row[split] | extra)
+                    extra = {}
+            evaluations.append(row)
+    records.write_summary(workdir, _summary(experiment, evaluations, seconds))
+    _warn_unsettled(evaluations[-1]['test']['converged'])
+    return state
+
+
+def schedule(experiment: Experiment) -> Iterator[Chunk]:
+    """Yields the chunks of a run; each is followed by a record of its means.
+
+    Evaluations fall on multiples of `eval_every_steps` (0: on the ends of epochs) and
+    on the last step. No chunk crosses an evaluation or the end of an epoch, and none
+    is longer than `log_every_steps`.
+    """
+    length = experiment.steps_per_epoch
+    every = experiment.eval_every_steps or length
+    step = 0
+    while step < experiment.num_steps:
+        epoch, first = divmod(step, length)
+        ends = ((step // period + 1) * period for period in (length, every))
+        stop = min(*ends, step + experiment.log_every_steps, experiment.num_steps)
+        last = stop == experiment.num_steps
+        yield Chunk(epoch, first, stop - step, stop % every == 0 or last)
+        step = stop
+
+
+def _diagnosis(
+    experiment: Experiment,
+    names: list[str],
+    finite: np.ndarray,
+    step: int,
+    workdir: str | pathlib.Path,
+) -> str:
+    bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
+    bad = [name for name in bad if not name.startswith(steps.RESULT)] or bad
+    shown = ', '.join(bad[:3]) + (f' and {len(bad) - 3} more' if len(bad) > 3 else '')
+    return (
+        f'step {step + 1} (epoch {step // experiment.steps_per_epoch + 1}) is not '
+        f'finite in {shown}. The step was not taken; the records up to it are in '
+        f'{workdir}. A smaller learning rate, a smaller nudge radius, or '
+        'estimator.skip_unconverged=True may help; "converged" and "settled" in the '
+        'records say whether the network still settled.'
+    )
+
+
+def _summary(
+    experiment: Experiment, evaluations: list[dict[str, Any]], seconds: float
+) -> dict[str, Any]:
+    scored = [row for row in evaluations if 'eval' in row]
+    best = min(
+        scored,
+        key=lambda row: (row['eval']['error'], row['eval']['loss']),
+        default=None,
+    )
+    timed = (experiment.num_steps - _first_chunk(experiment)) * experiment.batch_size
+    return {
+        'last': evaluations[-1],
+        'best': best,
+        'seed': experiment.seed,
+        'examples_per_second': timed / seconds if seconds else None,
+        'train_seconds': seconds,
+        'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+        'jax': jax.__version__,
+    }
+
+
+def _first_chunk(experiment: Experiment) -> int:
+    return next(schedule(experiment)).num_steps
+
+
+def _floats(metrics: steps.Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
+def _warn_unsettled(converged: float, threshold: float = 0.9) -> None:
+    """Logs a warning if too few of the test examples were at equilibrium at the end."""
+    if not converged >= threshold:
+        logging.warning(
+            'only %.0f %% of the test examples settled within solver.max_steps to '
+            'solver.tol at the end: gradients were taken away from equilibrium',
+            100 * converged,
+        )

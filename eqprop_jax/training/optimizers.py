@@ -1,0 +1,111 @@
+"""Optimizers by name, with learning rate and weight decay per layer, on a schedule."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optax
+
+OPTIMIZERS = ('sgd', 'adam', 'adamw')
+SCHEDULES = ('constant', 'cosine')
+LAYER_OPTIONS = ('learning_rate', 'weight_decay')
+
+
+def make(
+    name: str,
+    *,
+    learning_rate: float,
+    num_steps: int,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    schedule: str = 'constant',
+    warmup_steps: int = 0,
+    layers: Mapping[str, Mapping[str, float]] | None = None,
+) -> optax.GradientTransformation:
+    """Returns an optax optimizer.
+
+        sgd     v ← μ v + (g + λ θ),  θ ← θ − η v
+        adam    Adam on g + λ θ
+        adamw   Adam on g, then θ ← θ − η (Adam's step + λ θ)
+
+    Args:
+      name: 'sgd', 'adam' or 'adamw'.
+      learning_rate: η at its largest, positive.
+      num_steps: length of the run, for the schedule.
+      momentum: μ of sgd, from 0 to below 1.
+      weight_decay: λ, at least 0; biases decay too.
+      schedule: 'constant', or 'cosine' from η down to 0 at the end of the run.
+      warmup_steps: steps of a linear rise from 0 to η that come first.
+      layers: for top-level names of the params, a learning_rate or weight_decay of
+        their own.
+
+    Raises:
+      ValueError: for an unknown name or a number outside its range.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f'no optimizer {name!r}; choose from {", ".join(OPTIMIZERS)}')
+    if not 0 <= momentum < 1:
+        raise ValueError(f'momentum lies from 0 to below 1, not {momentum}')
+
+    def one(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+        rate = _schedule(schedule, learning_rate, num_steps, warmup_steps)
+        if name == 'adamw':
+            return optax.adamw(rate, weight_decay=weight_decay)
+        rule = optax.sgd(rate, momentum or None) if name == 'sgd' else optax.adam(rate)
+        if not weight_decay:
+            return rule
+        return optax.chain(optax.add_decayed_weights(weight_decay), rule)
+
+    options = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
+    _check_options('', options)
+    chosen = dict(layers or {})
+    for layer, own in chosen.items():
+        _check_options(f'layers.{layer}.', own)
+    if not chosen:
+        return one(**options)
+    rules = {layer: one(**{**options, **own}) for layer, own in chosen.items()}
+
+    def labels(params: dict[str, Any]) -> dict[str, str]:
+        unknown = sorted(set(chosen) - set(params))
+        if unknown:
+            raise ValueError(
+                f'no layer {", ".join(unknown)} to optimize; choose from '
+                + ', '.join(sorted(params))
+            )
+        return {layer: layer if layer in chosen else '' for layer in params}
+
+    return optax.partition({'': one(**options), **rules}, labels)
+
+
+def _check_options(prefix: str, options: Mapping[str, float]) -> None:
+    for name, value in options.items():
+        if name not in LAYER_OPTIONS:
+            raise ValueError(
+                f'unknown key {prefix}{name}; choose from {", ".join(LAYER_OPTIONS)}'
+            )
+        least = 'positive' if name == 'learning_rate' else 'at least 0'
+        if not np.isfinite(value) or value < 0 or (least == 'positive' and not value):
+            raise ValueError(
+                f'{prefix}{name} has to be finite and {least}, not {value}'
+            )
+
+
+def _schedule(
+    name: str, learning_rate: float, num_steps: int, warmup_steps: int
+) -> optax.Schedule:
+    if name not in SCHEDULES:
+        raise ValueError(f'no schedule {name!r}; choose from {", ".join(SCHEDULES)}')
+    if not 0 <= warmup_steps <= num_steps:
+        raise ValueError(
+            f'warmup_steps lies from 0 to the {num_steps} steps of the run, not '
+            f'{warmup_steps}'
+        )
+    main = optax.constant_schedule(learning_rate)
+    if name == 'cosine':
+        main = optax.cosine_decay_schedule(
+            learning_rate, max(num_steps - warmup_steps, 1)
+        )
+    if not warmup_steps:
+        return main
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([rise, main], [warmup_steps])

@@ -1,0 +1,99 @@
+"""What a training step reads and writes, and what a run consists of."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from eqprop_jax.data.pipeline import Preprocess
+from eqprop_jax.data.sources import Dataset
+from eqprop_jax.homeostasis import Penalty
+from eqprop_jax.types import Estimator, Params, Solver, System
+
+STREAMS = ('init', 'order', 'estimate', 'diagnose')
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a step changes."""
+
+    step: Any
+    """Steps taken, int32 []."""
+    params: Params
+    """θ."""
+    opt_state: optax.OptState
+    """The optimizer's memory."""
+
+
+class Diagnostics(NamedTuple):
+    """Expensive measurements on a schedule."""
+
+    every_evals: int
+    """Run at every so many-th evaluation; 0: never."""
+    num_examples: int
+    """Training examples to measure on."""
+    num_probes: int
+    """Random probes of the symmetric share."""
+
+
+class Experiment(NamedTuple):
+    """A run, built: `eqprop_jax.build` makes one from a configuration."""
+
+    system: System
+    solve: Solver
+    """Relaxes the free phase."""
+    estimate: Estimator
+    optimizer: optax.GradientTransformation
+    dataset: Dataset
+    preprocess: Preprocess
+    penalty: Penalty | None
+    """Homeostasis, or None."""
+    penalty_weight: float
+    """λ of the homeostatic term."""
+    seed: int
+    batch_size: int
+    num_epochs: int
+    log_every_steps: int
+    eval_every_steps: int
+    """0: at the end of every epoch."""
+    diagnostics: Diagnostics
+    config: Mapping[str, Any]
+    """Plain values, for the record."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch; what is left over waits for the next order."""
+        return len(self.dataset.train.labels) // self.batch_size
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.num_epochs
+
+
+def stream(seed: int, name: str) -> jax.Array:
+    """Returns the random key of one purpose, independent of the others'.
+
+    Args:
+      seed: of the run.
+      name: one of `STREAMS`.
+    """
+    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
+
+
+def init_state(experiment: Experiment) -> TrainState:
+    """Returns the state before the first step, a function of the seed alone."""
+    shape = (experiment.batch_size, *experiment.dataset.train.images.shape[1:])
+    example = jax.eval_shape(
+        experiment.preprocess, jax.ShapeDtypeStruct(shape, jnp.uint8)
+    )
+    params = jax.jit(
+        lambda key: experiment.system.init(key, jnp.zeros(example.shape, example.dtype))
+    )(stream(experiment.seed, 'init'))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=experiment.optimizer.init(params),
+    )

@@ -1,0 +1,219 @@
+"""Many training steps in one jitted call, and evaluation.
+
+A chunk of steps runs in a `lax.while_loop` whose length is an argument: it compiles
+once, whatever the schedule of logging and evaluation. It ends early at the first step
+whose loss, gradient or result is not finite, and leaves the state as it was before.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from eqprop_jax import dynamics, tree
+from eqprop_jax.data import pipeline
+from eqprop_jax.data.pipeline import DeviceSplit
+from eqprop_jax.training.state import Experiment, TrainState, stream
+from eqprop_jax.types import Batch, Equilibrium, Params
+
+Metrics = dict[str, Array]
+RESULT = 'the new value of'
+
+
+class Chunk(NamedTuple):
+    """What a chunk of steps returns beside the state."""
+
+    metrics: Metrics
+    """Means over the steps taken; of 'max_...' the largest."""
+    num_steps: Int[Array, '']
+    """Steps taken."""
+    finite: Bool[Array, ' quantities']
+    """Of the last step tried, by `quantities`; a False stopped the chunk."""
+
+
+def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, Chunk]]:
+    """Returns the jitted (state, split, epoch, first, num_steps) -> (state, Chunk).
+
+    Args (of the returned function):
+      state: donated.
+      split: the training examples on the device.
+      epoch: whose order is used.
+      first: position of the first batch within the epoch.
+      num_steps: how many batches to take, up to the epoch's end.
+    """
+    size = len(experiment.dataset.train.labels)
+
+    def chunk(
+        state: TrainState,
+        split: DeviceSplit,
+        epoch: Int[Array, ''],
+        first: Int[Array, ''],
+        num_steps: Int[Array, ''],
+    ) -> tuple[TrainState, Chunk]:
+        order = pipeline.epoch_order(stream(experiment.seed, 'order'), epoch, size)
+
+        def batch_at(index: Array) -> Batch:
+            start = (first + index) * experiment.batch_size
+            positions = lax.dynamic_slice_in_dim(order, start, experiment.batch_size)
+            return pipeline.take(
+                split, positions, experiment.preprocess, experiment.dataset.num_classes
+            )
+
+        def step(carry: tuple) -> tuple:
+            index, state, total, _ = carry
+            grads, metrics = _gradient(experiment, state, batch_at(index))
+            moved = _update(experiment, state, grads)
+            finite = _finite(metrics, grads, moved.params)
+            taken = (index + 1, moved, _accumulate(total, metrics))
+            kept = lax.cond(jnp.all(finite), lambda: taken, lambda: carry[:3])
+            return *kept, finite
+
+        def go_on(carry: tuple) -> Array:
+            index, _, _, finite = carry
+            return (index < num_steps) & jnp.all(finite)
+
+        metrics = jax.eval_shape(
+            lambda: _gradient(experiment, state, batch_at(jnp.int32(0)))[1]
+        )
+        total = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
+        finite = jnp.ones(len(quantities(state.params)), bool)
+        start = (jnp.zeros((), jnp.int32), state, total, finite)
+        index, state, total, finite = lax.while_loop(go_on, step, start)
+        means = {
+            name: value if name.startswith('max_') else value / jnp.maximum(index, 1)
+            for name, value in total.items()
+        }
+        return state, Chunk(means, index, finite)
+
+    return jax.jit(chunk, donate_argnums=0)
+
+
+def quantities(params: Params) -> list[str]:
+    """Returns the names of what `Chunk.finite` says is finite."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths
+    ]
+    return [
+        'the loss',
+        *(f'the gradient of {name}' for name in names),
+        *(f'{RESULT} {name}' for name in names),
+    ]
+
+
+def make_evaluate(
+    experiment: Experiment, batch_size: int = 500
+) -> Callable[[Params, DeviceSplit], Metrics]:
+    """Returns the jitted (params, split) -> metrics over all examples of a split.
+
+    The last batch is filled up and the filling masked, so every example counts once.
+    """
+    system = experiment.system
+
+    def evaluate(params: Params, split: DeviceSplit) -> Metrics:
+        rows = min(batch_size, split.size)
+        num_batches = -(-split.size // rows)
+
+        def one(index: Array) -> Metrics:
+            positions = index * rows + jnp.arange(rows)
+            mask = positions < split.size
+            batch = pipeline.take(
+                split,
+                jnp.minimum(positions, split.size - 1),
+                experiment.preprocess,
+                experiment.dataset.num_classes,
+            )
+            free = dynamics.relax(system, params, batch.x, experiment.solve)
+            metrics = _per_example(experiment, params, batch, free)
+            return {
+                name: jnp.max(jnp.where(mask, value, 0))
+                if name.startswith('max_')
+                else jnp.sum(jnp.where(mask, value, 0))
+                for name, value in metrics.items()
+            }
+
+        batches = lax.map(one, jnp.arange(num_batches))
+        return {
+            name: jnp.max(value)
+            if name.startswith('max_')
+            else jnp.sum(value) / split.size
+            for name, value in batches.items()
+        }
+
+    return jax.jit(evaluate)
+
+
+def _gradient(
+    experiment: Experiment, state: TrainState, batch: Batch
+) -> tuple[Params, Metrics]:
+    key = jax.random.fold_in(stream(experiment.seed, 'estimate'), state.step)
+    estimate_rng, penalty_rng = jax.random.split(key)
+    free = dynamics.relax(experiment.system, state.params, batch.x, experiment.solve)
+    grads, _, info = experiment.estimate(state.params, batch, free, estimate_rng)
+    metrics = _per_example(experiment, state.params, batch, free)
+    metrics = {
+        name: jnp.max(value) if name.startswith('max_') else jnp.mean(value)
+        for name, value in metrics.items()
+    }
+    metrics |= {
+        'max_nudged_residual': jnp.max(info.residual),
+        'nudged_steps': jnp.mean(info.num_steps),
+        'settled': info.converged,
+        'skipped': info.skipped,
+    }
+    if experiment.penalty is not None:
+        penalty, penalty_grads = jax.value_and_grad(experiment.penalty)(
+            state.params, batch, free, penalty_rng
+        )
+        grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
+        metrics['homeostasis'] = penalty
+    return grads, metrics
+
+
+def _per_example(
+    experiment: Experiment, params: Params, batch: Batch, free: Equilibrium
+) -> Metrics:
+    scores = experiment.system.predict(params, free.rates)
+    wrong = jnp.argmax(scores, axis=-1) != jnp.argmax(batch.y, axis=-1)
+    return {
+        'loss': experiment.system.cost(params, free.rates, batch.y),
+        'error': wrong.astype(scores.dtype),
+        'residual': free.residual,
+        'max_residual': free.residual,
+        'converged': free.converged.astype(scores.dtype),
+        'free_steps': free.num_steps.astype(scores.dtype),
+        'max_free_steps': free.num_steps.astype(scores.dtype),
+    }
+
+
+def _update(experiment: Experiment, state: TrainState, grads: Params) -> TrainState:
+    updates, opt_state = experiment.optimizer.update(
+        grads, state.opt_state, state.params
+    )
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+    )
+
+
+def _accumulate(total: Metrics, metrics: Metrics) -> Metrics:
+    return {
+        name: jnp.maximum(total[name], value)
+        if name.startswith('max_')
+        else total[name] + value
+        for name, value in metrics.items()
+    }
+
+
+def _finite(
+    metrics: Metrics, grads: Params, params: Params
+) -> Bool[Array, ' quantities']:
+    """Whether all is finite; the loss of examples left out of the mean may not be."""
+    loss = jnp.isfinite(metrics['loss']) | (metrics['skipped'] > 0)
+    leaves = [*jax.tree.leaves(grads), *jax.tree.leaves(params)]
+    return jnp.stack([loss, *(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)])

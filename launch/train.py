@@ -1,0 +1,87 @@
+"""Trains a settling network.
+
+    python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits
+
+Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01
+"""
+
+import os
+import pathlib
+import re
+import sys
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+# Configurations import each other as `configs.name`.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+# Unknown keys are let through: building the experiment refuses them by name.
+CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'The experiment.', lock_config=False, accept_new_attributes=True
+)
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder for the records of the run.', required=True
+)
+CACHE = flags.DEFINE_string(
+    'compilation_cache',
+    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
+    'Folder that keeps compiled programs between runs; empty: none.',
+)
+flags.mark_flag_as_required('config')
+
+
+def main(argv: list[str]) -> None:
+    """Builds the experiment, trains it and draws its curves."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    logging.set_verbosity(logging.WARNING)
+    import jax
+
+    from eqprop_jax import build, records, training
+    from eqprop_jax.data import NotPreparedError
+    from eqprop_jax.figures import curves
+
+    if CACHE.value:
+        jax.config.update('jax_compilation_cache_dir', CACHE.value)
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    workdir = pathlib.Path(WORKDIR.value)
+    try:
+        experiment = build.experiment(CONFIG.value)
+        training.train_and_evaluate(experiment, workdir)
+    except (
+        build.ConfigError,
+        NotPreparedError,
+        records.WorkdirError,
+        training.TrainingError,
+    ) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail(f'interrupted; what was recorded is in {workdir}', 130)
+    curves.draw(workdir)
+    print(curves.summary_line(workdir))
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; tells in one line what of the configuration is not there."""
+    nested = [arg for arg in argv if re.match(r'--?config\.\w+\.', arg)]
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        CONFIG.value.keys()
+    except OSError as error:
+        _fail(f'cannot read the configuration: {error.__cause__ or error}')
+    except KeyError as error:
+        if not nested:
+            raise
+        _fail(f'{" ".join(nested)}: the configuration has no section {error.args[0]}')
+    return rest
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    print(f'train: {message}', file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=_parse)

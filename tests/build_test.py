@@ -1,0 +1,371 @@
+"""Bad input is refused by name before anything is written; good input is built."""
+
+import importlib
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import runs
+
+from eqprop_jax import build, dynamics, estimators, nudges, solvers, systems, training
+from eqprop_jax.data import Dataset, NotPreparedError, Split, check
+from eqprop_jax.types import Batch
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+
+
+def refused(tmp_path, changes, error=build.ConfigError, **options):
+    """Returns the message with which a run of that configuration is refused."""
+    workdir = tmp_path / 'run'
+    with pytest.raises(error) as raised:
+        training.train_and_evaluate(
+            build.experiment(runs.config(changes, **options)), workdir, progress=False
+        )
+    assert not workdir.exists()
+    return str(raised.value)
+
+
+def says(message, *parts):
+    for part in parts:
+        assert part in message
+
+
+class TestKeysAndNames:
+    @pytest.mark.parametrize('section', build.SECTIONS)
+    def test_unknown_key(self, tmp_path, section):
+        message = refused(tmp_path, {f'{section}.colour': 1})
+        says(message, f'unknown key {section}.colour')
+        says(message, *(key for key in runs.SECTIONS[section] if key != 'name'))
+
+    def test_unknown_key_at_the_top(self, tmp_path):
+        message = refused(tmp_path, {'colour': 1})
+        says(message, 'unknown key colour', 'batch_size', 'nudged_solver')
+
+    @pytest.mark.parametrize(
+        'key',
+        [
+            *build.SECTIONS,
+            *build.TOP_LEVEL,
+            'data.name',
+            'data.normalization',
+            'system.sizes',
+            'estimator.radius',
+            'estimator.num_points',
+            'homeostasis.weight',
+            'optimizer.learning_rate',
+            'diagnostics.num_probes',
+        ],
+    )
+    def test_missing_key(self, tmp_path, key):
+        assert refused(tmp_path, {}, without=key) == f'key {key} is missing'
+
+    @pytest.mark.parametrize('section', ['system', 'solver', 'nudged_solver'])
+    def test_missing_name(self, tmp_path, section):
+        message = refused(tmp_path, {}, without=f'{section}.name')
+        says(message, f'{section}.name=None: choose from')
+
+    @pytest.mark.parametrize(
+        ('key', 'choices'),
+        [
+            ('system.name', build.SYSTEMS),
+            ('solver.name', build.SOLVERS),
+            ('nudged_solver.name', build.SOLVERS),
+            ('estimator.name', build.ESTIMATORS),
+            ('estimator.contour', build.CONTOURS),
+            ('estimator.correction', ['None', 'antisymmetric']),
+            ('system.activation', systems.activations.ACTIVATIONS),
+            ('system.cost', ['cross_entropy', 'squared_error']),
+            ('system.feedback', ['tied', 'free', 'none']),
+            ('solver.order', ['alternating', 'synchronous']),
+            ('homeostasis.form', ['difference', 'published']),
+            ('optimizer.name', ['sgd', 'adam', 'adamw']),
+            ('optimizer.schedule', ['constant', 'cosine']),
+            ('data.normalization', ['unit', 'standard']),
+            ('data.name', ['digits', 'cifar10', 'prepare_data.py']),
+        ],
+    )
+    def test_unknown_name_lists_the_choices(self, tmp_path, key, choices):
+        message = refused(tmp_path, {key: 'fancy', 'data.data_dir': str(tmp_path)})
+        says(message, key.split('.')[0], "'fancy'", *choices)
+
+    def test_arguments_given_by_the_build_are_no_keys(self, tmp_path):
+        for key in ('optimizer.num_steps', 'estimator.system', 'estimator.solve'):
+            assert f'unknown key {key}' in refused(tmp_path, {key: 7})
+
+    def test_unknown_layer_of_the_optimizer(self, tmp_path):
+        message = refused(
+            tmp_path, {'optimizer.layers': {'layer_7': {'learning_rate': 0.1}}}
+        )
+        says(message, 'optimizer.layers.layer_7', 'layer_1, layer_2, readout')
+
+    def test_unknown_option_of_a_layer(self, tmp_path):
+        message = refused(tmp_path, {'optimizer.layers': {'layer_1': {'speed': 0.1}}})
+        says(message, 'layers.layer_1.speed', 'learning_rate, weight_decay')
+
+
+class TestValues:
+    @pytest.mark.parametrize('value', [0.0, -0.1, np.inf, np.nan])
+    @pytest.mark.parametrize(
+        'key',
+        [
+            'estimator.radius',
+            'solver.tol',
+            'nudged_solver.tol',
+            'solver.step_size',
+            'optimizer.learning_rate',
+        ],
+    )
+    def test_positive_numbers(self, tmp_path, key, value):
+        section, name = key.split('.')
+        message = refused(tmp_path, {key: value})
+        says(message, section, name, str(value))
+        assert re.search('positive|finite', message)
+
+    @pytest.mark.parametrize('value', [0, -3])
+    @pytest.mark.parametrize(
+        'key',
+        [
+            'batch_size',
+            'num_epochs',
+            'log_every_steps',
+            'diagnostics.num_examples',
+            'diagnostics.num_probes',
+            'homeostasis.num_probes',
+            'solver.max_steps',
+            'estimator.num_points',
+        ],
+    )
+    def test_positive_integers(self, tmp_path, key, value):
+        message = refused(tmp_path, {key: value})
+        says(message, key.split('.')[-1], 'positive integer', str(value))
+
+    @pytest.mark.parametrize(
+        ('key', 'value'),
+        [
+            ('eval_every_steps', -1),
+            ('seed', -1),
+            ('seed', 2**31),
+            ('diagnostics.every_evals', -1),
+            ('homeostasis.weight', -1.0),
+            ('optimizer.momentum', 1.0),
+            ('optimizer.weight_decay', -0.1),
+            ('optimizer.warmup_steps', 11),
+            ('system.angle', 181.0),
+            ('data.num_train', 5000),
+            ('data.held_out', -1),
+        ],
+    )
+    def test_ranges(self, tmp_path, key, value):
+        message = refused(tmp_path, {key: value})
+        says(message, *key.split('.')[:1], str(value).removesuffix('.0'))
+
+    @pytest.mark.parametrize('contour', ['one_sided', 'random_sign', 'symmetric'])
+    def test_the_radius_keeps_its_name(self, tmp_path, contour):
+        changes = {'estimator.contour': contour, 'estimator.radius': 0.0}
+        message = refused(tmp_path, changes)
+        assert message.startswith('estimator: radius has to be')
+
+    @pytest.mark.parametrize(
+        ('key', 'value', 'kind'),
+        [
+            ('estimator.radius', 'abc', 'a number'),
+            ('estimator.skip_unconverged', 1, 'True or False'),
+            ('estimator.num_points', 2.0, 'an integer'),
+            ('solver.tol', '1e-3', 'a number'),
+            ('solver.max_steps', True, 'an integer'),
+            ('solver.clip', (0.0, 'one'), 'a sequence, each entry a number or None'),
+            ('system.sizes', (64, 'a', 10), 'a sequence, each entry an integer'),
+            ('system.sizes', 64, 'a sequence, each entry an integer'),
+            ('optimizer.learning_rate', 'fast', 'a number'),
+            ('optimizer.layers', {'layer_1': 0.1}, 'a section'),
+            ('homeostasis.weight', 'much', 'a number'),
+            ('diagnostics.every_evals', 'often', 'an integer'),
+            ('data.num_train', 'all', 'an integer or None'),
+            ('data.name', 3, 'a string'),
+            ('data.held_out', 0.1, 'an integer or None'),
+            ('batch_size', 1.5, 'an integer'),
+            ('batch_size', True, 'an integer'),
+            ('eval_every_steps', 'never', 'an integer'),
+            ('seed', None, 'an integer'),
+            ('solver', 'relaxation', 'a section'),
+        ],
+    )
+    def test_types(self, tmp_path, key, value, kind):
+        message = refused(tmp_path, {key: value})
+        says(message, f'{key} has to be {kind}', repr(value))
+
+    def test_not_finite_in_a_layer(self, tmp_path):
+        message = refused(
+            tmp_path, {'optimizer.layers': {'layer_1': {'learning_rate': np.inf}}}
+        )
+        says(message, 'layers.layer_1.learning_rate', 'inf')
+
+
+class TestFit:
+    @pytest.mark.parametrize(('key', 'value'), [('num_points', 4), ('half_step', True)])
+    def test_complex_contour_needs_a_holomorphic_system(self, tmp_path, key, value):
+        changes = {f'estimator.{key}': value, 'system.activation': 'relu'}
+        message = refused(tmp_path, changes)
+        says(message, 'not holomorphic', 'symmetric', '"dsilu"')
+
+    def test_complex_contour_cannot_be_clipped(self, tmp_path):
+        changes = {'nudged_solver.clip': (0.0, 1.0), 'estimator.num_points': 3}
+        message = refused(tmp_path, changes)
+        says(message, 'clip=(0.0, 1.0) is not holomorphic', 'symmetric')
+
+    def test_first_size(self, tmp_path):
+        message = refused(tmp_path, {'system.sizes': (63, 16, 16, 10)})
+        says(message, "the images of 'digits'", '64 entries', 'is 63')
+
+    def test_last_size(self, tmp_path):
+        message = refused(tmp_path, {'system.sizes': (64, 16, 16, 9)})
+        says(message, 'scores 9 classes', "'digits' has 10", 'last of system.sizes')
+
+    def test_batch_larger_than_the_training_set(self, tmp_path):
+        message = refused(tmp_path, {'batch_size': 111})
+        says(message, 'batch_size=111', '110 training examples')
+
+    def test_data_that_are_not_prepared(self, tmp_path):
+        changes = {'data.name': 'cifar10', 'data.data_dir': str(tmp_path)}
+        message = refused(tmp_path, changes, NotPreparedError)
+        command = f'launch/prepare_data.py --dataset=cifar10 --data_dir={tmp_path}'
+        says(message, command)
+
+
+def dataset(**changes):
+    """Four examples of two classes."""
+    split = Split(np.ones((4, 2, 2, 1), np.uint8), np.array([0, 1, 0, 1], np.int32))
+    none = Split(split.images[:0], split.labels[:0])
+    whole = Dataset('tiny', split, none, split, num_classes=2, scale=255.0)
+    return whole._replace(
+        **{
+            name: getattr(whole, name)._replace(**parts)
+            for name, parts in changes.items()
+        }
+    )
+
+
+class TestCheck:
+    def test_accepts_what_is_right(self):
+        check(dataset())
+
+    @pytest.mark.parametrize('split', ['train', 'test'])
+    @pytest.mark.parametrize('label', [-1, 2])
+    def test_labels(self, split, label):
+        labels = np.array([0, 1, label, 0], np.int32)
+        with pytest.raises(ValueError, match='outside 0 to 1') as raised:
+            check(dataset(**{split: {'labels': labels}}))
+        says(str(raised.value), 'tiny', split, f'label {label} of image 2')
+
+    @pytest.mark.parametrize('value', [np.nan, np.inf])
+    def test_pixels(self, value):
+        images = np.ones((4, 2, 2, 1), np.float32)
+        images[1:3, 0, 1, 0] = value
+        with pytest.raises(ValueError, match='image 1 holds NaN or inf') as raised:
+            check(dataset(train={'images': images}))
+        says(str(raised.value), 'tiny', "'train'", '2 images do', 'remove or repair')
+
+    def test_empty_split(self):
+        labels, images = np.zeros(0, np.int32), np.ones((0, 2, 2, 1), np.uint8)
+        with pytest.raises(ValueError, match="split 'test' is empty"):
+            check(dataset(test={'images': images, 'labels': labels}))
+
+    def test_images_without_labels(self):
+        with pytest.raises(ValueError, match='4 images but 3 labels'):
+            check(dataset(train={'labels': np.zeros(3, np.int32)}))
+
+    def test_the_build_checks_the_data(self, tmp_path, monkeypatch):
+        bad = dataset(train={'labels': np.array([0, 1, 5, 0], np.int32)})
+        monkeypatch.setattr(build.sources, 'load', lambda name: bad)
+        changes = {'data': {'name': 'tiny', 'normalization': 'unit'}}
+        says(refused(tmp_path, changes), 'data: tiny', 'label 5 of image 2')
+
+
+def gradients(estimate, system):
+    """The gradients of a fixed batch."""
+    x = jax.random.uniform(jax.random.key(1), (3, 64))
+    batch = Batch(x, jax.nn.one_hot(jnp.arange(3), 10))
+    params = system.init(jax.random.key(2), x)
+
+    @jax.jit
+    def grads(params):
+        free = dynamics.relax(system, params, x, solvers.relaxation(tol=1e-10))
+        return estimate(params, batch, free, jax.random.key(3)).grads
+
+    return grads(params)
+
+
+class TestBuilt:
+    """What the sections name is what is built."""
+
+    system = systems.mlp((64, 8, 8, 10), feedback='free')
+    solve = staticmethod(solvers.relaxation(tol=1e-9, max_steps=200))
+
+    @pytest.mark.parametrize(
+        ('section', 'estimate'),
+        [
+            (
+                {'contour': 'circle', 'radius': 0.3, 'num_points': 4},
+                lambda s, solve: estimators.contour(
+                    s, solve, contour=nudges.circle(0.3, 4)
+                ),
+            ),
+            (
+                {'contour': 'one_sided', 'radius': -0.3, 'correction': 'antisymmetric'},
+                lambda s, solve: estimators.contour(
+                    s,
+                    solve,
+                    contour=nudges.one_sided(-0.3),
+                    correction='antisymmetric',
+                ),
+            ),
+            (
+                {'name': 'recurrent_backprop', 'radius': 0.3, 'num_points': 4},
+                lambda s, solve: estimators.recurrent_backprop(s),
+            ),
+            (
+                {'name': 'tangent', 'tol': 1e-8, 'correction': None},
+                lambda s, solve: estimators.tangent(s, tol=1e-8),
+            ),
+        ],
+    )
+    def test_estimators(self, section, estimate):
+        built = build.estimator(self.system, self.solve, {'name': 'contour', **section})
+        wanted = gradients(estimate(self.system, self.solve), self.system)
+        jax.tree.map(
+            np.testing.assert_array_equal, gradients(built, self.system), wanted
+        )
+
+    def test_keys_of_other_choices_are_logged(self, caplog):
+        section = {'name': 'tangent', 'radius': 0.3, 'correction': 'antisymmetric'}
+        with caplog.at_level('WARNING', logger='absl'):
+            build.estimator(self.system, self.solve, section)
+        says(caplog.text, "'tangent' does not use: radius", 'not use: correction')
+
+    def test_an_angle_without_free_feedback_is_logged(self, caplog):
+        with caplog.at_level('WARNING', logger='absl'):
+            built = runs.experiment({'system.feedback': 'tied', 'system.angle': 90.0})
+        assert not built.system.pairs
+        says(caplog.text, "feedback='tied' does not use: angle")
+
+    def test_none_as_the_command_line_spells_it(self):
+        built = runs.experiment({'estimator.correction': 'None'})
+        assert built.config['estimator']['correction'] is None
+
+    def test_config_is_the_one_given(self):
+        assert runs.experiment().config == runs.values()
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_configurations_of_the_repository(path):
+    config = importlib.import_module(f'configs.{path.stem}').get_config()
+    assert isinstance(config, ml_collections.ConfigDict)
+    try:
+        built = build.experiment(config)
+    except NotPreparedError:
+        return
+    assert built.num_steps > 0

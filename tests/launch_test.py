@@ -1,0 +1,103 @@
+"""The launcher as users run it: one clear line for every mistake, and no workdir."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs launch/train.py in another process; workdir and data are in tmp_path."""
+
+    def run(*overrides, config='digits_mlp'):
+        return subprocess.run(
+            [
+                sys.executable,
+                ROOT / 'launch' / 'train.py',
+                f'--config={ROOT / "configs" / config}.py',
+                f'--workdir={tmp_path / "run"}',
+                f'--compilation_cache={ROOT / ".cache" / "jax"}',
+                *(f'--config.{override}' for override in overrides),
+            ],
+            cwd=tmp_path,
+            env=os.environ | {'TFDS_DATA_DIR': str(tmp_path), 'JAX_PLATFORMS': 'cpu'},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('override', 'parts'),
+    [
+        ('data.colour=3', ['unknown key data.colour', 'num_train', 'held_out']),
+        ('colour.hue=3', ['--config.colour.hue=3', "no section 'colour'"]),
+        ('estimator.name=magic', ["'magic'", 'contour, recurrent_backprop, tangent']),
+        ('estimator.radius=big', ['config.estimator.radius', 'float', "'big'"]),
+        (
+            'data.name=cifar10',
+            ["'cifar10' is not prepared", 'launch/prepare_data.py --dataset=cifar10'],
+        ),
+    ],
+)
+def test_mistakes(tmp_path, launch, override, parts):
+    result = launch(override)
+    assert result.returncode == 1
+    for part in parts:
+        assert part in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2
+    assert result.stdout == ''
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_config_that_is_not_there(tmp_path, launch):
+    result = launch('seed=1', config='absent')
+    assert result.returncode == 1
+    assert re.search(r'cannot read the config.*absent\.py', result.stderr, re.DOTALL)
+    assert 'Traceback' not in result.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_overrides_and_results(tmp_path, launch):
+    result = launch(
+        'num_epochs=1',
+        'batch_size=20',
+        'data.num_train=60',
+        'data.held_out=30',
+        'data.data_dir=None',
+        'estimator.correction=None',
+        'estimator.num_points=4',
+        'estimator.skip_unconverged=True',
+        'estimator.batched=False',
+        "optimizer.layers={'layer_1': {'learning_rate': 0.01}}",
+        'system.sizes=(64,8,10)',
+        'diagnostics.every_evals=0',
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    assert 'Traceback' not in result.stderr
+    assert re.fullmatch(r'test error \d+\.\d\d % after the last .*\n', result.stdout)
+    workdir = tmp_path / 'run'
+    config = json.loads((workdir / 'config.json').read_text())
+    assert (config['data']['num_train'], config['data']['data_dir']) == (60, None)
+    estimator = config['estimator']
+    assert estimator['correction'] is None
+    assert (estimator['num_points'], estimator['skip_unconverged']) == (4, True)
+    assert estimator['batched'] is False
+    assert config['optimizer']['layers'] == {'layer_1': {'learning_rate': 0.01}}
+    assert config['system']['sizes'] == [64, 8, 10]
+    rows = [
+        json.loads(line)
+        for line in (workdir / 'metrics.jsonl').read_text().splitlines()
+    ]
+    assert [row['step'] for row in rows if row['split'] == 'test'] == [3]
+    for name in ('curves.png', 'summary.json'):
+        assert (workdir / name).stat().st_size > 0

@@ -1,0 +1,265 @@
+"""What a run leaves behind: records, a summary, and a clear end when it fails."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import runs
+from runs import assert_equal, run_chunk, train
+from tally import BATCH, INFO, count, tally
+
+from eqprop_jax import records, training
+from eqprop_jax.figures import curves
+from eqprop_jax.training import step as steps
+from eqprop_jax.training.state import init_state
+from eqprop_jax.types import Estimate
+
+
+class TestNotFinite:
+    """The gradient turns NaN at the fourth step, the second of the second chunk."""
+
+    def experiment(self, where, skipped=0.0):
+        """`where` is what is not finite once 15 examples were seen."""
+
+        def estimate(params, batch, free, rng):
+            bad = jnp.sum(params['seen']) >= 3 * BATCH
+            grads = count(batch)
+            if where == 'the gradient of seen':
+                grads = {'seen': jnp.where(bad, jnp.nan, grads['seen'])}
+            if where == 'the new value of seen':
+                grads = {'seen': jnp.where(bad, -1e308, grads['seen'])}
+            info = INFO._replace(skipped=jnp.asarray(skipped, jnp.float64))
+            return Estimate(grads, None, info)
+
+        def cost(params, rates, y):
+            bad = jnp.sum(params['seen']) >= 3 * BATCH
+            return jnp.where((where == 'the loss') & bad, jnp.nan, rates['unit'][:, 0])
+
+        experiment = tally(estimate=estimate)
+        rate = 2.0 if where == 'the new value of seen' else 1.0
+        return experiment._replace(
+            system=experiment.system._replace(cost=cost),
+            optimizer=optax.sgd(optax.piecewise_constant_schedule(1.0, {3: rate})),
+        )
+
+    @pytest.mark.parametrize(
+        'where', ['the loss', 'the gradient of seen', 'the new value of seen']
+    )
+    def test_stops_and_keeps_the_records(self, tmp_path, where):
+        experiment = self.experiment(where)
+        with pytest.raises(training.TrainingError) as raised:
+            train(experiment, tmp_path)
+        message = str(raised.value)
+        assert message.startswith(f'step 4 (epoch 1) is not finite in {where}. ')
+        assert str(tmp_path) in message
+        rows = records.read(tmp_path)
+        assert [row['step'] for row in rows] == [2, 3]
+        assert all(np.isfinite(row['loss']) for row in rows)
+        assert json.loads((tmp_path / 'config.json').read_text())
+        assert not (tmp_path / 'summary.json').exists()
+
+    @pytest.mark.parametrize('where', ['the loss', 'the new value of seen'])
+    def test_the_bad_step_leaves_the_state_alone(self, where):
+        experiment = self.experiment(where)
+        good, _ = run_chunk(experiment, init_state(experiment), 0, 0, 3)
+        stopped, chunk = run_chunk(experiment, init_state(experiment), 0, 0, 4)
+        assert_equal(stopped, good)
+        assert int(stopped.step) == int(chunk.num_steps) == 3
+        assert float(jnp.sum(stopped.params['seen'])) == 3 * BATCH
+
+    def test_the_loss_of_skipped_examples_may_be(self, tmp_path):
+        state = train(self.experiment('the loss', skipped=0.2), tmp_path)
+        assert int(state.step) == 8
+        losses = [row['loss'] for row in records.read(tmp_path)]
+        assert losses.count(None) > 0
+
+    def test_a_network_that_diverges(self, tmp_path):
+        changes = {
+            'system.activation': 'identity',
+            'system.cost': 'squared_error',
+            'optimizer.name': 'sgd',
+            'optimizer.learning_rate': 1e30,
+            'num_epochs': 5,
+        }
+        with pytest.raises(training.TrainingError, match=r'step \d+ .*epoch \d') as e:
+            train(runs.experiment(changes), tmp_path)
+        assert 'learning rate' in str(e.value)
+        for row in records.read(tmp_path):
+            assert row['split'] in records.SPLITS
+
+
+class TestWorkdir:
+    def test_the_same_config_starts_anew(self, tmp_path):
+        experiment = tally()
+        train(experiment, tmp_path)
+        first = records.read(tmp_path)
+        train(experiment, tmp_path)
+        second = records.read(tmp_path)
+        for rows in (first, second):
+            for row in rows:
+                row.pop('examples_per_second', None)
+        assert first == second
+
+    def test_another_config_is_refused(self, tmp_path):
+        train(tally(), tmp_path)
+        before = (tmp_path / 'metrics.jsonl').read_bytes()
+        config = runs.values({'optimizer.learning_rate': 0.5} | runs.FEEDFORWARD)
+        with pytest.raises(
+            records.WorkdirError,
+            match=r'optimizer\.learning_rate is 0\.001 there, 0\.5',
+        ):
+            train(tally(config=config), tmp_path)
+        assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+    def test_an_interrupted_run_can_be_read(self, tmp_path, monkeypatch):
+        train(tally(), tmp_path)
+        write = records.Writer.write
+
+        def interrupt(self, step, *args):
+            if step > 2:
+                raise KeyboardInterrupt
+            write(self, step, *args)
+
+        monkeypatch.setattr(records.Writer, 'write', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(tally(), tmp_path)
+        assert [row['step'] for row in records.read(tmp_path)] == [2]
+        assert not (tmp_path / 'summary.json').exists()
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+    """A run whose estimator is exact, with homeostasis and diagnostics."""
+    workdir = tmp_path_factory.mktemp('exact')
+    changes = {
+        'estimator': {'name': 'recurrent_backprop', 'tol': 1e-6},
+        'solver.tol': 1e-6,
+        'solver.max_steps': 200,
+        'homeostasis.weight': 0.5,
+        'diagnostics.every_evals': 2,
+        'num_epochs': 3,
+    }
+    train(runs.experiment(changes), workdir)
+    return workdir
+
+
+class TestRecords:
+    def test_splits_and_keys(self, workdir):
+        rows = records.read(workdir)
+        for split, steps_ in (
+            ('train', [3, 5, 8, 10, 13, 15]),
+            ('eval', [5, 10, 15]),
+            ('test', [5, 10, 15]),
+        ):
+            own = [row for row in rows if row['split'] == split]
+            assert [row['step'] for row in own] == steps_
+            np.testing.assert_allclose(
+                [row['epoch'] for row in own], np.divide(steps_, 5)
+            )
+            for row in own:
+                assert 0 <= row['error'] <= 1
+                assert row['loss'] > 0
+                assert row['converged'] == 1.0
+                assert 0 < row['residual'] <= row['max_residual'] <= 1e-6
+                assert 1 < row['free_steps'] <= row['max_free_steps'] < 200
+                assert ('homeostasis' in row) == (split == 'train')
+
+    def test_diagnostics_come_on_their_schedule(self, workdir):
+        rows = [row for row in records.read(workdir) if row['split'] == 'eval']
+        assert ['gradient_cosine' in row for row in rows] == [True, False, True]
+        for row in rows[::2]:
+            for name in ('gradient_cosine', 'cosine/layer_1', 'cosine/layer_2'):
+                np.testing.assert_allclose(row[name], 1.0, atol=1e-5)
+            for name in ('gradient_norm_ratio', 'norm_ratio/layer_1'):
+                np.testing.assert_allclose(row[name], 1.0, atol=1e-3)
+            assert row['reference_converged'] == 1.0
+            assert 0 < row['symmetric_share'] <= 1
+            assert row['spectral_radius'] > 0
+            assert 0 < row['angle/layer_1/feedback'] < 180
+
+    def test_summary(self, workdir):
+        rows = records.read(workdir)
+        summary = json.loads((workdir / 'summary.json').read_text())
+        last = {row['split']: row for row in rows if row['step'] == 15}
+        for split in ('eval', 'test'):
+            assert summary['last'][split]['error'] == last[split]['error']
+        evals = [row for row in rows if row['split'] == 'eval']
+        best = min(evals, key=lambda row: (row['error'], row['loss']))
+        assert summary['best']['step'] == best['step']
+        assert summary['best']['eval']['loss'] == best['loss']
+        assert summary['examples_per_second'] > 0
+        assert (summary['seed'], summary['jax']) == (0, jax.__version__)
+
+    def test_best_is_chosen_on_the_held_out_examples(self, tmp_path, monkeypatch):
+        values = iter(
+            {
+                'error': jnp.asarray(error),
+                'loss': jnp.asarray(loss),
+                'converged': jnp.ones(()),
+            }
+            for error, loss in (
+                *((0.3, 1.0), (0.5, 9.0)),
+                *((0.1, 2.0), (0.4, 9.0)),
+                *((0.1, 1.5), (0.6, 9.0)),
+                *((0.2, 0.1), (0.2, 9.0)),
+            )
+        )
+        monkeypatch.setattr(steps, 'make_evaluate', lambda _: lambda *_: next(values))
+        train(tally(num_epochs=4), tmp_path)
+        summary = json.loads((tmp_path / 'summary.json').read_text())
+        assert summary['best']['epoch'] == 3.0
+        assert summary['best']['test']['error'] == 0.6
+        assert summary['last']['test']['error'] == 0.2
+
+    def test_without_held_out_examples(self, tmp_path):
+        experiment = runs.experiment({'data.held_out': 0, 'diagnostics.every_evals': 1})
+        train(experiment, tmp_path)
+        rows = records.read(tmp_path)
+        assert {row['split'] for row in rows} == {'train', 'test'}
+        tests = [row for row in rows if row['split'] == 'test']
+        assert all('gradient_cosine' in row for row in tests)
+        summary = json.loads((tmp_path / 'summary.json').read_text())
+        assert summary['best'] is None
+        assert summary['last']['test']['loss'] == tests[-1]['loss']
+        assert curves.draw(tmp_path).stat().st_size > 0
+        percent = 100 * tests[-1]['error']
+        assert curves.summary_line(tmp_path) == (
+            f'test error {percent:.2f} % after the last epoch; records and curves.png '
+            f'in {tmp_path}'
+        )
+
+    def test_a_network_that_does_not_settle_is_told(self, tmp_path, caplog):
+        experiment = runs.experiment({'solver.max_steps': 1, 'num_epochs': 1})
+        with caplog.at_level(logging.WARNING, logger='absl'):
+            train(experiment, tmp_path)
+        assert 'only 0 % of the test examples settled' in caplog.text
+
+    def test_the_bar_shows_the_last_record(self, tmp_path, capsys):
+        training.train_and_evaluate(tally(), tmp_path)
+        bar = capsys.readouterr().err
+        assert '8/8' in bar
+        assert 'error 0.0 %' in bar.rsplit('\r', 1)[-1]
+
+
+def test_skipping_keeps_a_run_alive():
+    """Examples that overflow are left out of the gradient, and training goes on."""
+    changes = {
+        'system.activation': 'relu',
+        'system.feedback': 'tied',
+        'estimator.skip_unconverged': True,
+        'solver.max_steps': 3000,
+        'nudged_solver.max_steps': 3000,
+    }
+    experiment = runs.experiment(changes)
+    state = init_state(experiment)
+    strong = jax.tree.map(lambda w: 4 * w, state.params)
+    state, chunk = run_chunk(experiment, state.replace(params=strong), 0, 0, 1)
+    assert bool(jnp.all(chunk.finite))
+    assert 0 < float(chunk.metrics['skipped']) <= 1
+    assert int(state.step) == 1
+    for weights in jax.tree.leaves(state.params):
+        assert bool(jnp.all(jnp.isfinite(weights)))
