@@ -14,13 +14,20 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv train test lint format lock clean
+.PHONY: help venv tfds train test lint format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo 'ARGS="..." is passed on, as in: make train ARGS="--config.num_epochs=5"'
 
 venv: $(STAMP)  ## Install the locked dependencies and the package into .venv
+
+tfds: $(STAMP)  ## Add TensorFlow and TFDS to .venv, for launch/prepare_data.py
+ifneq ($(UV),)
+	$(UV) pip install --python $(BIN)/python -e '.[tfds]'
+else
+	$(BIN)/python -m pip install --quiet -e '.[tfds]'
+endif
 
 train: $(STAMP)  ## Train on handwritten digits (no download); writes to runs/digits
 	$(BIN)/python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits $(ARGS)

@@ -2,8 +2,9 @@
 
     python launch/prepare_data.py --dataset=fashion_mnist [--data_dir=DIR] [--overwrite]
 
-Needs the tfds extra: pip install -e '.[tfds]'. Afterwards neither TensorFlow nor TFDS
-is needed, and the folder eqprop_arrays can be copied to machines that have no network.
+Needs the tfds extra (make tfds, or pip install -e '.[tfds]'). Afterwards neither
+TensorFlow nor TFDS is needed, and the folder eqprop_arrays can be copied to machines
+that have no network.
 """
 
 import os

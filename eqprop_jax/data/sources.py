@@ -13,7 +13,7 @@ import numpy as np
 
 from eqprop_jax.data import arrays
 
-INSTALL = "pip install -e '.[tfds]'"
+INSTALL = "`make tfds` or `pip install -e '.[tfds]'`"
 TEST_DIGITS = 300
 
 

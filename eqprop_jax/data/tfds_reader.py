@@ -63,7 +63,7 @@ def prepare(
     except ImportError as error:
         raise ImportError(
             f'preparing {name!r} needs TensorFlow Datasets and TensorFlow ({error}): '
-            f'run `{INSTALL}`'
+            f'run {INSTALL}'
         ) from error
     return folder
 

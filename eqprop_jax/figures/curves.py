@@ -193,7 +193,7 @@ def _title(folder: pathlib.Path) -> str:
         estimator['name'],
     ]
     if estimator['name'] == 'contour':
-        parts[-1] = f'{estimator.get("contour", "circle")} nudges'
+        parts[-1] = estimator.get('contour', 'circle').replace('_', ' ') + ' nudges'
         if estimator.get('correction'):
             parts.append(f'{estimator["correction"]} correction')
     if config['homeostasis']['weight']:
