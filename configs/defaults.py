@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = 'digits'
     config.data.data_dir = config_dict.placeholder(str)
     config.data.held_out = 150
-    config.data.num_train = config_dict.placeholder(int)
+    config.data.num_train = config_dict.placeholder(object)  # None: all
     config.data.seed = 0
     config.data.normalization = 'unit'
 
@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.system.name = 'mlp'
     config.system.sizes = (64, 128, 128, 10)
     config.system.feedback = 'free'
-    config.system.angle = 90.0
+    config.system.angle = config_dict.FieldReference(90.0, field_type=object)
     config.system.activation = 'sigmoid'
     config.system.cost = 'cross_entropy'
 

@@ -51,7 +51,8 @@ def rotate_feedback(
     if not system.pairs:
         raise ValueError(
             'the system has no paired weights to rotate: tied feedback has no weights '
-            'of its own, and loops have no counterpart; use feedback="free"'
+            'of its own, loops have no counterpart, and a single layer no feedback; '
+            'use feedback="free" and two layers or more'
         )
     for index, pair in enumerate(system.pairs):
         key = jax.random.fold_in(rng, index)

@@ -93,6 +93,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     estimate = estimator(
         system, solver('nudged_solver', values['nudged_solver']), values['estimator']
     )
+    _warn_free_residual(values)
     penalty, penalty_weight = _homeostasis(system, values['homeostasis'])
     diagnostics = _diagnostics(values['diagnostics'])
     dataset, preprocess = _data(values['data'])
@@ -173,6 +174,21 @@ def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estim
         contour=contour,
         others=nudge_keys,
     )
+
+
+def _warn_free_residual(values: Mapping[str, Any]) -> None:
+    """Warns where what the free phase leaves unsettled is divided by the nudge."""
+    free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
+    single = values['estimator'].get('contour') in ('one_sided', 'random_sign')
+    single &= values['estimator']['name'] == 'contour'
+    if single and free and nudged and free > nudged:
+        logging.warning(
+            'estimator.contour=%r divides what the free phase leaves unsettled by the '
+            'nudge: set solver.tol=%g to nudged_solver.tol=%g or less',
+            values['estimator']['contour'],
+            free,
+            nudged,
+        )
 
 
 def _check_top_level(values: Mapping[str, Any]) -> None:

@@ -4,15 +4,17 @@
 
 Two unbiased estimates from ε ~ N(0, I), both of one product with J and one with Jᵀ:
 
-    form          estimate                       variance
-    published     (‖J ε‖² − εᵀ J² ε) / n         does not vanish at symmetry
-    difference    ‖J ε − Jᵀ ε‖² / (2n)           zero at symmetry, never negative
+    form          estimate                       of one draw
+    published     (‖J ε‖² − εᵀ J² ε) / n         may be negative, and its gradient is
+                                                 noisy even at symmetry
+    difference    ‖J ε − Jᵀ ε‖² / (2n)           never negative; vanishes at symmetry
+                                                 with its gradient
 
 The equilibrium is a constant: no gradient flows through the relaxation. With it in the
 loss, feedback weights are drawn towards symmetry and plain EP becomes less biased.
 
 References:
-  Laborieux and Zenke 2024, eq. 10 and 11, https://arxiv.org/abs/2309.02214
+  Laborieux and Zenke 2024, https://arxiv.org/abs/2309.02214
 """
 
 from collections.abc import Callable

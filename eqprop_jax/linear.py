@@ -99,10 +99,13 @@ def rotate(
       degrees: the angle, 0 to 180.
 
     Raises:
-      ValueError: if the angle lies outside 0 to 180 degrees.
+      ValueError: if the angle lies outside 0 to 180 degrees, or a single entry leaves
+        no direction to turn to.
     """
     if not 0 <= degrees <= 180:
         raise ValueError(f'an angle lies between 0 and 180 degrees, not {degrees}')
+    if reference.size < 2:
+        raise ValueError(f'an array of shape {reference.shape} cannot be turned')
     length = jnp.linalg.norm(reference)
     direction = jax.random.normal(rng, reference.shape, reference.dtype)
     direction -= reference * (jnp.sum(direction * reference) / length**2)

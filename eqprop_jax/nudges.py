@@ -9,15 +9,19 @@ Every estimator of δ = ds*/dβ from nudged equilibria is a weighted sum
     random_sign    ±β, sign drawn           ±1/β                   O(r) a draw
     symmetric      β, −β                    ±1/2β                  O(r²)
     circle         r ω_k, ω_k = e^{2πik/N}  1/(N r ω_k)            O(r^N)
-    complex_step   ± i r                    1/(2 i r)              O(r²)
+    complex_step   ± i r                    ± 1/(2 i r)            O(r²)
 
-The weights of a circle sum to zero, so subtracting s* changes nothing there but
-the rounding. Real parameters make s(β̄) the conjugate of s(β): a point of the upper
-half plane stands for its mirror image too, and only Im β ≥ 0 is ever relaxed.
+The weights of a circle with N > 1 sum to zero, so subtracting s* changes nothing
+there but the rounding. With a single point (one_sided, random_sign) it matters: what
+the free phase has left to settle is divided by β, so its tolerance has to be no
+looser than that of the nudged phase.
+
+Real parameters make s(β̄) the conjugate of s(β): a point of the upper half plane stands
+for its mirror image too, and only Im β ≥ 0 is ever relaxed.
 
 References:
   Laborieux et al. 2021, symmetric nudging, https://arxiv.org/abs/2006.03824
-  Laborieux and Zenke 2022, eq. 9-12 (circle), https://arxiv.org/abs/2209.00530
+  Laborieux and Zenke 2022 (circle), https://arxiv.org/abs/2209.00530
 """
 
 from typing import NamedTuple
@@ -55,7 +59,7 @@ class Contour(NamedTuple):
 
 
 def one_sided(beta: float) -> Contour:
-    """One real nudge: (s(β) − s*)/β, with an error of O(β).
+    """One real nudge: (s(β) − s*)/β, with an error of O(β) + |error of s*|/β.
 
     Args:
       beta: β, nonzero; negative nudges push away from the target.

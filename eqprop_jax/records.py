@@ -6,7 +6,9 @@
     summary.json         last and best epoch, speed, hardware, versions
 
 `split` is 'train' (means over the steps since the previous such line), 'eval' (the
-held-out examples) or 'test'. `error` is a fraction. What is not finite is null, and
+held-out examples) or 'test'. Diagnostics of the gradient (`gradient_cosine`, ...) are
+measured on training examples and stand in the 'eval' line of the same step. `error` is
+a fraction. What is not finite is null, and
 left out of TensorBoard.
 """
 

@@ -6,7 +6,8 @@ the batch and reduce over everything else, across all leaves.
 
 import functools
 import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -122,6 +123,17 @@ def zeros_like(a: Tree) -> Tree:
 def stack_first(first: Tree, rest: Tree) -> Tree:
     """Returns the leaves of `rest` [T, ...] with those of `first` [...] put before."""
     return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Returns the names sorted, numbers in them by value: layer_2 before layer_10."""
+    return sorted(
+        names,
+        key=lambda name: [
+            (int(part), '') if part.isdigit() else (-1, part)
+            for part in re.split(r'(\d+)', name)
+        ],
+    )
 
 
 def get(a: Tree, path: tuple[str, ...]) -> Any:

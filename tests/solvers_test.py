@@ -146,6 +146,28 @@ def test_clipping_is_a_projection_and_refuses_complex_states():
         solve(field, {'layer': jnp.zeros((1, 2), complex)})
 
 
+def test_a_unit_held_at_a_bound_is_at_rest():
+    field = linear_field(jnp.zeros((2, 2)), jnp.array([[3.0, 0.25]]))
+    solve = ep.solvers.relaxation(clip=(0.0, 1.0), step_size=0.5, tol=1e-9)
+    found = solve(field, {'layer': jnp.zeros((1, 2))})
+    assert found.converged.all()
+    np.testing.assert_allclose(found.state['layer'], [[1.0, 0.25]], rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ('blocks', 'message'),
+    [
+        ((('hiden',), ('layer',)), "name the unknown 'hiden'"),
+        ((('layer',), ('layer',)), "repeat 'layer'"),
+        ((('other',),), "lack 'layer'"),
+    ],
+)
+def test_blocks_that_do_not_partition_the_state_are_refused(blocks, message):
+    field = linear_field(jnp.eye(2), jnp.ones((1, 2)))._replace(blocks=blocks)
+    with pytest.raises(ValueError, match=message):
+        ep.solvers.relaxation()(field, {'layer': jnp.zeros((1, 2))})
+
+
 def test_a_plain_function_is_a_field():
     solve = ep.solvers.relaxation(tol=1e-12, step_size=0.5)
     found = solve(lambda u: 2.0 - 0.5 * u**2 - u, jnp.array([[0.0], [1.0]]))
@@ -245,3 +267,5 @@ def test_program_size_does_not_grow_with_the_number_of_steps():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ep.solvers.relaxation(**options)
+    with pytest.raises(ValueError, match='num_steps has to be a positive'):
+        ep.solvers.unrolled(num_steps=0)

@@ -249,6 +249,69 @@ def test_shapes_that_do_not_fit_are_named():
         system.cost(params, free.rates, jnp.ones((2, 4)))
 
 
+def two_units(**options):
+    """A system of two independent units, for its options."""
+    return ep.systems.from_drive(
+        lambda params, x, rates: {'u': x + 0 * rates['u']},
+        init=lambda rng, x: {},
+        rest=lambda x: {'u': jnp.zeros_like(x)},
+        **options,
+    )
+
+
+@pytest.mark.parametrize('reduce', [jnp.sum, jnp.mean])
+def test_a_cost_that_is_not_per_example_is_refused(reduce):
+    system = two_units(cost=lambda params, rates, y: reduce((rates['u'] - y) ** 2))
+    x = jnp.ones((3, 2))
+    with pytest.raises(ValueError, match='one value for each example.*no sum or mean'):
+        system.cost({}, {'u': x}, x)
+
+
+def test_an_energy_that_is_not_per_example_is_refused():
+    system = ep.systems.from_energy(
+        lambda params, x, state: jnp.sum(state['u'] ** 2),
+        init=lambda rng, x: {},
+        rest=lambda x: {'u': jnp.zeros_like(x)},
+    )
+    with pytest.raises(ValueError, match='energy has to return one value'):
+        system.drive({}, jnp.ones((3, 2)), {'u': jnp.ones((3, 2))})
+
+
+def test_a_cost_that_is_not_analytic_is_caught():
+    system = two_units(
+        cost=lambda params, rates, y: jnp.sum(jnp.abs(rates['u'] - y), axis=1)
+    )
+    x = jnp.ones((3, 2))
+    with pytest.raises(TypeError, match='cost takes "abs"'):
+        system.cost({}, {'u': x + 0.1j}, x)
+
+
+def test_a_softmax_is_analytic():
+    def drive(params, x, rates):
+        return {'u': jax.nn.softmax(rates['u'] + x, axis=1)}
+
+    system = ep.systems.from_drive(
+        drive, init=lambda rng, x: {}, rest=lambda x: {'u': jnp.zeros_like(x)}
+    )
+    x, h = jnp.array([[0.3, -0.2, 0.5]]), 1e-20
+    s = {'u': jnp.array([[0.1, 0.7, 0.2]])}
+    move = {'u': jnp.array([[1.0, -2.0, 0.5]])}
+    slope = jax.jvp(lambda s: drive({}, x, s), (s,), (move,))[1]['u']
+    step = system.drive({}, x, {'u': s['u'] + 1j * h * move['u']})['u'].imag / h
+    np.testing.assert_allclose(step, slope, rtol=1e-10)
+
+
+def test_the_last_of_many_layers_is_the_output():
+    names = [f'layer_{index}' for index in range(1, 12)]
+    system = ep.systems.from_drive(
+        lambda params, x, rates: rates,
+        init=lambda rng, x: {},
+        rest=lambda x: {name: jnp.zeros((2, i + 1)) for i, name in enumerate(names)},
+    )
+    assert system.predict({}, system.rest(jnp.ones((2, 1)))).shape == (2, 11)
+    assert ep.tree.natural_order(names[::-1]) == names
+
+
 def test_a_primitive_that_is_not_analytic_is_caught():
     def primitive(params, x, rates):
         return jnp.sum(jnp.abs(rates['u']) * params['w'], axis=1)

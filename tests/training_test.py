@@ -271,3 +271,17 @@ class TestSameRun:
             for index, changes in enumerate(({}, {'log_every_steps': 1}))
         ]
         assert_equal(params[0], params[1])
+
+
+def test_the_program_does_not_grow_with_the_bound_on_steps():
+    def size(max_steps):
+        experiment = runs.experiment(
+            {'solver.max_steps': max_steps, 'nudged_solver.max_steps': max_steps}
+        )
+        state = init_state(experiment)
+        split = pipeline.to_device(experiment.dataset.train)
+        chunk = steps.make_train_chunk(experiment)
+        position = (jnp.int32(0), jnp.int32(0), jnp.int32(1))
+        return len(chunk.lower(state, split, *position).as_text())
+
+    assert size(10) == size(99)

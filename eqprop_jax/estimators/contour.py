@@ -54,7 +54,9 @@ def contour(
 ) -> Estimator:
     """Equilibrium propagation over any contour, with the local (vector-field) rule.
 
-    Error: the contour's O(r^N) in δ, and without correction the asymmetry's, to
+    Error: the contour's O(r^N) in δ; about tol |u| / (r |δ| (1 − ρ)) from what real
+    nudges leave unsettled (ρ the rate at which the solver converges), so that a small
+    radius needs a small tolerance; and without correction the asymmetry's, to
     first order δ − δ_exact ≈ −2 (S − Λ)⁻¹ A δ with S, A = (J ± Jᵀ)/2.
 
     Args:
@@ -103,7 +105,7 @@ def contour(
 
         error, phases = tree.zeros_like(free.rates), []
         for part in contour.parts():
-            start = tree.to_complex(free.state) if part.is_complex else free.state
+            start = _complex(free.state) if part.is_complex else free.state
             points, weights = _cast(part, sign, start)
 
             def relax(beta: Array, start: State = start) -> Equilibrium:
@@ -153,6 +155,16 @@ def corrected_field(
         return tree.sub(field.drive(rates), asymmetric)
 
     return field._replace(drive=drive)
+
+
+def _complex(state: State) -> State:
+    for leaf in jax.tree.leaves(state):
+        if leaf.dtype not in (jnp.float32, jnp.float64):
+            raise TypeError(
+                f'there is no complex {leaf.dtype}: use a real nudge (one_sided, '
+                'random_sign, symmetric), or float32'
+            )
+    return tree.to_complex(state)
 
 
 def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:

@@ -40,7 +40,7 @@ METHODS = ('iterative', 'krylov')
 KRYLOV_DIMENSION = 30  # vectors kept by GMRES before it starts again
 
 
-def tangent(system: System, *, tol: float = 1e-6, max_steps: int = 500) -> Estimator:
+def tangent(system: System, *, tol: float = 1e-5, max_steps: int = 500) -> Estimator:
     """The limit β → 0 of equilibrium propagation, without a nudge.
 
     Error: none of the finite nudge; that of the asymmetry stays.
@@ -62,7 +62,7 @@ def tangent(system: System, *, tol: float = 1e-6, max_steps: int = 500) -> Estim
 def recurrent_backprop(
     system: System,
     *,
-    tol: float = 1e-6,
+    tol: float = 1e-5,
     method: str = 'iterative',
     max_steps: int = 500,
 ) -> Estimator:

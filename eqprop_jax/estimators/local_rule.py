@@ -34,7 +34,8 @@ def local_gradient(
         NaN included, has no influence; the mean over no example is zero.
 
     References:
-      Scellier et al. 2018, https://arxiv.org/abs/1808.04873, eq. 11 and Appendix A.
+      Scellier et al. 2018, https://arxiv.org/abs/1808.04873 (Appendix A: costs
+      that depend on θ).
     """
     if keep is None:
         keep = jnp.ones(batch.x.shape[0], bool)

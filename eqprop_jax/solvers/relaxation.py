@@ -26,6 +26,7 @@ from eqprop_jax import tree
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 ORDERS = ('alternating', 'synchronous')
+ONE_BLOCK = ((),)  # of a plain function: nothing is known of what feeds what
 
 
 def relaxation(
@@ -51,6 +52,8 @@ def relaxation(
       order: 'alternating' (block after block) or 'synchronous'.
       step_size: ε, the fraction of the way to the drive; positive.
       clip: (low, high) kept by every potential after every move; real states only.
+        The residual is then that of the projected field, clip(D) − u: a unit that is
+        driven against a bound is at rest there.
       tol: relative residual at which an example is settled; positive. In float32
         below about 1e-6 is out of reach.
       max_steps: bound on the number of sweeps; positive.
@@ -78,10 +81,12 @@ def relaxation(
             moved, moved_drive = sweep(state, drive)
             state = tree.select(active, moved, state)
             drive = tree.select(active, moved_drive, drive)
-            residual = jnp.where(active, relative_residual(drive, state), residual)
+            gap = relative_residual(reachable(drive), state)
+            residual = jnp.where(active, gap, residual)
             return state, drive, residual, num_steps + active, step + 1
 
         drive = field.drive(field.rates(state))
+        reachable = projection(clip)
         residual = jnp.full_like(relative_residual(drive, state), jnp.inf)
         num_steps = jnp.zeros(residual.shape, jnp.int32)
         carry = (state, drive, residual, num_steps, jnp.zeros((), jnp.int32))
@@ -117,8 +122,11 @@ def make_sweep(
             f'clip={clip} is not holomorphic: leave clip out, or use a real nudge '
             '(one_sided, random_sign, symmetric)'
         )
-    layered = isinstance(state, dict)
-    blocks = field.blocks or (tuple((name,) for name in state) if layered else ())
+    layered = isinstance(state, dict) and field.blocks != ONE_BLOCK
+    blocks = field.blocks
+    if layered:
+        blocks = blocks or tuple((name,) for name in tree.natural_order(state))
+        check_blocks(blocks, state)
 
     def move(u: Array, drive: Array) -> Array:
         moved = drive if step_size == 1 else u + step_size * (drive - u)
@@ -138,6 +146,13 @@ def make_sweep(
     if order == 'synchronous' or len(blocks) < 2:
         return synchronous
     return alternating
+
+
+def projection(clip: tuple[float, float] | None) -> Callable[[State], State]:
+    """Returns the map of a drive into the bounds, where a clipped state can follow."""
+    if clip is None:
+        return lambda drive: drive
+    return lambda drive: jax.tree.map(lambda d: jnp.clip(d, *clip), drive)
 
 
 def relative_residual(drive: State, state: State) -> Float[Array, ' B']:
@@ -166,8 +181,24 @@ def as_field(field: Field | Callable[[State], State]) -> Field:
     return Field(
         drive=lambda u: tree.add(field(u), u),
         rates=lambda u: u,
-        blocks=((),),  # a single block: nothing is known of what feeds what
+        blocks=ONE_BLOCK,
     )
+
+
+def check_blocks(blocks: tuple[tuple[str, ...], ...], state: State) -> None:
+    """Raises ValueError, naming the layers, unless the blocks partition the state."""
+    listed = [name for block in blocks for name in block]
+    for problem, names in (
+        ('lack', set(state) - set(listed)),
+        ('name the unknown', set(listed) - set(state)),
+        ('repeat', {name for name in listed if listed.count(name) > 1}),
+    ):
+        if names:
+            raise ValueError(
+                f'blocks {blocks} {problem} {", ".join(map(repr, sorted(names)))}: '
+                f'each of the layers {", ".join(state)} stands in one block, as in '
+                f'{tuple((name,) for name in state)}'
+            )
 
 
 def check_options(
@@ -176,8 +207,18 @@ def check_options(
     clip: tuple[float, float] | None,
     tol: float,
     max_steps: int,
+    bound: str = 'max_steps',
 ) -> None:
-    """Raises ValueError, naming the option, unless all lie in their ranges."""
+    """Raises ValueError, naming the option, unless all lie in their ranges.
+
+    Args:
+      order: see `relaxation`.
+      step_size: see `relaxation`.
+      clip: see `relaxation`.
+      tol: see `relaxation`.
+      max_steps: see `relaxation`.
+      bound: what the caller calls `max_steps`.
+    """
     if order not in ORDERS:
         raise ValueError(f'no order {order!r}; choose from {", ".join(ORDERS)}')
     if not step_size > 0:
@@ -187,4 +228,4 @@ def check_options(
     if not tol > 0:
         raise ValueError(f'tol has to be positive, not {tol}')
     if not (int(max_steps) == max_steps and max_steps >= 1):
-        raise ValueError(f'max_steps has to be a positive integer, not {max_steps}')
+        raise ValueError(f'{bound} has to be a positive integer, not {max_steps}')

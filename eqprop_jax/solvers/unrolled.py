@@ -10,6 +10,7 @@ from eqprop_jax.solvers.relaxation import (
     as_field,
     check_options,
     make_sweep,
+    projection,
     relative_residual,
 )
 from eqprop_jax.types import Equilibrium, Field, Solver, State
@@ -27,7 +28,8 @@ def unrolled(
     """Sweeps a fixed number of times, by `lax.scan`.
 
     The published schedules relax in this way, and reverse-mode differentiation goes
-    through it (memory grows with `num_steps`). No example stops early; `tol` only
+    through it (memory grows with `num_steps`; call the solver itself, since
+    `eqprop_jax.relax` stops gradients). No example stops early; `tol` only
     says which count as converged.
 
     Args:
@@ -45,7 +47,7 @@ def unrolled(
     Raises:
       ValueError: for an unknown order, or a number outside its range.
     """
-    check_options(order, step_size, clip, tol, num_steps)
+    check_options(order, step_size, clip, tol, num_steps, bound='num_steps')
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
         field = as_field(field)
@@ -57,7 +59,7 @@ def unrolled(
 
         start = (state, field.drive(field.rates(state)))
         (end, drive), visited = lax.scan(body, start, None, length=num_steps)
-        residual = relative_residual(drive, end)
+        residual = relative_residual(projection(clip)(drive), end)
         trajectory = None
         if keep_trajectory:
             trajectory = tree.stack_first(field.rates(state), visited)

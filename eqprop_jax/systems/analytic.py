@@ -1,8 +1,12 @@
 """A guard for functions that users declare analytic.
 
-Operations such as `max`, `abs` or a comparison accept complex numbers or fail deep
+Operations such as `maximum`, `abs` or a comparison accept complex numbers or fail deep
 inside a trace, and what they return is no analytic continuation. The guard looks at
 the operations of the traced function and names the first that cannot be one.
+
+It knows operations, not functions: `real` and `imag` pass, since real weights are
+applied to the parts, and so does the maximum over an axis, by which a softmax shifts
+its argument to no effect.
 """
 
 import functools
@@ -11,30 +15,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Names of jax primitives that are not analytic in a complex argument.
 NOT_ANALYTIC = frozenset(
-    [
-        'abs',
-        'argmax',
-        'argmin',
-        'ceil',
-        'clamp',
-        'conj',
-        'cummax',
-        'cummin',
-        'floor',
-        'max',
-        'min',
-        'reduce_max',
-        'reduce_min',
-        'reduce_window_max',
-        'reduce_window_min',
-        'round',
-        'select_and_scatter_add',
-        'sign',
-        'sort',
-    ]
+    (
+        *('abs', 'conj', 'ceil', 'floor', 'round', 'clamp', 'max', 'min'),
+        *('ge', 'gt', 'le', 'lt', 'sort', 'argmax', 'argmin', 'cummax', 'cummin'),
+        *('reduce_window_max', 'reduce_window_min', 'select_and_scatter_add'),
+    )
 )
 
 
@@ -73,8 +62,15 @@ def _on_complex(jaxpr: Any) -> Iterator[str]:
         ]
         for sub_jaxpr in inner:
             yield from _on_complex(sub_jaxpr)
-        if not inner and any(
+        bounded = any(_is_minus_infinity(var) for var in equation.invars)
+        if not (inner or bounded) and any(
             jnp.issubdtype(getattr(var.aval, 'dtype', bool), jnp.complexfloating)
             for var in equation.invars
         ):
             yield equation.primitive.name
+
+
+def _is_minus_infinity(var: Any) -> bool:
+    """Whether it is the constant from which a maximum over an axis starts."""
+    value = getattr(var, 'val', None)
+    return value is not None and bool(np.all(np.real(value) == -np.inf))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from eqprop_jax import tree
 from eqprop_jax.systems import activations, analytic, costs
 from eqprop_jax.systems.activations import Activation
 from eqprop_jax.types import Pair, Params, Rates, State, System
@@ -43,15 +44,15 @@ def from_primitive(
       activation: name of σ or an `Activation`.
       cost: (params, rates, y) -> [B], or 'squared_error' on the output of `predict`.
       predict: (params, rates) -> [B, classes]; None: the rates of the layer whose
-        name sorts last.
+        name sorts last (layer_10 after layer_2).
       blocks: layers that are updated together, in the order of a sweep; empty: each
         layer alone, by name.
       holomorphic: whether Φ and the cost are analytic; None: if the activation is.
       affine: whether Φ is quadratic in the rates, so that J is constant in them.
 
     Returns:
-      The system. Its `drive` with complex rates raises TypeError if Φ uses an
-      operation that is not analytic.
+      The system. With complex rates it raises TypeError where Φ or the cost uses an
+      operation known not to be analytic (see `analytic`).
 
     Raises:
       ValueError: for an unknown activation or cost, or holomorphic=True with an
@@ -62,6 +63,7 @@ def from_primitive(
 
     def drive(params: Params, x: Array, rates: Rates) -> State:
         phi, gradient = jax.vjp(lambda s: guarded(params, x, s), rates)
+        check_per_example('primitive', phi, x)
         return gradient(jnp.ones_like(phi))[0]
 
     return _system(
@@ -97,8 +99,8 @@ def from_energy(
       affine: whether E is quadratic in the state, so that J is constant in it.
 
     Returns:
-      The system. Its `drive` with complex states raises TypeError if E uses an
-      operation that is not analytic.
+      The system. With complex states it raises TypeError where E or the cost uses an
+      operation known not to be analytic (see `analytic`).
 
     Raises:
       ValueError: for an unknown cost.
@@ -108,7 +110,8 @@ def from_energy(
         halves = jax.tree.map(
             lambda u: 0.5 * jnp.sum((u**2).reshape(u.shape[0], -1), axis=1), state
         )
-        return sum(jax.tree.leaves(halves)) - energy(params, x, state)
+        values = check_per_example('energy', energy(params, x, state), x)
+        return sum(jax.tree.leaves(halves)) - values
 
     return from_primitive(
         primitive,
@@ -154,8 +157,8 @@ def from_drive(
       affine: whether D is affine in the rates.
 
     Returns:
-      The system. Its `drive` with complex rates raises TypeError if D uses an
-      operation that is not analytic.
+      The system. With complex rates it raises TypeError where D or the cost uses an
+      operation known not to be analytic (see `analytic`).
 
     Raises:
       ValueError: as in `from_primitive`.
@@ -165,6 +168,22 @@ def from_drive(
     return _system(
         init, inject or _clamp, rest, sigma, guarded, cost, predict, blocks, holomorphic
     )._replace(pairs=tuple(pairs), affine=affine)
+
+
+def check_per_example(name: str, values: Array, like: Array) -> Array:
+    """Returns the values, or raises ValueError unless they are one for each example.
+
+    Args:
+      name: what the message calls them.
+      values: what should have shape [B].
+      like: an array with leading axis B.
+    """
+    if values.shape != like.shape[:1]:
+        raise ValueError(
+            f'{name} has to return one value for each example, shape '
+            f'{like.shape[:1]}, not {values.shape}: no sum or mean over the batch'
+        )
+    return values
 
 
 def _system(
@@ -185,7 +204,9 @@ def _system(
             'pass a function (params, rates, y) -> [B]'
         )
 
-    def squared_error(params: Params, rates: Rates, y: Array) -> Array:
+    def per_example(params: Params, rates: Rates, y: Array) -> Array:
+        if not isinstance(cost, str):
+            return check_per_example('cost', cost(params, rates, y), y)
         output = scores(params, rates)
         costs.check_targets(output, y)
         return costs.squared_error(output, y)
@@ -196,7 +217,7 @@ def _system(
         rest=rest,
         rates=lambda state: jax.tree.map(sigma.fn, state),
         drive=drive,
-        cost=squared_error if isinstance(cost, str) else cost,
+        cost=analytic.guard(per_example, 'cost') if holomorphic else per_example,
         predict=scores,
         blocks=tuple(map(tuple, blocks)),
         holomorphic=holomorphic,
@@ -221,5 +242,5 @@ def _clamp(params: Params, x: Array) -> Array:
 
 def _last_layer(params: Params, rates: Rates) -> Array:
     del params
-    output = rates[max(rates)]
+    output = rates[tree.natural_order(rates)[-1]]
     return output.reshape(output.shape[0], -1)

@@ -41,7 +41,8 @@ def mlp(
         last size is the softmax readout outside the system, unless `classes` is given.
       feedback: 'tied', 'free' or 'none'.
       angle: for free feedback, the angle in degrees (0 to 180) between B_l and
-        W_{l+1}ᵀ at initialisation, at equal norm; None draws B_l independently.
+        W_{l+1}ᵀ at initialisation, at equal norm; None draws B_l independently. With
+        one settling layer there is no feedback, and nothing to turn.
       activation: name of σ, see `activations`, or an `Activation`.
       cost: 'cross_entropy' or 'squared_error' (on the rates of the last layer).
       classes: with the cross-entropy, the size of a readout behind the last layer.

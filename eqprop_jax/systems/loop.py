@@ -2,8 +2,8 @@
 
     D_1 = x W_1 + b_1 + s_L B        D_l = s_{l−1} W_l + b_l   for l = 2 ... L
 
-No synapse has a counterpart in the opposite direction, so J is far from symmetric and
-there is no pair of weights to align.
+From three layers on no synapse has a counterpart in the opposite direction, so J is far
+from symmetric and there is no pair of weights to align; two layers are an untied `mlp`.
 
 References:
   Laborieux and Zenke 2024, Fig. 4e-h, https://arxiv.org/abs/2309.02214

@@ -83,14 +83,17 @@ def train_and_evaluate(
             step = int(state.step)
             epoch = step / experiment.steps_per_epoch
             taken = int(result.num_steps)
+            compiled = bool(chunk.epoch or chunk.first)  # the first chunk compiles
             speed = taken * experiment.batch_size / elapsed
             if taken:
-                metrics = _floats(result.metrics) | {'examples_per_second': speed}
+                metrics = _floats(result.metrics)
+                if compiled:
+                    metrics['examples_per_second'] = speed
                 writer.write(step, epoch, 'train', metrics)
             if not finite.all():
                 message = _diagnosis(experiment, names, finite, step, workdir)
                 raise TrainingError(message)
-            if chunk.epoch or chunk.first:  # the first chunk compiles
+            if compiled:
                 seconds += elapsed
             bar.set_postfix_str(
                 f'error {100 * metrics["error"]:.1f} %, '
