@@ -88,6 +88,8 @@ def _settling(axis: Axes, rows: list[dict]) -> None:
             axis.plot(epochs, values, style, color=COLOURS['train'], label=label)
     axis.set_yscale('log')
     axis.set_ylabel('relative residual')
+    low, high = np.log10(axis.get_ylim())
+    axis.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
     twin = axis.twinx()
     epochs, settled = records.series(rows, 'train', 'settled')
     twin.plot(epochs, 100 * settled, color=COLOURS['test'], linewidth=1)
