@@ -57,9 +57,11 @@ CONTOURS = {
 }
 ESTIMATORS = {
     'contour': estimators.contour,
+    'contrastive': estimators.contrastive,
     'recurrent_backprop': estimators.recurrent_backprop,
     'tangent': estimators.tangent,
 }
+NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 SECTIONS = (
     'data',
     'system',
@@ -145,7 +147,7 @@ def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estim
     Args:
       system: what moves.
       solve: relaxes the nudged phases.
-      values: `name` and the arguments of that estimator; for 'contour' also
+      values: `name` and the arguments of that estimator; for those that nudge also
         `contour` and the arguments of that contour, `radius` being |β| (β itself,
         with its sign, where the contour is 'one_sided').
 
@@ -155,7 +157,7 @@ def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estim
     nudge_keys = ('contour', 'radius', 'num_points', 'half_step')
     nudge = {key: values[key] for key in nudge_keys if key in values}
     others = {key: value for key, value in values.items() if key not in nudge}
-    if values.get('name') != 'contour':
+    if values.get('name') not in NUDGED:
         built = sections.named('estimator', ESTIMATORS, others, system)
         if nudge:
             logging.warning(
@@ -180,7 +182,7 @@ def _warn_free_residual(values: Mapping[str, Any]) -> None:
     """Warns where what the free phase leaves unsettled is divided by the nudge."""
     free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
     single = values['estimator'].get('contour') in ('one_sided', 'random_sign')
-    single &= values['estimator']['name'] == 'contour'
+    single &= values['estimator']['name'] in NUDGED
     if single and free and nudged and free > nudged:
         logging.warning(
             'estimator.contour=%r divides what the free phase leaves unsettled by the '

@@ -212,6 +212,10 @@ class TestFit:
         message = refused(tmp_path, changes)
         says(message, 'not holomorphic', 'symmetric', '"dsilu"')
 
+    def test_contrastive_rule_needs_a_primitive(self, tmp_path):
+        message = refused(tmp_path, {'estimator.name': 'contrastive'})
+        says(message, 'estimator: ', 'primitive Φ', 'tied feedback')
+
     def test_complex_contour_cannot_be_clipped(self, tmp_path):
         changes = {'nudged_solver.clip': (0.0, 1.0), 'estimator.num_points': 3}
         message = refused(tmp_path, changes)

@@ -21,6 +21,7 @@ class Method(NamedTuple):
     unbiased: bool  # equal to recurrent backprop on any system
     is_complex: bool = False
     float64_error: float = 1e-7  # where the claim holds
+    needs_primitive: bool = False
 
 
 def contour(nudge, **options):
@@ -54,6 +55,22 @@ ESTIMATORS = {
     'corrected_complex_step': Method(
         contour(ep.nudges.complex_step(1e-5), **CORRECTED), True, is_complex=True
     ),
+    'contrastive': Method(
+        lambda system, solve: ep.estimators.contrastive(
+            system, solve, contour=ep.nudges.circle(0.01, 8, half_step=True)
+        ),
+        False,
+        is_complex=True,
+        needs_primitive=True,
+    ),
+    'contrastive_real': Method(
+        lambda system, solve: ep.estimators.contrastive(
+            system, solve, contour=ep.nudges.symmetric(1e-3)
+        ),
+        False,
+        float64_error=1e-3,
+        needs_primitive=True,
+    ),
     'tangent': Method(
         lambda system, solve: ep.estimators.tangent(system, tol=1e-12, max_steps=5000),
         False,
@@ -71,11 +88,20 @@ ESTIMATORS = {
         True,
     ),
 }
+
+
+def fits(method, animal):
+    system = zoo.ZOO[animal].make()
+    if method.needs_primitive and system.primitive is None:
+        return False
+    return system.holomorphic or not method.is_complex
+
+
 PAIRS = [
     (method, animal)
     for method in ESTIMATORS
     for animal in zoo.ZOO
-    if zoo.ZOO[animal].make().holomorphic or not ESTIMATORS[method].is_complex
+    if fits(ESTIMATORS[method], animal)
 ]
 RNG = jax.random.key(3)
 
@@ -208,3 +234,13 @@ def test_complex_contours_are_refused_where_nothing_is_analytic(animal):
         else:
             with pytest.raises(ValueError, match='holomorphic.*symmetric'):
                 ep.estimators.contour(system, solve, contour=nudge)
+
+
+@pytest.mark.parametrize('animal', ['free', 'loop', 'feedforward', 'drive'])
+def test_the_contrastive_rule_is_refused_without_a_primitive(animal):
+    with pytest.raises(ValueError, match=r'primitive Φ.*antisymmetric'):
+        ep.estimators.contrastive(
+            zoo.ZOO[animal].make(),
+            zoo.solver(animal),
+            contour=ep.nudges.symmetric(0.1),
+        )

@@ -177,6 +177,22 @@ def test_closed_form_of_a_linear_system(num_points, half_step):
         assert info.residual.max() < 1e-12
 
 
+@pytest.mark.parametrize('order', [2, 4])
+def test_order_of_the_contrastive_rule(order):
+    system, params, batch = zoo.setting('energy')
+    solve = zoo.solver('energy', tol=TOL)
+    free = free_phase(system, params, batch.x, solve)
+    exact = ep.estimators.recurrent_backprop(system, tol=TOL, max_steps=5000)
+    target = jax.jit(exact)(params, batch, free, RNG).grads
+    errors = []
+    for radius in (0.04, 0.02):
+        nudge = ep.nudges.circle(radius, order, half_step=order > 2)
+        estimate = ep.estimators.contrastive(system, solve, contour=nudge)
+        grads = jax.jit(estimate)(params, batch, free, RNG).grads
+        errors.append(float(ep.tree.norm(ep.tree.sub(grads, target))))
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.15
+
+
 def test_first_order_in_the_asymmetry():
     """δ_EP − δ_RBP ≈ −2 (S − Λ)⁻¹ A δ for nearly tied weights."""
     system, params, batch, solve = settings('squared_error')

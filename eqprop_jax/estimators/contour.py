@@ -19,12 +19,10 @@ References:
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
-from eqprop_jax.estimators import local_rule
+from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
     Batch,
@@ -77,12 +75,7 @@ def contour(
       ValueError: for complex points on a system that is not holomorphic, or an
         unknown correction.
     """
-    if contour.is_complex and not system.holomorphic:
-        raise ValueError(
-            'this contour has complex nudges, and the system is not holomorphic (its '
-            'activation, cost or drive is not analytic): use one_sided, random_sign '
-            'or symmetric, or a holomorphic activation such as "sigmoid" or "dsilu"'
-        )
+    phases.check(system, contour)
     if correction not in CORRECTIONS:
         raise ValueError(
             f'no correction {correction!r}; choose from None, "antisymmetric"'
@@ -91,35 +84,18 @@ def contour(
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
-        dynamics.check_real('an estimator', free.state)
         injection = system.inject(params, batch.x)
-        field = dynamics.free_field(system, params, injection)
-        if correction is not None:
+        if correction is None:
+            field = dynamics.free_field(system, params, injection)
+        else:
             field = corrected_field(system, params, injection, free)
         gradient = dynamics.cost_gradient(system, params, batch.y)
-        sign = 1.0
-        if contour.random_sign:
-            if rng is None:
-                raise ValueError('random signs need a key: pass rng')
-            sign = jax.random.rademacher(rng, (), jnp.float32)
-
-        error, phases = tree.zeros_like(free.rates), []
-        for part in contour.parts():
-            start = _complex(free.state) if part.is_complex else free.state
-            points, weights = _cast(part, sign, start)
-
-            def relax(beta: Array, start: State = start) -> Equilibrium:
-                return solve(dynamics.nudged_field(field, gradient, beta), start)
-
-            phase = jax.vmap(relax)(points) if batched else lax.map(relax, points)
-            error = tree.add(error, _combine(weights, phase.rates, free.rates))
-            phases.append(phase)
-
-        residual, num_steps, converged = (
-            jnp.concatenate([getattr(phase, name) for phase in phases])
-            for name in ('residual', 'num_steps', 'converged')
+        nudged = phases.relax(
+            field, gradient, free, solve, contour, rng, batched=batched
         )
-        settled = free.converged & jnp.all(converged, axis=0)
+        error = phases.response(nudged, free.rates)
+        residual, num_steps, converged = phases.settled(nudged)
+        settled = free.converged & converged
         keep = settled if skip_unconverged else jnp.ones_like(settled)
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
@@ -155,33 +131,3 @@ def corrected_field(
         return tree.sub(field.drive(rates), asymmetric)
 
     return field._replace(drive=drive)
-
-
-def _complex(state: State) -> State:
-    for leaf in jax.tree.leaves(state):
-        if leaf.dtype not in (jnp.float32, jnp.float64):
-            raise TypeError(
-                f'there is no complex {leaf.dtype}: use a real nudge (one_sided, '
-                'random_sign, symmetric), or float32'
-            )
-    return tree.to_complex(state)
-
-
-def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:
-    """Points and weights in the precision of the state they will act on."""
-    dtype = jnp.result_type(*jax.tree.leaves(start))
-    points, weights = (np.asarray(values).astype(dtype) for values in part[:2])
-    sign = jnp.asarray(sign, points.real.dtype)
-    return sign * points, sign * weights
-
-
-def _combine(weights: Array, nudged: Rates, free: Rates) -> Rates:
-    """Returns Σ_k Re[w_k (s_k − s*)]; leaves of `nudged` are [P, B, ...]."""
-
-    def layer(s: Array, s_free: Array) -> Array:
-        shift = jnp.tensordot(weights.real, s.real - s_free[None], 1)
-        if jnp.iscomplexobj(s):
-            shift -= jnp.tensordot(weights.imag, s.imag, 1)
-        return shift
-
-    return jax.tree.map(layer, nudged, free)

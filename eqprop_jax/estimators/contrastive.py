@@ -1,0 +1,93 @@
+"""The rule of energy-based systems: Φ alone, at nudged and at free equilibria.
+
+    dC/dθ ≈ ∂C/∂θ − Σ_k Re[w_k (∂Φ/∂θ(s(β_k)) − ∂Φ/∂θ(s*))]
+
+With D = ∂Φ/∂s this is the derivative of ∂Φ/∂θ along the response, (∂D/∂θ)ᵀ δ, taken on
+the contour itself: it agrees with the local rule as the contour shrinks, and is
+contrastive Hebbian learning for a dense synapse. Φ has to exist, so J is symmetric and
+there is nothing to correct.
+
+References:
+  Scellier and Bengio 2017, https://arxiv.org/abs/1602.05179
+  Laborieux and Zenke 2022, https://arxiv.org/abs/2209.00530
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from eqprop_jax import dynamics
+from eqprop_jax.estimators import phases
+from eqprop_jax.nudges import Contour
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimate,
+    Estimator,
+    Info,
+    Params,
+    Solver,
+    System,
+)
+
+
+def contrastive(
+    system: System, solve: Solver, *, contour: Contour, batched: bool = True
+) -> Estimator:
+    """Equilibrium propagation by the contrastive rule, over any contour.
+
+    Error: the contour's, O(r^N), as in `contour`.
+
+    Args:
+      system: what moves; with a primitive Φ.
+      solve: relaxes the nudged phases, which start from the free equilibrium.
+      contour: from `eqprop_jax.nudges`.
+      batched: as in `contour`.
+
+    Returns:
+      estimate(params, batch, free, rng) -> Estimate. The error δ is reported; the
+      gradient does not use it.
+
+    Raises:
+      ValueError: for a system without Φ, or complex points on one that is not
+        holomorphic.
+    """
+    primitive = system.primitive
+    if primitive is None:
+        raise ValueError(
+            'the contrastive rule needs a primitive Φ, which this system does not have '
+            '(free, looped or missing feedback has none): use '
+            'estimators.contour(correction="antisymmetric"), tied feedback, or '
+            'systems.from_primitive'
+        )
+    phases.check(system, contour)
+
+    def estimate(
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
+    ) -> Estimate:
+        field = dynamics.free_field(system, params, system.inject(params, batch.x))
+        gradient = dynamics.cost_gradient(system, params, batch.y)
+        nudged = phases.relax(
+            field, gradient, free, solve, contour, rng, batched=batched
+        )
+
+        def contrast(params: Params) -> Array:
+            total = jnp.mean(system.cost(params, free.rates, batch.y))
+            phi_free = primitive(params, batch.x, free.rates)
+            for weights, equilibrium in nudged:
+                phi = jax.vmap(lambda s: primitive(params, batch.x, s))(
+                    equilibrium.rates
+                )
+                shift = jnp.mean(phi - phi_free[None], axis=1)
+                total -= jnp.sum(jnp.real(weights * shift))
+            return total
+
+        residual, num_steps, converged = phases.settled(nudged)
+        settled = jnp.mean(free.converged & converged)
+        return Estimate(
+            grads=jax.grad(contrast)(params),
+            error=phases.response(nudged, free.rates),
+            info=Info(residual, num_steps, settled, jnp.zeros(())),
+        )
+
+    return estimate

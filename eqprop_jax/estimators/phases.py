@@ -1,0 +1,126 @@
+"""Nudged equilibria on a contour, which the contour estimators have in common."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from eqprop_jax import dynamics, tree
+from eqprop_jax.nudges import Contour
+from eqprop_jax.types import Equilibrium, Field, Rates, Solver, State, System
+
+
+class Phase(NamedTuple):
+    """The equilibria under some nudges of a contour, all real or all complex."""
+
+    weights: Inexact[Array, ' P']
+    """w_k of each nudge."""
+    nudged: Equilibrium
+    """Leaves [P, B, ...]."""
+
+
+def check(system: System, contour: Contour) -> None:
+    """Raises ValueError for complex nudges of a system that is not holomorphic."""
+    if contour.is_complex and not system.holomorphic:
+        raise ValueError(
+            'this contour has complex nudges, and the system is not holomorphic (its '
+            'activation, cost or drive is not analytic): use one_sided, random_sign '
+            'or symmetric, or a holomorphic activation such as "sigmoid" or "dsilu"'
+        )
+
+
+def relax(
+    field: Field,
+    cost_gradient: Callable[[Rates], Rates],
+    free: Equilibrium,
+    solve: Solver,
+    contour: Contour,
+    rng: jax.Array | None,
+    *,
+    batched: bool,
+) -> tuple[Phase, ...]:
+    """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
+
+    Args:
+      field: F.
+      cost_gradient: from `dynamics.cost_gradient`.
+      free: the free equilibrium, real.
+      solve: relaxes each phase.
+      contour: the nudges; real and complex ones are relaxed apart, in their types.
+      rng: key of a random sign; None if the contour has none.
+      batched: relax the nudges together (`vmap`), or one after the other (`lax.map`).
+
+    Raises:
+      TypeError: if the free state is complex, or nudges are and it is half precision.
+      ValueError: if a random sign has no key.
+    """
+    dynamics.check_real('an estimator', free.state)
+    sign: Array | float = 1.0
+    if contour.random_sign:
+        if rng is None:
+            raise ValueError('random signs need a key: pass rng')
+        sign = jax.random.rademacher(rng, (), jnp.float32)
+
+    def relax_part(part: Contour) -> Phase:
+        start = _complex(free.state) if part.is_complex else free.state
+        points, weights = _cast(part, sign, start)
+
+        def one(beta: Array) -> Equilibrium:
+            return solve(dynamics.nudged_field(field, cost_gradient, beta), start)
+
+        return Phase(
+            weights, jax.vmap(one)(points) if batched else lax.map(one, points)
+        )
+
+    return tuple(relax_part(part) for part in contour.parts())
+
+
+def settled(
+    phases: tuple[Phase, ...],
+) -> tuple[Float[Array, 'P B'], Int[Array, 'P B'], Bool[Array, ' B']]:
+    """Returns residuals, steps, and whether all phases of an example converged."""
+    residual, num_steps, converged = (
+        jnp.concatenate([getattr(phase.nudged, name) for phase in phases])
+        for name in ('residual', 'num_steps', 'converged')
+    )
+    return residual, num_steps, jnp.all(converged, axis=0)
+
+
+def response(phases: tuple[Phase, ...], free: Rates) -> Rates:
+    """Returns δ = Σ_k Re[w_k (s(β_k) − s*)], leaves [B, ...]."""
+
+    def layer(weights: Array, s: Array, s_free: Array) -> Array:
+        shift = jnp.tensordot(weights.real, s.real - s_free[None], 1)
+        if jnp.iscomplexobj(s):
+            shift -= jnp.tensordot(weights.imag, s.imag, 1)
+        return shift
+
+    error = tree.zeros_like(free)
+    for weights, nudged in phases:
+        part = jax.tree.map(
+            lambda s, s_free, w=weights: layer(w, s, s_free), nudged.rates, free
+        )
+        error = tree.add(error, part)
+    return error
+
+
+def _complex(state: State) -> State:
+    for leaf in jax.tree.leaves(state):
+        if leaf.dtype not in (jnp.float32, jnp.float64):
+            raise TypeError(
+                f'there is no complex {leaf.dtype}: use a real nudge (one_sided, '
+                'random_sign, symmetric), or float32'
+            )
+    return tree.to_complex(state)
+
+
+def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:
+    """Points and weights in the precision of the state they will act on."""
+    dtype = jnp.result_type(*jax.tree.leaves(start))
+    points, weights = (np.asarray(values).astype(dtype) for values in part[:2])
+    sign = jnp.asarray(sign, points.real.dtype)
+    return sign * points, sign * weights
