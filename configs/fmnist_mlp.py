@@ -9,16 +9,16 @@ transposes. Differences: softmax readout, Adam with cosine decay from 1e-3, 10 e
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/train.py --config=configs/fmnist_mlp.py --workdir=runs/fmnist
 
-Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commit de63a32, seeds 0, 1, 2:
+Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commit e1d78d0, seeds 0, 1, 2:
 test error 11.35, 11.30, 10.97 % after the last epoch (mean 11.21, std 0.21), and 11.19,
-11.22, 10.98 % at the best epoch on held-out images; 4.8 s an epoch. Published from
+11.22, 10.98 % at the best epoch on held-out images; 4.2 s an epoch. Published from
 angle 0 with N = 6, β = 0.5 and 50 epochs: 14.3 %.
 
-References of the same run, commit 047b9dc (same numbers as de63a32):
-    --config.estimator.name=recurrent_backprop              11.22, 11.19, 10.82 %
+References, same commit and seeds, after the last epoch:
+    --config.estimator.name=recurrent_backprop              11.09, 11.18, 11.38 %
     the same and --config.system.name=feedforward           10.63, 10.74, 10.80 %
-exact gradients of this network and backprop of the feed-forward one; 4.5 s and 1.1 s an
-epoch.
+exact gradients of this network and backprop of the feed-forward one; 4.6 s and 1.2 s an
+epoch (medians of three runs, here and above).
 """
 
 import ml_collections
