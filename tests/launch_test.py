@@ -40,7 +40,10 @@ def launch(tmp_path):
     [
         ('data.colour=3', ['unknown key data.colour', 'num_train', 'held_out']),
         ('colour.hue=3', ['--config.colour.hue=3', "no section 'colour'"]),
-        ('estimator.name=magic', ["'magic'", 'contour, recurrent_backprop, tangent']),
+        (
+            'estimator.name=magic',
+            ["'magic'", 'contour, contrastive, recurrent_backprop, tangent'],
+        ),
         ('estimator.radius=big', ['config.estimator.radius', 'float', "'big'"]),
         (
             'data.name=cifar10',
