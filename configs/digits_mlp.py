@@ -24,7 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = defaults.get_config()
     config.num_epochs = 40
     config.data.name = 'digits'
-    config.system.sizes = (64, 512, 128, 10)
+    config.data.normalization = 'standard'
+    config.system.sizes = (64, 128, 128, 10)
     config.system.cost = 'squared_error'
     config.estimator.radius = 1e-3
     config.estimator.half_step = True
