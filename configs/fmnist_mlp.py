@@ -11,8 +11,8 @@ transposes. Differences: softmax readout, Adam with cosine decay from 1e-3, 10 e
 
 Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commit e1d78d0, seeds 0, 1, 2:
 test error 11.35, 11.30, 10.97 % after the last epoch (mean 11.21, std 0.21), and 11.19,
-11.22, 10.98 % at the best epoch on held-out images; 4.2 s an epoch. Published from
-angle 0 with N = 6, β = 0.5 and 50 epochs: 14.3 %.
+11.22, 10.98 % at the best epoch on held-out images; 4.2 s an epoch. Published (quoted
+second-hand) from angle 0 with N = 6, β = 0.5 and 50 epochs: 14.3 %.
 
 References, same commit and seeds, after the last epoch:
     --config.estimator.name=recurrent_backprop              11.09, 11.18, 11.38 %
