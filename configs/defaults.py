@@ -53,8 +53,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.homeostasis = ml_collections.ConfigDict()
     config.homeostasis.weight = 0.0
+    config.homeostasis.fraction = 1.0  # of the steps
     config.homeostasis.num_probes = 5
     config.homeostasis.form = 'difference'
+
+    config.alignment = ml_collections.ConfigDict()
+    config.alignment.kolen_pollack = False
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = 'adam'

@@ -12,6 +12,7 @@ from eqprop_jax import homeostasis as homeostasis
 from eqprop_jax import jacobian as jacobian
 from eqprop_jax import linear as linear
 from eqprop_jax import nudges as nudges
+from eqprop_jax import parts as parts
 from eqprop_jax import records as records
 from eqprop_jax import solvers as solvers
 from eqprop_jax import systems as systems

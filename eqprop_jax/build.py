@@ -1,67 +1,24 @@
 """From a configuration to the objects of a run; the only reader of ConfigDict.
 
-Each section names one constructor by its key `name` (or, for the nudges, `contour`)
-and holds its arguments. A key that no constructor of the section takes is an error
-that lists the choices; one that only the others take is logged as not used, so that a
-method can be switched by its name alone.
+Each section names one constructor of `parts` and holds its arguments. A key that no
+constructor of the section takes is an error that lists the choices; one that only the
+others take is logged as not used, so that a method can be switched by its name alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
 from absl import logging
 
-from eqprop_jax import (
-    dynamics,
-    estimators,
-    homeostasis,
-    nudges,
-    sections,
-    solvers,
-    systems,
-)
+from eqprop_jax import dynamics, parts, sections
 from eqprop_jax.data import pipeline, sources
-from eqprop_jax.nudges import Contour
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training import optimizers
 from eqprop_jax.training.state import Diagnostics, Experiment
-from eqprop_jax.types import Batch, Estimator, Solver, System
+from eqprop_jax.types import Batch
 
-
-def _of_radius(contour: Callable[[float], Contour]) -> Callable[[float], Contour]:
-    """Returns a contour of one nudge β under the name that configurations give it."""
-
-    def make(radius: float) -> Contour:
-        try:
-            return contour(radius)
-        except ValueError as error:
-            raise ValueError(str(error).replace('beta', 'radius')) from error
-
-    return make
-
-
-SYSTEMS = {
-    'mlp': systems.mlp,
-    'loop': systems.loop,
-    'feedforward': systems.feedforward,
-}
-SOLVERS = {'relaxation': solvers.relaxation, 'unrolled': solvers.unrolled}
-CONTOURS = {
-    'circle': nudges.circle,
-    'complex_step': nudges.complex_step,
-    'one_sided': _of_radius(nudges.one_sided),
-    'random_sign': _of_radius(nudges.random_sign),
-    'symmetric': _of_radius(nudges.symmetric),
-}
-ESTIMATORS = {
-    'contour': estimators.contour,
-    'contrastive': estimators.contrastive,
-    'recurrent_backprop': estimators.recurrent_backprop,
-    'tangent': estimators.tangent,
-}
-NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 SECTIONS = (
     'data',
     'system',
@@ -69,6 +26,7 @@ SECTIONS = (
     'nudged_solver',
     'estimator',
     'homeostasis',
+    'alignment',
     'optimizer',
     'diagnostics',
 )
@@ -80,8 +38,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
 
     Args:
       config: sections `data`, `system`, `solver`, `nudged_solver`, `estimator`,
-        `homeostasis`, `optimizer` and `diagnostics`, and at the top level `seed`,
-        `batch_size`, `num_epochs`, `log_every_steps` and `eval_every_steps`.
+        `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
+        `seed`, `batch_size`, `num_epochs`, `log_every_steps` and `eval_every_steps`.
 
     Raises:
       ConfigError: for an unknown or missing key or name, a value out of range, or
@@ -90,13 +48,14 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """
     values = sections.plain(config.to_dict())
     _check_top_level(values)
-    system = _system(values['system'])
-    solve = solver('solver', values['solver'])
-    estimate = estimator(
-        system, solver('nudged_solver', values['nudged_solver']), values['estimator']
+    system = parts.system(values['system'])
+    solve, nudged_solve = (
+        parts.solver(key, values[key]) for key in ('solver', 'nudged_solver')
     )
+    estimate = parts.estimator(system, nudged_solve, values['estimator'])
     _warn_free_residual(values)
-    penalty, penalty_weight = _homeostasis(system, values['homeostasis'])
+    penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])
+    aligned = parts.kolen_pollack(system, values['alignment'], values['optimizer'])
     diagnostics = _diagnostics(values['diagnostics'])
     dataset, preprocess = _data(values['data'])
     steps_per_epoch = len(dataset.train.labels) // values['batch_size']
@@ -120,6 +79,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         preprocess=preprocess,
         penalty=penalty,
         penalty_weight=penalty_weight,
+        penalty_fraction=fraction,
+        kolen_pollack=aligned,
         diagnostics=diagnostics,
         config=values,
         **{key: values[key] for key in TOP_LEVEL},
@@ -128,61 +89,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     return built
 
 
-def solver(section: str, values: Mapping[str, Any]) -> Solver:
-    """Builds a solver from a section.
-
-    Args:
-      section: what messages call it.
-      values: `name` and the arguments of that solver.
-
-    Raises:
-      ConfigError: for an unknown key or name, or a value out of range.
-    """
-    return sections.named(section, SOLVERS, values)
-
-
-def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estimator:
-    """Builds an estimator from its section.
-
-    Args:
-      system: what moves.
-      solve: relaxes the nudged phases.
-      values: `name` and the arguments of that estimator; for those that nudge also
-        `contour` and the arguments of that contour, `radius` being |β| (β itself,
-        with its sign, where the contour is 'one_sided').
-
-    Raises:
-      ConfigError: for an unknown key or name, or a value out of range.
-    """
-    nudge_keys = ('contour', 'radius', 'num_points', 'half_step')
-    nudge = {key: values[key] for key in nudge_keys if key in values}
-    others = {key: value for key, value in values.items() if key not in nudge}
-    if values.get('name') not in NUDGED:
-        built = sections.named('estimator', ESTIMATORS, others, system)
-        if nudge:
-            logging.warning(
-                'estimator %r does not use: %s', values['name'], ', '.join(nudge)
-            )
-        return built
-    contour = sections.named(
-        'estimator', CONTOURS, {'contour': 'circle', **nudge}, name_key='contour'
-    )
-    return sections.named(
-        'estimator',
-        ESTIMATORS,
-        others,
-        system,
-        solve,
-        contour=contour,
-        others=nudge_keys,
-    )
-
-
 def _warn_free_residual(values: Mapping[str, Any]) -> None:
     """Warns where what the free phase leaves unsettled is divided by the nudge."""
     free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
     single = values['estimator'].get('contour') in ('one_sided', 'random_sign')
-    single &= values['estimator']['name'] in NUDGED
+    single &= values['estimator']['name'] in parts.NUDGED
     if single and free and nudged and free > nudged:
         logging.warning(
             'estimator.contour=%r divides what the free phase leaves unsettled by the '
@@ -206,28 +117,6 @@ def _check_top_level(values: Mapping[str, Any]) -> None:
         )
     if not 0 <= values['seed'] < 2**31:
         raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')
-
-
-def _system(values: Mapping[str, Any]) -> System:
-    if values.get('feedback') in ('tied', 'none') and values.get('angle') is not None:
-        logging.warning('system.feedback=%r does not use: angle', values['feedback'])
-        values = {**values, 'angle': None}
-    return sections.named('system', SYSTEMS, values)
-
-
-def _homeostasis(
-    system: System, values: Mapping[str, Any]
-) -> tuple[homeostasis.Penalty | None, float]:
-    sections.expect(
-        'homeostasis.', values, ('weight', 'num_probes', 'form'), ('weight',)
-    )
-    options = dict(values)
-    weight = options.pop('weight')
-    sections.check_types('homeostasis.', {'weight': weight}, {'weight': float})
-    if weight < 0:
-        raise ConfigError(f'homeostasis.weight cannot be negative: {weight}')
-    penalty = sections.call('homeostasis', homeostasis.penalty, options, system)
-    return (penalty if weight else None), weight
 
 
 def _diagnostics(values: Mapping[str, Any]) -> Diagnostics:

@@ -4,11 +4,19 @@
 
 Two unbiased estimates from ε ~ N(0, I), both of one product with J and one with Jᵀ:
 
-    form          estimate                       of one draw
-    published     (‖J ε‖² − εᵀ J² ε) / n         may be negative, and its gradient is
-                                                 noisy even at symmetry
-    difference    ‖J ε − Jᵀ ε‖² / (2n)           never negative; vanishes at symmetry
-                                                 with its gradient
+    form          estimate
+    published     (‖J ε‖² − εᵀ J² ε) / n
+    difference    ‖J ε − Jᵀ ε‖² / (2n)
+
+With S, A = (J ± Jᵀ)/2 the two are quadratic forms in ε that differ by εᵀ[S, A]ε / n,
+of mean zero, and for one draw
+
+    Var[difference] = 8 ‖A²‖²_F / n²
+    Var[published]  = Var[difference] + 2 ‖SA − AS‖²_F / n²
+
+The difference form is never the noisier one, never negative, and vanishes at symmetry
+with its gradient; the published form may be negative, and near symmetry its standard
+deviation falls like ‖A‖ where its mean falls like ‖A‖².
 
 The equilibrium is a constant: no gradient flows through the relaxation. With it in the
 loss, feedback weights are drawn towards symmetry and plain EP becomes less biased.
@@ -24,7 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import jacobian, tree
-from eqprop_jax.types import Batch, Equilibrium, Params, System
+from eqprop_jax.types import Batch, Equilibrium, Params, Rates, System
 
 FORMS = ('difference', 'published')
 
@@ -47,8 +55,7 @@ def penalty(
     Raises:
       ValueError: for an unknown form, or a number of probes that is not positive.
     """
-    if form not in FORMS:
-        raise ValueError(f'no form {form!r}; choose from {", ".join(FORMS)}')
+    _check_form(form)
     if not (int(num_probes) == num_probes and num_probes >= 1):
         raise ValueError(f'num_probes has to be a positive integer, not {num_probes}')
 
@@ -72,3 +79,71 @@ def penalty(
         return jnp.mean(jax.vmap(one)(jax.random.split(rng, num_probes)))
 
     return mean_penalty
+
+
+def by_layer(
+    system: System,
+    params: Params,
+    x: Float[Array, 'B ...'],
+    rates: Rates,
+    rng: jax.Array,
+    *,
+    num_probes: int = 32,
+) -> dict[str, dict[str, Float[Array, '']]]:
+    """Returns each pair of layers' part in the batch's mean of L_homeo.
+
+        part[a][b] = ‖J_ab − (J_ba)ᵀ‖²_F / (2n)        Σ_ab part[a][b] = L_homeo
+
+    Estimated by probes of one layer at a time, whose images are told apart by layer.
+
+    Args:
+      system: what moves.
+      params: θ.
+      x: clamped inputs.
+      rates: s, real, leaves [B, ...].
+      rng: key of the probes.
+      num_probes: draws of ε for each example and layer.
+
+    Returns:
+      {layer a: {layer b: part}}, symmetric in a and b up to the noise of the probes.
+    """
+    J = jacobian.linearize(system, params, system.inject(params, x), rates)
+    units = sum(leaf.size for leaf in jax.tree.leaves(rates))  # n times the batch
+
+    def column(name: str, key: jax.Array) -> dict[str, Array]:
+        probe = tree.zeros_like(rates) | {
+            name: jax.random.normal(key, rates[name].shape, rates[name].dtype)
+        }
+        difference = tree.sub(J.apply(probe), J.transpose(probe))
+        return jax.tree.map(lambda d: jnp.sum(d**2) / (2 * units), difference)
+
+    columns = {}
+    for index, name in enumerate(rates):
+        keys = jax.random.split(jax.random.fold_in(rng, index), num_probes)
+        draws = jax.lax.map(lambda key, name=name: column(name, key), keys)
+        columns[name] = jax.tree.map(jnp.mean, draws)
+    return {a: {b: columns[b][a] for b in rates} for a in rates}
+
+
+def variance(J: Float[Array, '*B n n'], form: str = 'difference') -> Float[Array, '*B']:
+    """Returns the variance of a form's estimate of L_homeo from one draw of ε.
+
+    Args:
+      J: functional Jacobians, dense.
+      form: 'difference' or 'published'.
+
+    Raises:
+      ValueError: for an unknown form.
+    """
+    _check_form(form)
+    transpose = jnp.swapaxes(J, -1, -2)
+    S, A = (J + transpose) / 2, (J - transpose) / 2
+    quadratic = -2 * A @ A
+    if form == 'published':
+        quadratic += S @ A - A @ S
+    return 2 * jnp.sum(quadratic**2, axis=(-2, -1)) / J.shape[-1] ** 2
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ValueError(f'no form {form!r}; choose from {", ".join(FORMS)}')

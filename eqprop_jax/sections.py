@@ -164,7 +164,7 @@ def check_types(
             raise ConfigError(f'{prefix}{key} has to be finite, not {value}')
 
 
-def positive(prefix: str, values: Mapping[str, int], keys: Collection[str]) -> None:
+def positive(prefix: str, values: Mapping[str, Any], keys: Collection[str]) -> None:
     """Raises ConfigError unless the values of these keys are positive."""
     for key in keys:
         if values[key] < 1:

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import runs
 
-from eqprop_jax import build, dynamics, estimators, nudges, solvers, systems, training
+from eqprop_jax import (
+    build,
+    dynamics,
+    estimators,
+    nudges,
+    parts,
+    solvers,
+    systems,
+    training,
+)
 from eqprop_jax.data import Dataset, NotPreparedError, Split, check
 from eqprop_jax.types import Batch
 
@@ -71,11 +80,11 @@ class TestKeysAndNames:
     @pytest.mark.parametrize(
         ('key', 'choices'),
         [
-            ('system.name', build.SYSTEMS),
-            ('solver.name', build.SOLVERS),
-            ('nudged_solver.name', build.SOLVERS),
-            ('estimator.name', build.ESTIMATORS),
-            ('estimator.contour', build.CONTOURS),
+            ('system.name', parts.SYSTEMS),
+            ('solver.name', parts.SOLVERS),
+            ('nudged_solver.name', parts.SOLVERS),
+            ('estimator.name', parts.ESTIMATORS),
+            ('estimator.contour', parts.CONTOURS),
             ('estimator.correction', ['None', 'antisymmetric']),
             ('system.activation', systems.activations.ACTIVATIONS),
             ('system.cost', ['cross_entropy', 'squared_error']),
@@ -338,7 +347,7 @@ class TestBuilt:
         ],
     )
     def test_estimators(self, section, estimate):
-        built = build.estimator(self.system, self.solve, {'name': 'contour', **section})
+        built = parts.estimator(self.system, self.solve, {'name': 'contour', **section})
         wanted = gradients(estimate(self.system, self.solve), self.system)
         jax.tree.map(
             np.testing.assert_array_equal, gradients(built, self.system), wanted
@@ -347,7 +356,7 @@ class TestBuilt:
     def test_keys_of_other_choices_are_logged(self, caplog):
         section = {'name': 'tangent', 'radius': 0.3, 'correction': 'antisymmetric'}
         with caplog.at_level('WARNING', logger='absl'):
-            build.estimator(self.system, self.solve, section)
+            parts.estimator(self.system, self.solve, section)
         says(caplog.text, "'tangent' does not use: radius", 'not use: correction')
 
     def test_an_angle_without_free_feedback_is_logged(self, caplog):

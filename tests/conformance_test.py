@@ -22,11 +22,25 @@ class Method(NamedTuple):
     is_complex: bool = False
     float64_error: float = 1e-7  # where the claim holds
     needs_primitive: bool = False
+    needs_contraction: bool = False  # of undamped synchronous sweeps
 
 
 def contour(nudge, **options):
     return lambda system, solve: ep.estimators.contour(
         system, solve, contour=nudge, **options
+    )
+
+
+def oscillation(radius, num_points, **options):
+    return lambda system, solve: ep.estimators.oscillation(
+        system,
+        radius=radius,
+        num_points=num_points,
+        steps_per_point=600,
+        burn_in=0,
+        step_size=0.5,
+        tol=1e-12,
+        **options,
     )
 
 
@@ -71,6 +85,17 @@ ESTIMATORS = {
         float64_error=1e-3,
         needs_primitive=True,
     ),
+    'oscillation': Method(oscillation(0.01, 8), False, is_complex=True),
+    'corrected_oscillation': Method(
+        oscillation(0.01, 8, **CORRECTED), True, is_complex=True
+    ),
+    'corrected_oscillation_real': Method(
+        oscillation(1e-3, 2, **CORRECTED), True, float64_error=1e-4
+    ),
+    'bptt': Method(
+        lambda system, solve: ep.estimators.bptt(system, num_steps=1000, step_size=0.5),
+        True,
+    ),
     'tangent': Method(
         lambda system, solve: ep.estimators.tangent(system, tol=1e-12, max_steps=5000),
         False,
@@ -80,6 +105,13 @@ ESTIMATORS = {
             system, tol=1e-12, max_steps=5000
         ),
         True,
+    ),
+    'recurrent_backprop_neumann': Method(
+        lambda system, solve: ep.estimators.recurrent_backprop(
+            system, tol=1e-12, method='neumann', max_steps=5000
+        ),
+        True,
+        needs_contraction=True,
     ),
     'recurrent_backprop_krylov': Method(
         lambda system, solve: ep.estimators.recurrent_backprop(
@@ -93,6 +125,8 @@ ESTIMATORS = {
 def fits(method, animal):
     system = zoo.ZOO[animal].make()
     if method.needs_primitive and system.primitive is None:
+        return False
+    if method.needs_contraction and not zoo.ZOO[animal].contraction:
         return False
     return system.holomorphic or not method.is_complex
 
@@ -244,3 +278,12 @@ def test_the_contrastive_rule_is_refused_without_a_primitive(animal):
             zoo.solver(animal),
             contour=ep.nudges.symmetric(0.1),
         )
+
+
+@pytest.mark.parametrize('animal', ['primitive', 'energy'])
+def test_a_neumann_series_that_diverges_says_so(animal):
+    system, params, batch, free, _ = reference(animal)
+    radius = ep.jacobian.spectral_radius(system, params, batch.x, free, RNG)
+    assert jnp.all(radius > 1)
+    estimate = ESTIMATORS['recurrent_backprop_neumann'].make(system, None)
+    assert jax.jit(estimate)(params, batch, free, RNG).info.converged == 0

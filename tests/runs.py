@@ -39,6 +39,7 @@ SECTIONS = {
         'correction': 'antisymmetric',
     },
     'homeostasis': {'weight': 0.0, 'num_probes': 5, 'form': 'difference'},
+    'alignment': {'kolen_pollack': False},
     'optimizer': {'name': 'adam', 'learning_rate': 1e-3, 'schedule': 'constant'},
     'diagnostics': {'every_evals': 0, 'num_examples': 20, 'num_probes': 4},
 }

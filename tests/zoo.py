@@ -22,6 +22,7 @@ class Animal(NamedTuple):
     make: Callable[[], ep.System]
     symmetric: bool
     step_size: float = 1.0
+    contraction: bool = True  # whether undamped synchronous sweeps settle
 
 
 def quartic_energy(params, x, state):
@@ -51,6 +52,21 @@ def gated_drive(params, injection, rates):
     return {
         'hidden': injection + gate * (hidden @ params['lateral']),
         'output': hidden @ params['up'] + 0.1 * output**2,
+    }
+
+
+def value_and_error_drive(params, injection, state):
+    """Predictive coding with feedback of its own: values v and errors e, no rates.
+
+    dv_l/dt = −e_l + f′(v_l) ⊙ (e_{l+1} B_l),   de_l/dt = v_l − f(v_{l−1}) W_l − e_l
+    """
+    v, v_out, e, e_out = (state[name] for name in ('v', 'v_out', 'e', 'e_out'))
+    gate = 1 - jnp.tanh(v) ** 2
+    return {
+        'e': 0.5 * (v - injection),
+        'e_out': 0.5 * (v_out - jnp.tanh(v) @ params['up']),
+        'v': v - e + gate * (e_out @ params['back']),
+        'v_out': v_out - e_out,
     }
 
 
@@ -109,6 +125,16 @@ def drive():
     )
 
 
+def predictive():
+    return ep.systems.from_drive(
+        value_and_error_drive,
+        init=_weights({'in': (INPUTS, 5), 'up': (5, CLASSES), 'back': (CLASSES, 5)}),
+        inject=lambda params, x: jnp.tanh(x @ params['in']),
+        rest=_rest(('e', 5), ('e_out', CLASSES), ('v', 5), ('v_out', CLASSES)),
+        activation='identity',
+    )
+
+
 def _damped(system):
     """Weights at a third of their size: unbounded rates would run away."""
 
@@ -147,9 +173,10 @@ ZOO = {
     ),
     'one_layer': Animal(_mlp((INPUTS, 6, CLASSES), feedback='tied'), symmetric=True),
     'loop': Animal(lambda: ep.systems.loop((INPUTS, 6, 5, CLASSES)), symmetric=False),
-    'primitive': Animal(primitive, symmetric=True),
-    'energy': Animal(energy, symmetric=True, step_size=0.5),
+    'primitive': Animal(primitive, symmetric=True, contraction=False),
+    'energy': Animal(energy, symmetric=True, step_size=0.5, contraction=False),
     'drive': Animal(drive, symmetric=False),
+    'predictive': Animal(predictive, symmetric=False, step_size=0.5, contraction=False),
 }
 
 

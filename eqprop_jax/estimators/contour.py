@@ -19,7 +19,6 @@ References:
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule, phases
@@ -31,6 +30,7 @@ from eqprop_jax.types import (
     Estimator,
     Field,
     Info,
+    Injection,
     Params,
     Rates,
     Solver,
@@ -88,7 +88,7 @@ def contour(
         if correction is None:
             field = dynamics.free_field(system, params, injection)
         else:
-            field = corrected_field(system, params, injection, free)
+            field = corrected_field(system, params, injection, free.rates)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         nudged = phases.relax(
             field, gradient, free, solve, contour, rng, batched=batched
@@ -107,9 +107,9 @@ def contour(
 
 
 def corrected_field(
-    system: System, params: Params, injection: Array, free: Equilibrium
+    system: System, params: Params, injection: Injection, free: Rates
 ) -> Field:
-    """Returns F(u) − (J − Jᵀ)(s − s*), with J at the free equilibrium.
+    """Returns F(u) − (J − Jᵀ)(s − s*), with J at the free point s*.
 
     Where D is affine in the rates this is D(s*) + Jᵀ(s − s*) − u, which costs no more
     than F itself.
@@ -118,13 +118,13 @@ def corrected_field(
       system: what moves.
       params: θ.
       injection: `system.inject(params, x)`.
-      free: the free equilibrium.
+      free: s*, real.
     """
     field = dynamics.free_field(system, params, injection)
-    J = jacobian.linearize(system, params, injection, free.rates)
+    J = jacobian.linearize(system, params, injection, free)
 
     def drive(rates: Rates) -> State:
-        shift = tree.sub(rates, free.rates)
+        shift = tree.sub(rates, free)
         if system.affine:
             return tree.add(J.drive, J.transpose(shift))
         asymmetric = tree.sub(J.apply(shift), J.transpose(shift))

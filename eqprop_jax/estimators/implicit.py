@@ -5,6 +5,10 @@
 
 With δ = σ′ ⊙ v both read v = J δ − g or v = Jᵀ δ − g: the fixed point of a linear
 network with the same layers, which the solvers of this package relax like any other.
+From v = 0 and with all layers at once, the k-th sweep is a partial sum of the Neumann
+series:
+
+    v_k = −Σ_{j<k} (Jᵀ diag σ′)^j g        |next term| / |v_k| is its residual
 
 References:
   Almeida 1987; Pineda 1987, https://doi.org/10.1103/PhysRevLett.59.2229
@@ -36,7 +40,7 @@ from eqprop_jax.types import (
     System,
 )
 
-METHODS = ('iterative', 'krylov')
+METHODS = ('iterative', 'neumann', 'krylov')
 KRYLOV_DIMENSION = 30  # vectors kept by GMRES before it starts again
 
 
@@ -74,9 +78,10 @@ def recurrent_backprop(
       system: what moves.
       tol: relative residual of the adjoint solve, for each example; positive.
       method: 'iterative' relaxes the adjoint network, alternating its blocks;
-        'krylov' is restarted GMRES, which also solves where the relaxation is
-        unstable.
-      max_steps: bound on its sweeps or iterations; positive.
+        'neumann' sums the Neumann series, which converges where the spectral radius
+        of J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where
+        neither does.
+      max_steps: bound on its sweeps, terms or iterations; positive.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
@@ -92,7 +97,8 @@ def recurrent_backprop(
 def _implicit(
     system: System, method: str, tol: float, max_steps: int, *, adjoint: bool
 ) -> Estimator:
-    sweep = relaxation(tol=tol, max_steps=max_steps)
+    order = 'synchronous' if method == 'neumann' else 'alternating'
+    sweep = relaxation(order=order, tol=tol, max_steps=max_steps)
 
     def matrix(
         params: Params, injection: Injection, rates: Rates

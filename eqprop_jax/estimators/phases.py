@@ -66,7 +66,7 @@ def relax(
         sign = jax.random.rademacher(rng, (), jnp.float32)
 
     def relax_part(part: Contour) -> Phase:
-        start = _complex(free.state) if part.is_complex else free.state
+        start = as_complex(free.state) if part.is_complex else free.state
         points, weights = _cast(part, sign, start)
 
         def one(beta: Array) -> Equilibrium:
@@ -108,7 +108,8 @@ def response(phases: tuple[Phase, ...], free: Rates) -> Rates:
     return error
 
 
-def _complex(state: State) -> State:
+def as_complex(state: State) -> State:
+    """Returns a real state as a complex one; TypeError where its type has none."""
     for leaf in jax.tree.leaves(state):
         if leaf.dtype not in (jnp.float32, jnp.float64):
             raise TypeError(

@@ -52,6 +52,10 @@ class Experiment(NamedTuple):
     """Homeostasis, or None."""
     penalty_weight: float
     """λ of the homeostatic term."""
+    penalty_fraction: float
+    """Fraction of the steps that it is applied on."""
+    kolen_pollack: bool
+    """Whether paired weights share their gradients."""
     seed: int
     batch_size: int
     num_epochs: int

@@ -6,7 +6,7 @@ whose loss, gradient or result is not finite, and leaves the state as it was bef
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from eqprop_jax import dynamics, tree
+from eqprop_jax import alignment, dynamics, tree
 from eqprop_jax.data import pipeline
 from eqprop_jax.data.pipeline import DeviceSplit
 from eqprop_jax.training.state import Experiment, TrainState, stream
@@ -166,12 +166,36 @@ def _gradient(
         'skipped': info.skipped,
     }
     if experiment.penalty is not None:
-        penalty, penalty_grads = jax.value_and_grad(experiment.penalty)(
-            state.params, batch, free, penalty_rng
+        penalty, penalty_grads = _on_a_fraction(
+            jax.value_and_grad(experiment.penalty),
+            experiment.penalty_fraction,
+            penalty_rng,
+            (state.params, batch, free),
         )
         grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
         metrics['homeostasis'] = penalty
+    if experiment.kolen_pollack:
+        grads = alignment.kolen_pollack(experiment.system, grads)
     return grads, metrics
+
+
+def _on_a_fraction(
+    fn: Callable[..., Any], fraction: float, rng: jax.Array, args: tuple
+) -> Any:
+    """Returns fn(*args, rng) / p on a random fraction p of the steps, elsewhere zeros.
+
+    Its mean over steps is what it would be with p = 1.
+    """
+
+    def measured(rng: jax.Array) -> Any:
+        return tree.scale(1 / fraction, fn(*args, rng))
+
+    if fraction == 1:
+        return measured(rng)
+    turn_rng, rng = jax.random.split(rng)
+    nothing = tree.zeros_like(jax.eval_shape(measured, rng))
+    turn = jax.random.bernoulli(turn_rng, fraction)
+    return lax.cond(turn, measured, lambda _: nothing, rng)
 
 
 def _per_example(

@@ -1,0 +1,196 @@
+"""The parts of a run, by the names that the sections of a configuration give them.
+
+Sections are plain values here. Each names one constructor by its key `name` (or, for
+the nudges, `contour`) and holds its arguments.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import logging
+
+from eqprop_jax import estimators, homeostasis, nudges, sections, solvers, systems
+from eqprop_jax.nudges import Contour
+from eqprop_jax.sections import ConfigError
+from eqprop_jax.types import Estimator, Solver, System
+
+
+def _of_radius(contour: Callable[[float], Contour]) -> Callable[[float], Contour]:
+    """Returns a contour of one nudge β under the name that configurations give it."""
+
+    def make(radius: float) -> Contour:
+        try:
+            return contour(radius)
+        except ValueError as error:
+            raise ValueError(str(error).replace('beta', 'radius')) from error
+
+    return make
+
+
+SYSTEMS = {
+    'mlp': systems.mlp,
+    'loop': systems.loop,
+    'feedforward': systems.feedforward,
+}
+SOLVERS = {'relaxation': solvers.relaxation, 'unrolled': solvers.unrolled}
+CONTOURS = {
+    'circle': nudges.circle,
+    'complex_step': nudges.complex_step,
+    'one_sided': _of_radius(nudges.one_sided),
+    'random_sign': _of_radius(nudges.random_sign),
+    'symmetric': _of_radius(nudges.symmetric),
+}
+ESTIMATORS = {
+    'bptt': estimators.bptt,
+    'contour': estimators.contour,
+    'contrastive': estimators.contrastive,
+    'oscillation': estimators.oscillation,
+    'recurrent_backprop': estimators.recurrent_backprop,
+    'tangent': estimators.tangent,
+}
+NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
+
+
+def system(values: Mapping[str, Any]) -> System:
+    """Builds a system from its section.
+
+    Args:
+      values: `name` and the arguments of that system.
+
+    Raises:
+      ConfigError: for an unknown key or name, or a value out of range.
+    """
+    if values.get('feedback') in ('tied', 'none') and values.get('angle') is not None:
+        logging.warning('system.feedback=%r does not use: angle', values['feedback'])
+        values = {**values, 'angle': None}
+    return sections.named('system', SYSTEMS, values)
+
+
+def solver(section: str, values: Mapping[str, Any]) -> Solver:
+    """Builds a solver from a section.
+
+    Args:
+      section: what messages call it.
+      values: `name` and the arguments of that solver.
+
+    Raises:
+      ConfigError: for an unknown key or name, or a value out of range.
+    """
+    return sections.named(section, SOLVERS, values)
+
+
+def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estimator:
+    """Builds an estimator from its section.
+
+    Args:
+      system: what moves.
+      solve: relaxes the nudged phases.
+      values: `name` and the arguments of that estimator; for those that nudge also
+        `contour` and the arguments of that contour, `radius` being |β| (β itself,
+        with its sign, where the contour is 'one_sided').
+
+    Raises:
+      ConfigError: for an unknown key or name, or a value out of range.
+    """
+    nudge_keys = ('contour', 'radius', 'num_points', 'half_step')
+    nudge = {key: values[key] for key in nudge_keys if key in values}
+    others = {key: value for key, value in values.items() if key not in nudge}
+    if values.get('name') not in NUDGED:
+        built = sections.named('estimator', ESTIMATORS, others, system)
+        if nudge:
+            logging.warning(
+                'estimator %r does not use: %s', values['name'], ', '.join(nudge)
+            )
+        return built
+    contour = sections.named(
+        'estimator', CONTOURS, {'contour': 'circle', **nudge}, name_key='contour'
+    )
+    return sections.named(
+        'estimator',
+        ESTIMATORS,
+        others,
+        system,
+        solve,
+        contour=contour,
+        others=nudge_keys,
+    )
+
+
+def penalty(
+    system: System, values: Mapping[str, Any]
+) -> tuple[homeostasis.Penalty | None, float, float]:
+    """Builds the homeostatic penalty from its section.
+
+    Args:
+      system: what moves.
+      values: `weight` λ, `fraction` of the steps that it is applied on (default 1),
+        and the arguments of `homeostasis.penalty`.
+
+    Returns:
+      The penalty (None where its weight is zero), its weight and the fraction.
+
+    Raises:
+      ConfigError: for an unknown key or a value out of range.
+    """
+    known = ('weight', 'fraction', 'num_probes', 'form')
+    sections.expect('homeostasis.', values, known, ('weight',))
+    options = {'fraction': 1.0, **values}
+    weight, fraction = options.pop('weight'), options.pop('fraction')
+    numbers = {'weight': weight, 'fraction': fraction}
+    sections.check_types('homeostasis.', numbers, dict.fromkeys(numbers, float))
+    if weight < 0:
+        raise ConfigError(f'homeostasis.weight cannot be negative: {weight}')
+    if not 0 < fraction <= 1:
+        raise ConfigError(
+            f'homeostasis.fraction lies above 0 and up to 1, not {fraction}'
+        )
+    built = sections.call('homeostasis', homeostasis.penalty, options, system)
+    return (built if weight else None), weight, fraction
+
+
+def kolen_pollack(
+    system: System, values: Mapping[str, Any], optimizer: Mapping[str, Any]
+) -> bool:
+    """Returns whether paired weights share their gradients.
+
+    Args:
+      system: what moves.
+      values: `kolen_pollack`, True or False.
+      optimizer: the optimizer's section; it has to treat both of a pair alike.
+
+    Raises:
+      ConfigError: for an unknown key, a system without pairs, or an optimizer under
+        which paired weights would not approach each other.
+    """
+    sections.expect('alignment.', values, ('kolen_pollack',), ())
+    sections.check_types('alignment.', values, {'kolen_pollack': bool})
+    if not values.get('kolen_pollack', False):
+        return False
+    if not system.pairs:
+        raise ConfigError(
+            'alignment.kolen_pollack=True needs paired weights: set '
+            'system.feedback="free" (tied weights are aligned already, loops have no '
+            'pairs)'
+        )
+    decay = optimizer.get('weight_decay', 0.0)
+    if optimizer.get('name') == 'adam' and decay:
+        raise ConfigError(
+            'alignment.kolen_pollack=True needs a decay that acts on both weights of a '
+            'pair alike: set optimizer.name to "adamw" or "sgd", not "adam"'
+        )
+    layers = optimizer.get('layers') or {}
+    for forward, feedback, _ in system.pairs:
+        own, other = (layers.get(path[0]) or {} for path in (forward, feedback))
+        for key in ('learning_rate', 'weight_decay'):
+            if own.get(key) != other.get(key):
+                raise ConfigError(
+                    'alignment.kolen_pollack=True needs the same '
+                    f'optimizer.layers.{forward[0]}.{key} and '
+                    f'optimizer.layers.{feedback[0]}.{key}: their weights are paired'
+                )
+    if not (decay or any(own.get('weight_decay') for own in layers.values())):
+        logging.warning(
+            'alignment.kolen_pollack=True without optimizer.weight_decay: what paired '
+            'weights differ by does not die out'
+        )
+    return True
