@@ -3,6 +3,7 @@
     config.json          the configuration, as it was resolved
     metrics.jsonl        one JSON object a line: step, epoch, split, loss, error, ...
     tensorboard/         the same scalars as TensorBoard events
+    checkpoint/          the state after the last step: see `eqprop_jax.checkpoint`
     summary.json         last and best epoch, speed, hardware, versions
 
 `split` is 'train' (means over the steps since the previous such line), 'eval' (the

@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from eqprop_jax import records
+from eqprop_jax import checkpoint, records
 from eqprop_jax.data import pipeline
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.diagnose import make_diagnose
@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
 def train_and_evaluate(
     experiment: Experiment, workdir: str | pathlib.Path, *, progress: bool = True
 ) -> TrainState:
-    """Trains, evaluates on held-out and test examples, and writes the records.
+    """Trains, evaluates on held-out and test examples, writes records and checkpoint.
 
     The best evaluation is the one with the smallest error on the held-out examples
     (the loss decides between equals); the test error reported as `best` is the one
@@ -42,7 +42,8 @@ def train_and_evaluate(
 
     Args:
       experiment: from `eqprop_jax.build.experiment`.
-      workdir: where config.json, metrics.jsonl, tensorboard/ and summary.json go.
+      workdir: where config.json, metrics.jsonl, tensorboard/, checkpoint/ and
+        summary.json go.
       progress: show a progress bar (on process 0).
 
     Returns:
@@ -50,7 +51,7 @@ def train_and_evaluate(
 
     Raises:
       TrainingError: if the loss or a gradient turns non-finite. The records up to
-        there stay in the workdir.
+        there stay in the workdir, without a checkpoint.
       WorkdirError: if the workdir holds the run of another configuration.
     """
     records.claim(workdir, experiment.config)
@@ -73,6 +74,7 @@ def train_and_evaluate(
         miniters=1,
         disable=not (progress and on_main),
     )
+    checkpoint.remove(workdir)  # it belongs to the records that the writer removes
     with bar, records.Writer(workdir) as writer:
         for chunk in schedule(experiment):
             begin = time.perf_counter()
@@ -116,6 +118,7 @@ def train_and_evaluate(
                     writer.write(step, epoch, split, row[split] | extra)
                     extra = {}
             evaluations.append(row)
+    checkpoint.save(workdir, state)
     records.write_summary(workdir, _summary(experiment, evaluations, seconds))
     _warn_unsettled(evaluations[-1]['test']['converged'])
     return state
