@@ -4,7 +4,9 @@
 """
 
 from eqprop_jax import alignment as alignment
+from eqprop_jax import analysis as analysis
 from eqprop_jax import build as build
+from eqprop_jax import checkpoint as checkpoint
 from eqprop_jax import data as data
 from eqprop_jax import dynamics as dynamics
 from eqprop_jax import estimators as estimators

@@ -13,11 +13,13 @@ import ml_collections
 from absl import logging
 
 from eqprop_jax import dynamics, parts, sections
+from eqprop_jax.analysis import methods
+from eqprop_jax.analysis.methods import Method
 from eqprop_jax.data import pipeline, sources
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training import optimizers
 from eqprop_jax.training.state import Diagnostics, Experiment
-from eqprop_jax.types import Batch
+from eqprop_jax.types import Batch, Solver
 
 SECTIONS = (
     'data',
@@ -87,6 +89,64 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
     _check_fit(built)
     return built
+
+
+def diagnosis(built: Experiment) -> tuple[Solver, dict[str, Method]]:
+    """Returns what `analysis.bias` needs to report on a run.
+
+    Args:
+      built: from `experiment`.
+
+    Returns:
+      A solver that settles the free phase more tightly than the run's, and the
+      methods: the run's own estimator, 'this run', and those of `default_methods` with
+      the run's solver for the nudged phases.
+    """
+    values = built.config
+    nudged, tight = (
+        parts.solver('nudged_solver', section)
+        for section in (values['nudged_solver'], tighter(values['nudged_solver']))
+    )
+    own = _method(built, nudged, tight)
+    others = methods.default_methods(built.system, nudged, tight)
+    settled = parts.solver('solver', tighter(values['solver']))
+    return settled, {'this run': own, **others}
+
+
+def tighter(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a solver's section with a hundredth of the tolerance, and more steps.
+
+    Single precision gains nothing below a tolerance of 1e-6.
+
+    Args:
+      values: of a solver that stops by itself, or after a number of steps.
+    """
+    tight = dict(values)
+    if 'tol' in tight:
+        tight['tol'] = min(tight['tol'], max(tight['tol'] / 100, 1e-6))
+    for key in ('max_steps', 'num_steps'):
+        if tight.get(key):
+            tight[key] *= 20
+    return tight
+
+
+def _method(built: Experiment, nudged: Solver, tight: Solver) -> Method:
+    """Returns the run's own estimator as a method to report on."""
+    system, values = built.system, dict(built.config['estimator'])
+    name, correction = values['name'], values.get('correction')
+    if name in parts.NUDGED:
+        correction = correction if name == 'contour' else None
+        costs = methods.row_costs(system, parts.contour(values), correction)
+        settled = parts.estimator(system, tight, values)
+        return Method(built.estimate, correction is not None, settled, costs)
+    if name == 'oscillation':
+        count = values['num_points']
+        cost = methods.sweep_cost(system, correction, is_complex=count > 2)
+        values['steps_per_point'] = 10 * values.get('steps_per_point', 20)
+        settled = parts.estimator(system, nudged, values)
+        return Method(built.estimate, correction is not None, settled, (cost,) * count)
+    costs = {'bptt': (2,)}.get(name, (1,))  # forward and backward
+    return Method(built.estimate, name != 'tangent', None, costs)
 
 
 def _warn_free_residual(values: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ Sections are plain values here. Each names one constructor by its key `name` (or
 the nudges, `contour`) and holds its arguments.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ ESTIMATORS = {
     'recurrent_backprop': estimators.recurrent_backprop,
     'tangent': estimators.tangent,
 }
+NUDGE_KEYS = ('contour', 'radius', 'num_points', 'half_step')
 NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 
 
@@ -92,27 +94,41 @@ def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estim
     Raises:
       ConfigError: for an unknown key or name, or a value out of range.
     """
-    nudge_keys = ('contour', 'radius', 'num_points', 'half_step')
-    nudge = {key: values[key] for key in nudge_keys if key in values}
-    others = {key: value for key, value in values.items() if key not in nudge}
     if values.get('name') not in NUDGED:
+        own = ESTIMATORS.get(values.get('name'))
+        takes = inspect.signature(own).parameters if own else ()
+        unused = [key for key in NUDGE_KEYS if key in values and key not in takes]
+        others = {key: value for key, value in values.items() if key not in unused}
         built = sections.named('estimator', ESTIMATORS, others, system)
-        if nudge:
+        if unused:
             logging.warning(
-                'estimator %r does not use: %s', values['name'], ', '.join(nudge)
+                'estimator %r does not use: %s', values['name'], ', '.join(unused)
             )
         return built
-    contour = sections.named(
-        'estimator', CONTOURS, {'contour': 'circle', **nudge}, name_key='contour'
-    )
+    others = {key: value for key, value in values.items() if key not in NUDGE_KEYS}
     return sections.named(
         'estimator',
         ESTIMATORS,
         others,
         system,
         solve,
-        contour=contour,
-        others=nudge_keys,
+        contour=contour(values),
+        others=NUDGE_KEYS,
+    )
+
+
+def contour(values: Mapping[str, Any]) -> Contour:
+    """Builds the contour of an estimator's section; a circle where it names none.
+
+    Args:
+      values: of which the keys `NUDGE_KEYS` are used.
+
+    Raises:
+      ConfigError: for an unknown name, or a value out of range.
+    """
+    nudge = {key: values[key] for key in NUDGE_KEYS if key in values}
+    return sections.named(
+        'estimator', CONTOURS, {'contour': 'circle', **nudge}, name_key='contour'
     )
 
 

@@ -19,6 +19,7 @@ References:
   Laborieux and Zenke 2022, section 3.3, https://arxiv.org/abs/2209.00530
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ class Stream(NamedTuple):
     """The latest estimate of the free point s*, real; leaves [B, ...]."""
 
 
-class Oscillation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Oscillation:
     """An online estimator: for one batch as any other, or through a stream of them."""
 
     start: Callable[..., Stream]

@@ -1,0 +1,8 @@
+"""What biases a gradient: by cause, by order of convergence, and step by step."""
+
+from eqprop_jax.analysis import convergence as convergence
+from eqprop_jax.analysis import methods as methods
+from eqprop_jax.analysis.bias import as_dict as as_dict
+from eqprop_jax.analysis.bias import bias as bias
+from eqprop_jax.analysis.processes import distances as distances
+from eqprop_jax.analysis.processes import processes as processes

@@ -1,0 +1,311 @@
+"""What is wrong with a gradient, layer by layer and cause by cause.
+
+Every estimate δ̂ of the error vector is held against that of recurrent backprop at the
+settled equilibrium, δ, and the way between them is split where the theory splits it,
+
+    δ̂ − δ  =  (δ̂ − δ̂_settled)  +  (δ̂_settled − δ_limit)  +  (δ_limit − δ)
+              settling            finite nudge             asymmetry
+
+where δ̂_settled is the same estimate with all phases settled more tightly, and δ_limit
+what it tends to as the nudge shrinks: the response of the dynamics, (J − Λ) δ = g (the
+"true ∂β u*"), or with a correction δ itself.
+
+References:
+  Laborieux and Zenke 2024, Fig. 2, https://arxiv.org/abs/2309.02214
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
+from eqprop_jax.analysis.methods import Method, default_methods
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimate,
+    Estimator,
+    Params,
+    Rates,
+    Solver,
+    System,
+)
+
+TOTAL = 'total'
+NEGLIGIBLE = 0.01  # relative error below which no cause is named
+CAUSES = {
+    'settling': (
+        'phases that stop before they have settled',
+        'a smaller tol or a larger max_steps of solver and nudged_solver, or online '
+        'more steps_per_point, reduce it',
+    ),
+    'nudge': (
+        'the finite nudge',
+        'a smaller radius or more points on the circle reduce it, like r^N',
+    ),
+    'asymmetry': (
+        'the asymmetry of the Jacobian',
+        'correction="antisymmetric" removes it, homeostasis and Kolen–Pollack '
+        'alignment reduce it',
+    ),
+}
+
+
+class Bias(NamedTuple):
+    """How one estimate compares with recurrent backprop; by layer, and in total."""
+
+    cosine: dict[str, float]
+    """Of δ̂ and δ."""
+    norm_ratio: dict[str, float]
+    """|δ̂| / |δ|."""
+    gradient_cosine: dict[str, float]
+    """Of the gradients, by top-level name of the params."""
+    gradient_norm_ratio: dict[str, float]
+    error: dict[str, float]
+    """|δ̂ − δ| / |δ|."""
+    settling: dict[str, float]
+    """|δ̂ − δ̂_settled| / |δ|."""
+    nudge: dict[str, float]
+    """|δ̂_settled − δ_limit| / |δ|."""
+    asymmetry: dict[str, float]
+    """|δ_limit − δ| / |δ|."""
+    unsettled: float
+    """Fraction of the examples of which a phase did not settle."""
+    evaluations: float | None
+    """Field evaluations an example, mean over the batch; a complex one counts twice."""
+    seconds: float | None
+    """Median wall time of a call for the batch, without the free phase; if measured."""
+    sentence: str
+    """The dominant cause, and what would reduce it."""
+
+
+class Report(NamedTuple):
+    """What is wrong with the gradients of a system, and why."""
+
+    methods: dict[str, Bias]
+    unsettled: float
+    """Fraction of the examples whose free phase is not at equilibrium."""
+    free_phase: float
+    """Relative error of the exact gradient by stopping the free phase where it did."""
+    symmetric_share: float
+    """‖S‖ / (‖S‖ + ‖A‖) of J: 1 at symmetry."""
+    asymmetry: dict[str, dict[str, float]]
+    """L_homeo by pairs of layers, from `homeostasis.by_layer`."""
+    spectral_radius: float
+    """Of J diag(σ′), the largest over the batch; synchronous sweeps settle below 1."""
+    margin: float
+    """1 − max Re λ of J diag(σ′), the smallest over the batch: the rate of the slowest
+    mode, and by how much the network's own feedback may grow before it runs away."""
+    angles: dict[str, float]
+    """Degrees between paired weights, and 'overall'."""
+
+
+def bias(
+    system: System,
+    params: Params,
+    batch: Batch,
+    solve: Solver,
+    *,
+    settled: Solver | None = None,
+    methods: Mapping[str, Method] | None = None,
+    rng: jax.Array | None = None,
+    tol: float | None = None,
+    num_probes: int = 32,
+    repeats: int = 0,
+) -> Report:
+    """Returns what is wrong with the gradients of a system, by layer and by cause.
+
+    Not for inside `jit`: it returns plain numbers, and compiles what it measures.
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: inputs and targets.
+      solve: relaxes the free phase and, unless `methods` says otherwise, the nudged.
+      settled: the same more tightly, where the reference is taken; None: as `solve`,
+        and what it leaves unsettled is not told apart.
+      methods: estimators by name; None: those of `default_methods`.
+      rng: key of probes, random signs and noise; None: that of 0.
+      tol: of the linear solves; None: 1e-5 in single precision, 1e-10 in double.
+      num_probes: draws for symmetric share and asymmetry.
+      repeats: timed calls of every estimator; 0: none.
+    """
+    if methods is None:
+        methods = default_methods(system, solve, settled)
+    single = jnp.finfo(jax.tree.leaves(params)[0].dtype).bits <= 32
+    tol = tol or (1e-5 if single else 1e-10)
+    keys = jax.random.split(jax.random.key(0) if rng is None else rng, 5)
+
+    def relax(solve: Solver) -> Equilibrium:
+        run = jax.jit(lambda params, x: dynamics.relax(system, params, x, solve))
+        return run(params, batch.x)
+
+    def run(estimate: Estimator, free: Equilibrium) -> Estimate:
+        return jax.jit(estimate)(params, batch, free, keys[0])
+
+    free = relax(solve)
+    best = free if settled is None else relax(settled)
+    adjoint, response = (
+        make(system, tol=tol, max_steps=5000)
+        for make in (estimators.recurrent_backprop, estimators.tangent)
+    )
+    exact, tangent = run(adjoint, best), run(response, best)
+    share, parts, radius, krylov = jax.jit(
+        lambda params, free: _measure(system, params, batch, free, keys, num_probes)
+    )(params, best)
+    report = Report(
+        methods={},
+        unsettled=1 - float(jnp.mean(free.converged)),
+        free_phase=float(_relative(run(adjoint, free).grads, exact.grads)),
+        symmetric_share=float(share),
+        asymmetry=jax.tree.map(float, parts),
+        spectral_radius=float(jnp.max(radius)),
+        margin=1 - float(np.linalg.eigvals(np.asarray(krylov)).real.max()),
+        angles=_angles(system, params),
+    )
+    for name, method in methods.items():
+        estimate = run(method.estimate, free)
+        ideal = run(method.settled or method.estimate, best)
+        limit = exact if method.adjoint else tangent
+        comparison = _compare(name, method, estimate, ideal, limit, exact, report)
+        if repeats:
+            seconds = _seconds(lambda m=method: run(m.estimate, free), repeats)
+            comparison = comparison._replace(seconds=seconds)
+        report.methods[name] = comparison
+    return report
+
+
+def _measure(
+    system: System,
+    params: Params,
+    batch: Batch,
+    free: Equilibrium,
+    keys: Array,
+    num_probes: int,
+) -> tuple[Array, dict[str, dict[str, Array]], Array, Array]:
+    share = jacobian.symmetric_share(
+        system, params, batch.x, free.rates, keys[1], num_probes=num_probes
+    )
+    parts = homeostasis.by_layer(
+        system, params, batch.x, free.rates, keys[2], num_probes=num_probes
+    )
+    radius = jacobian.spectral_radius(system, params, batch.x, free, keys[3])
+    krylov = jacobian.hessenberg(system, params, batch.x, free, keys[4])
+    return share, parts, radius, krylov
+
+
+def _seconds(call: Callable[[], Estimate], repeats: int) -> float:
+    """Returns the median wall time of a call that has been compiled before."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
+
+
+def _angles(system: System, params: Params) -> dict[str, float]:
+    if not system.pairs:
+        return {}
+    angles = alignment.angles(system, params)
+    angles['overall'] = alignment.overall_angle(system, params)
+    return jax.tree.map(float, angles)
+
+
+def _compare(
+    name: str,
+    method: Method,
+    estimate: Estimate,
+    ideal: Estimate,
+    limit: Estimate,
+    exact: Estimate,
+    report: Report,
+) -> Bias:
+    """Returns what is to be said of one method; the errors are told apart by cause."""
+    error = estimate.error
+    size = _by_part(tree.norm, exact.error)
+
+    def distance(a: Rates, b: Rates) -> dict[str, float]:
+        norms = _by_part(tree.norm, tree.sub(a, b))
+        return {part: norm / size[part] for part, norm in norms.items()}
+
+    def ratio(a: Rates, b: Rates) -> dict[str, float]:
+        norms, others = _by_part(tree.norm, a), _by_part(tree.norm, b)
+        return {part: norms[part] / others[part] for part in norms}
+
+    steps = np.asarray(estimate.info.num_steps)
+    evaluations = None
+    if method.row_costs is not None and np.all(steps >= 0):
+        evaluations = float(np.dot(method.row_costs, steps.mean(axis=1)))
+    causes = {
+        'settling': distance(error, ideal.error),
+        'nudge': distance(ideal.error, limit.error),
+        'asymmetry': distance(limit.error, exact.error),
+    }
+    total = distance(error, exact.error)
+    return Bias(
+        cosine=_by_part(tree.cosine, error, exact.error),
+        norm_ratio=ratio(error, exact.error),
+        gradient_cosine=_by_part(tree.cosine, estimate.grads, exact.grads),
+        gradient_norm_ratio=ratio(estimate.grads, exact.grads),
+        error=total,
+        **causes,
+        unsettled=1 - float(estimate.info.converged),
+        evaluations=evaluations,
+        seconds=None,
+        sentence=sentence(
+            name,
+            total[TOTAL],
+            {cause: parts[TOTAL] for cause, parts in causes.items()},
+            report.symmetric_share,
+        ),
+    )
+
+
+def sentence(
+    name: str, error: float, causes: Mapping[str, float], symmetric_share: float
+) -> str:
+    """Returns one sentence: the dominant cause, and what would reduce it.
+
+    Args:
+      name: of the method.
+      error: |δ̂ − δ| / |δ|.
+      causes: the same of each cause, by its name in `CAUSES`.
+      symmetric_share: of J.
+    """
+    if not np.isfinite(error):
+        return f'{name}: not finite, the network runs away: reduce the radius.'
+    if error < NEGLIGIBLE:
+        return f'{name}: within {error:.1g} of recurrent backprop, nothing to mend.'
+    dominant = max(causes, key=lambda cause: causes[cause])
+    what, remedy = CAUSES[dominant]
+    if dominant == 'asymmetry':
+        what += f' (symmetric share {symmetric_share:.2f})'
+    return (
+        f'{name}: {100 * error:.3g} % off recurrent backprop, most of it '
+        f'({100 * causes[dominant]:.3g} %) by {what}; {remedy}.'
+    )
+
+
+def _by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:
+    """Returns fn of every top-level part of some trees, and of the whole."""
+    parts = {name: fn(*(tree[name] for tree in trees)) for name in trees[0]}
+    return {name: float(value) for name, value in parts.items()} | {
+        TOTAL: float(fn(*trees))
+    }
+
+
+def _relative(a: Params, b: Params) -> Float[Array, '']:
+    return tree.norm(tree.sub(a, b)) / tree.norm(b)
+
+
+def as_dict(report: Report) -> dict:
+    """Returns a report as nested dicts of plain values, as JSON has them."""
+    methods = {name: method._asdict() for name, method in report.methods.items()}
+    return report._asdict() | {'methods': methods}

@@ -1,0 +1,163 @@
+"""Estimators as a report sees them: what each tends to, and what a sweep costs."""
+
+from typing import Any, NamedTuple
+
+from eqprop_jax import estimators
+from eqprop_jax.nudges import Contour, circle, one_sided, symmetric
+from eqprop_jax.types import Estimator, Solver, System
+
+
+class Method(NamedTuple):
+    """An estimator to report on."""
+
+    estimate: Estimator
+    adjoint: bool
+    """Whether it tends to recurrent backprop, not to the response of the dynamics."""
+    settled: Estimator | None = None
+    """The same with its phases settled more tightly; None: itself."""
+    row_costs: tuple[int, ...] | None = None
+    """Field evaluations in a sweep of each row of `info`; None: not counted."""
+
+
+def default_methods(
+    system: System, solve: Solver, settled: Solver | None = None, *, radius: float = 0.1
+) -> dict[str, Method]:
+    """Returns the estimators that a report is about if it is given no others.
+
+    One-sided, symmetric, four nudges on a circle, and four points online (20 sweeps
+    each, two turns of which the second counts); then the last three corrected; then
+    the linear solves that these estimate. Systems that are not holomorphic take two
+    points where others take four.
+
+    Args:
+      system: what moves.
+      solve: relaxes the nudged phases.
+      settled: the same more tightly, to tell settling and nudge apart.
+      radius: |β| of all.
+    """
+    count = 4 if system.holomorphic else 2
+    contours = {
+        'one-sided': one_sided(radius),
+        'symmetric': symmetric(radius),
+        f'circle N = {count}': circle(radius, count),
+    }
+    methods = {
+        name: contour_method(system, solve, settled, contour=contour)
+        for name, contour in contours.items()
+    }
+    methods[f'online N = {count}'] = online_method(
+        system, radius=radius, num_points=count
+    )
+    for name in [*contours][1:]:
+        methods[f'{name}, corrected'] = contour_method(
+            system,
+            solve,
+            settled,
+            contour=contours[name],
+            correction='antisymmetric',
+        )
+    methods[f'online N = {count}, corrected'] = online_method(
+        system, radius=radius, num_points=count, correction='antisymmetric'
+    )
+    methods['tangent'] = Method(estimators.tangent(system), False, None, (1,))
+    methods['recurrent backprop'] = Method(
+        estimators.recurrent_backprop(system), True, None, (1,)
+    )
+    return methods
+
+
+def contour_method(
+    system: System,
+    solve: Solver,
+    settled: Solver | None = None,
+    *,
+    contour: Contour,
+    correction: str | None = None,
+) -> Method:
+    """Returns `estimators.contour` as a method to report on.
+
+    Args:
+      system: what moves.
+      solve: relaxes the nudged phases.
+      settled: the same more tightly.
+      contour: the nudges.
+      correction: None or 'antisymmetric'.
+    """
+
+    def make(solve: Solver) -> Estimator:
+        return estimators.contour(system, solve, contour=contour, correction=correction)
+
+    return Method(
+        estimate=make(solve),
+        adjoint=correction is not None,
+        settled=None if settled is None else make(settled),
+        row_costs=row_costs(system, contour, correction),
+    )
+
+
+def online_method(
+    system: System,
+    *,
+    radius: float,
+    num_points: int,
+    steps_per_point: int = 20,
+    correction: str | None = None,
+    **options: Any,
+) -> Method:
+    """Returns `estimators.oscillation` as a method to report on.
+
+    What its turn is too fast for counts as settling: ten times the steps settle it.
+
+    Args:
+      system: what moves.
+      radius: r.
+      num_points: N.
+      steps_per_point: sweeps at each point.
+      correction: None or 'antisymmetric'.
+      **options: further ones of the estimator.
+    """
+    estimate, slower = (
+        estimators.oscillation(
+            system,
+            radius=radius,
+            num_points=num_points,
+            steps_per_point=count,
+            correction=correction,
+            **options,
+        )
+        for count in (steps_per_point, 10 * steps_per_point)
+    )
+    cost = sweep_cost(system, correction, is_complex=num_points > 2)
+    return Method(estimate, correction is not None, slower, (cost,) * num_points)
+
+
+def row_costs(
+    system: System, contour: Contour, correction: str | None
+) -> tuple[int, ...]:
+    """Returns `sweep_cost` of every point that a contour relaxes, as `info` has them.
+
+    Args:
+      system: what moves.
+      contour: the nudges.
+      correction: None or 'antisymmetric'.
+    """
+    return tuple(
+        sweep_cost(system, correction, is_complex=part.is_complex)
+        for part in contour.parts()
+        for _ in part.points
+    )
+
+
+def sweep_cost(system: System, correction: str | None, *, is_complex: bool) -> int:
+    """Returns the field evaluations in one sweep, in units of one real drive.
+
+    A complex drive is two real ones. The correction costs nothing where the drive is
+    affine in the rates, and elsewhere a product with J and one with Jᵀ beside it.
+
+    Args:
+      system: what moves.
+      correction: None or 'antisymmetric'.
+      is_complex: whether the state is.
+    """
+    products = 1 if correction is None or system.affine else 3
+    return products * (2 if is_complex else 1)
