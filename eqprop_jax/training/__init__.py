@@ -1,7 +1,9 @@
 """The training loop: it receives built objects and reads no configuration."""
 
+from eqprop_jax.training.diagnose import first_examples as first_examples
 from eqprop_jax.training.loop import TrainingError as TrainingError
 from eqprop_jax.training.loop import train_and_evaluate as train_and_evaluate
 from eqprop_jax.training.state import Diagnostics as Diagnostics
 from eqprop_jax.training.state import Experiment as Experiment
 from eqprop_jax.training.state import TrainState as TrainState
+from eqprop_jax.training.state import init_state as init_state

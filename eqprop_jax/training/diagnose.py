@@ -11,7 +11,7 @@ from eqprop_jax.data.pipeline import DeviceSplit
 from eqprop_jax.estimators import recurrent_backprop
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.training.step import Metrics
-from eqprop_jax.types import Params
+from eqprop_jax.types import Batch, Params
 
 
 def make_diagnose(
@@ -27,10 +27,7 @@ def make_diagnose(
     exact = recurrent_backprop(system, tol=1e-5)
 
     def diagnose(params: Params, split: DeviceSplit, rng: jax.Array) -> Metrics:
-        positions = jnp.arange(min(options.num_examples, split.size))
-        batch = pipeline.take(
-            split, positions, experiment.preprocess, experiment.dataset.num_classes
-        )
+        batch = _first(experiment, split, options.num_examples)
         estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
         free = dynamics.relax(system, params, batch.x, experiment.solve)
         estimate = experiment.estimate(params, batch, free, estimate_rng)
@@ -59,6 +56,25 @@ def make_diagnose(
                 metrics[f'norm_ratio/{name}'] = tree.norm(error) / tree.norm(wanted)
         for name, angle in alignment.angles(system, params).items():
             metrics[f'angle/{name}'] = angle
+        if system.pairs:
+            metrics['overall_angle'] = alignment.overall_angle(system, params)
         return metrics
 
     return jax.jit(diagnose)
+
+
+def first_examples(experiment: Experiment, count: int) -> Batch:
+    """Returns the first training examples of a run, or all where they are fewer.
+
+    Args:
+      experiment: a run, built.
+      count: how many; positive.
+    """
+    return _first(experiment, pipeline.to_device(experiment.dataset.train), count)
+
+
+def _first(experiment: Experiment, split: DeviceSplit, count: int) -> Batch:
+    positions = jnp.arange(min(count, split.size))
+    return pipeline.take(
+        split, positions, experiment.preprocess, experiment.dataset.num_classes
+    )

@@ -1,0 +1,90 @@
+r"""Every estimator on the handwritten digits: which of them train, and which do not.
+
+The setting of `digits_mlp` (64-128-128-10, squared error, Adam with cosine decay), from
+feedback at 90 degrees or tied; one row for each estimator.
+
+    python launch/sweep.py --config=configs/digits_estimators.py \
+        --workdir=runs/digits_estimators --dry_run        # the runs, as single commands
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from configs import digits_mlp
+
+PLAIN = {'estimator.correction': None}
+TIED = {'system.feedback': 'tied', 'system.angle': None, **PLAIN}
+REAL = {
+    'estimator.radius': 0.1,
+    'nudged_solver.tol': 1e-4,
+    'estimator.half_step': False,
+}
+ONE = {**REAL, 'solver.tol': 1e-4, 'estimator.contour': 'one_sided'}
+LARGE = {'estimator.radius': 2.0}
+CIRCLE = {**REAL, 'estimator.num_points': 4, 'estimator.radius': 0.2}
+ONLINE = {
+    **CIRCLE,
+    'estimator.name': 'oscillation',
+    'estimator.steps_per_point': 10,
+}
+NOISY = {'estimator.noise': 0.04, 'estimator.periods': 5}
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration that the rows change."""
+    return digits_mlp.get_config()
+
+
+def sweep(add: Callable[[str, dict[str, Any]], None]) -> None:
+    """Adds the rows.
+
+    Args:
+      add: takes a name and the values to change, by dotted key.
+    """
+    add('corrected one-sided 0.1', ONE)
+    add('corrected one-sided 2', ONE | LARGE)
+    add('corrected random sign', ONE | {'estimator.contour': 'random_sign'})
+    add('corrected symmetric', REAL)
+    add('corrected circle N=4', CIRCLE)
+    add('corrected complex step', {})
+    add('corrected online N=4', ONLINE)
+    add('corrected online N=4, noise 0.04', ONLINE | NOISY)
+    for method in ('iterative', 'neumann', 'krylov'):
+        changes = {'estimator.name': 'recurrent_backprop', 'estimator.method': method}
+        add(f'recurrent backprop, {method}', changes)
+    for steps in (1, 2, 20):
+        add(
+            f'BPTT, {steps} steps',
+            {'estimator.name': 'bptt', 'estimator.num_steps': steps},
+        )
+
+    add('plain one-sided 0.1', ONE | PLAIN)
+    add('plain one-sided 2', ONE | LARGE | PLAIN)
+    add('plain symmetric', REAL | PLAIN)
+    add('plain circle N=4', CIRCLE | PLAIN)
+    add('plain complex step', PLAIN)
+    add('plain online N=4', ONLINE | PLAIN)
+    add('tangent', {'estimator.name': 'tangent'})
+    add('plain complex step, homeostasis', PLAIN | {'homeostasis.weight': 0.1})
+    add(
+        'plain complex step, homeostasis on a quarter of the steps',
+        PLAIN | {'homeostasis.weight': 0.1, 'homeostasis.fraction': 0.25},
+    )
+    decay = {'optimizer.name': 'adamw', 'optimizer.weight_decay': 0.1}
+    add('plain complex step, AdamW', PLAIN | decay)
+    add(
+        'plain complex step, Kolen-Pollack',
+        PLAIN | decay | {'alignment.kolen_pollack': True},
+    )
+
+    add('tied, plain one-sided 0.1', ONE | TIED)
+    add('tied, plain one-sided 2', ONE | LARGE | TIED)
+    add('tied, plain complex step', TIED)
+    add('tied, plain online N=4', ONLINE | TIED)
+    add('tied, contrastive complex step', TIED | {'estimator.name': 'contrastive'})
+    add(
+        'tied, contrastive symmetric',
+        REAL | TIED | {'estimator.name': 'contrastive'},
+    )
