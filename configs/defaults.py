@@ -67,6 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.optimizer.schedule = 'cosine'
     config.optimizer.warmup_steps = 0
+    config.optimizer.clip_norm = config_dict.placeholder(float)  # None: no bound
     config.optimizer.layers = ml_collections.ConfigDict()
 
     config.diagnostics = ml_collections.ConfigDict()

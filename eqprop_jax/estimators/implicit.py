@@ -44,7 +44,13 @@ METHODS = ('iterative', 'neumann', 'krylov')
 KRYLOV_DIMENSION = 30  # vectors kept by GMRES before it starts again
 
 
-def tangent(system: System, *, tol: float = 1e-5, max_steps: int = 500) -> Estimator:
+def tangent(
+    system: System,
+    *,
+    tol: float = 1e-5,
+    max_steps: int = 500,
+    skip_unconverged: bool = False,
+) -> Estimator:
     """The limit β → 0 of equilibrium propagation, without a nudge.
 
     Error: none of the finite nudge; that of the asymmetry stays.
@@ -53,6 +59,9 @@ def tangent(system: System, *, tol: float = 1e-5, max_steps: int = 500) -> Estim
       system: what moves.
       tol: relative residual of the linear solve, for each example; positive.
       max_steps: bound on its sweeps; positive.
+      skip_unconverged: leave examples out of the mean of which the free phase or the
+        solve did not converge. At an unstable equilibrium the solve diverges, and one
+        such example can outweigh all others.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
@@ -60,7 +69,9 @@ def tangent(system: System, *, tol: float = 1e-5, max_steps: int = 500) -> Estim
     Raises:
       ValueError: for a number outside its range.
     """
-    return _implicit(system, 'iterative', tol, max_steps, adjoint=False)
+    return _implicit(
+        system, 'iterative', tol, max_steps, skip_unconverged, adjoint=False
+    )
 
 
 def recurrent_backprop(
@@ -69,6 +80,7 @@ def recurrent_backprop(
     tol: float = 1e-5,
     method: str = 'iterative',
     max_steps: int = 500,
+    skip_unconverged: bool = False,
 ) -> Estimator:
     """The exact gradient of the cost at the free equilibrium.
 
@@ -82,6 +94,7 @@ def recurrent_backprop(
         of J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where
         neither does.
       max_steps: bound on its sweeps, terms or iterations; positive.
+      skip_unconverged: as in `tangent`.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
@@ -91,11 +104,17 @@ def recurrent_backprop(
     """
     if method not in METHODS:
         raise ValueError(f'no method {method!r}; choose from {", ".join(METHODS)}')
-    return _implicit(system, method, tol, max_steps, adjoint=True)
+    return _implicit(system, method, tol, max_steps, skip_unconverged, adjoint=True)
 
 
 def _implicit(
-    system: System, method: str, tol: float, max_steps: int, *, adjoint: bool
+    system: System,
+    method: str,
+    tol: float,
+    max_steps: int,
+    skip_unconverged: bool,
+    *,
+    adjoint: bool,
 ) -> Estimator:
     order = 'synchronous' if method == 'neumann' else 'alternating'
     sweep = relaxation(order=order, tol=tol, max_steps=max_steps)
@@ -152,13 +171,17 @@ def _implicit(
         error = tree.mul(slopes, v)
         image = tree.sub(matrix(params, injection, free.rates)(error), g)
         residual = relative_residual(image, v)
+        settled = free.converged & (residual <= tol)
+        keep = settled if skip_unconverged else jnp.ones_like(settled)
         info = Info(
             residual=residual[None],
             num_steps=num_steps[None],
-            converged=jnp.mean(free.converged & (residual <= tol)),
-            skipped=jnp.zeros(()),
+            converged=jnp.mean(settled),
+            skipped=jnp.mean(~keep),
         )
-        grads = local_rule.local_gradient(system, params, batch, free.rates, error)
+        grads = local_rule.local_gradient(
+            system, params, batch, free.rates, error, keep
+        )
         return Estimate(grads, error, info)
 
     return estimate

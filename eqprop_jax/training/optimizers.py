@@ -20,6 +20,7 @@ def make(
     weight_decay: float = 0.0,
     schedule: str = 'constant',
     warmup_steps: int = 0,
+    clip_norm: float | None = None,
     layers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> optax.GradientTransformation:
     """Returns an optax optimizer.
@@ -36,6 +37,9 @@ def make(
       weight_decay: λ, at least 0; biases decay too.
       schedule: 'constant', or 'cosine' from η down to 0 at the end of the run.
       warmup_steps: steps of a linear rise from 0 to η that come first.
+      clip_norm: largest norm of the whole gradient, positive; None: no bound. Where an
+        equilibrium is about to vanish δ grows without bound, and a single such example
+        would fill Adam's memory for a thousand steps.
       layers: for top-level names of the params, a learning_rate or weight_decay of
         their own.
 
@@ -56,13 +60,20 @@ def make(
             return rule
         return optax.chain(optax.add_decayed_weights(weight_decay), rule)
 
+    def bounded(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+        if clip_norm is None:
+            return rule
+        return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
+
+    if clip_norm is not None and not (np.isfinite(clip_norm) and clip_norm > 0):
+        raise ValueError(f'clip_norm has to be positive or None, not {clip_norm}')
     options = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
     _check_options('', options)
     chosen = dict(layers or {})
     for layer, own in chosen.items():
         _check_options(f'layers.{layer}.', own)
     if not chosen:
-        return one(**options)
+        return bounded(one(**options))
     rules = {layer: one(**{**options, **own}) for layer, own in chosen.items()}
 
     def labels(params: dict[str, Any]) -> dict[str, str]:
@@ -74,7 +85,7 @@ def make(
             )
         return {layer: layer if layer in chosen else '' for layer in params}
 
-    return optax.partition({'': one(**options), **rules}, labels)
+    return bounded(optax.partition({'': one(**options), **rules}, labels))
 
 
 def _check_options(prefix: str, options: Mapping[str, float]) -> None:
