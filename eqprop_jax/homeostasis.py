@@ -144,6 +144,55 @@ def variance(J: Float[Array, '*B n n'], form: str = 'difference') -> Float[Array
     return 2 * jnp.sum(quadratic**2, axis=(-2, -1)) / J.shape[-1] ** 2
 
 
+def noise(
+    system: System,
+    params: Params,
+    batch: Batch,
+    free: Equilibrium,
+    rng: jax.Array,
+    *,
+    form: str = 'difference',
+    num_draws: int = 64,
+) -> dict[str, Float[Array, '']]:
+    """Returns how noisy a form is for a batch, from one draw of ε an example.
+
+        value       the mean of L_homeo
+        std         standard deviation of that estimate over draws
+        gradient    √E‖∇ − E∇‖² / ‖E∇‖ of its gradient; m draws divide it by √m
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: inputs and targets.
+      free: the free equilibrium.
+      rng: key of the draws.
+      form: 'difference' or 'published'.
+      num_draws: how many to take the moments over, at least 2.
+
+    Raises:
+      ValueError: for an unknown form.
+    """
+    draw = jax.value_and_grad(penalty(system, num_probes=1, form=form))
+
+    def add(index: Array, moments: tuple) -> tuple:
+        value, grads = draw(params, batch, free, jax.random.fold_in(rng, index))
+        new = (value, value**2, grads, tree.norm(grads) ** 2)
+        return tree.add(moments, new)
+
+    zero = jnp.zeros((), jax.tree.leaves(params)[0].dtype)
+    start = (zero, zero, tree.zeros_like(params), zero)
+    sums = jax.lax.fori_loop(0, num_draws, add, start)
+    value, square, grads, length = tree.scale(1 / num_draws, sums)
+    unbiased = num_draws / (num_draws - 1)
+    spread = unbiased * (length - tree.norm(grads) ** 2)
+    signal = length - spread  # ‖mean‖², without what the noise adds to it
+    return {
+        'value': value,
+        'std': jnp.sqrt(unbiased * jnp.maximum(square - value**2, 0)),
+        'gradient': jnp.sqrt(spread / signal),
+    }
+
+
 def _check_form(form: str) -> None:
     if form not in FORMS:
         raise ValueError(f'no form {form!r}; choose from {", ".join(FORMS)}')

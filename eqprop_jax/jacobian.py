@@ -227,9 +227,9 @@ def hessenberg(
 
     start, _ = normalized(tree.random_normal(rng, free.state))
     basis = jax.tree.map(
-        lambda leaf: jnp.zeros((num_steps + 1, *leaf.shape), leaf.dtype)
-        .at[0]
-        .set(leaf),
+        lambda leaf: (
+            jnp.zeros((num_steps + 1, *leaf.shape), leaf.dtype).at[0].set(leaf)
+        ),
         start,
     )
     _, columns = jax.lax.scan(step, basis, jnp.arange(num_steps))

@@ -5,6 +5,7 @@
     tensorboard/         the same scalars as TensorBoard events
     checkpoint/          the state after the last step: see `eqprop_jax.checkpoint`
     summary.json         last and best epoch, speed, hardware, versions
+    bias.json            what biases the gradient, if `launch/diagnose.py` was asked
 
 `split` is 'train' (means over the steps since the previous such line), 'eval' (the
 held-out examples) or 'test'. Diagnostics of the gradient (`gradient_cosine`, ...) are
@@ -16,6 +17,7 @@ left out of TensorBoard.
 import json
 import math
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +27,7 @@ from tensorboardX import SummaryWriter
 METRICS = 'metrics.jsonl'
 CONFIG = 'config.json'
 SUMMARY = 'summary.json'
+BIAS = 'bias.json'
 SPLITS = ('train', 'eval', 'test')
 
 
@@ -110,10 +113,80 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
         ) from error
 
 
+def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Returns the configuration of the run in a workdir.
+
+    Raises:
+      WorkdirError: if there is none, or none that can be read.
+    """
+    path = pathlib.Path(workdir) / CONFIG
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise WorkdirError(
+            f'{workdir} is not the workdir of a run: it has no {CONFIG}'
+        ) from error
+    except ValueError as error:
+        raise WorkdirError(f'{path} is damaged ({error})') from error
+
+
 def write_summary(workdir: str | pathlib.Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json."""
     path = pathlib.Path(workdir) / SUMMARY
     path.write_text(_dumps(summary, indent=2) + '\n')
+
+
+def write_bias(workdir: str | pathlib.Path, report: Mapping[str, Any]) -> None:
+    """Writes bias.json, a report of `analysis.bias` as nested dicts."""
+    path = pathlib.Path(workdir) / BIAS
+    path.write_text(_dumps(report, indent=2) + '\n')
+
+
+def read_bias(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Returns the report of a run; what was not finite is None.
+
+    Raises:
+      WorkdirError: if there is none, or none that can be read.
+    """
+    return _read_json(pathlib.Path(workdir) / BIAS)
+
+
+def write_data(
+    folder: str | pathlib.Path, name: str, data: Mapping[str, Any]
+) -> pathlib.Path:
+    """Writes what a figure is drawn from to <name>.json, numbers in rows.
+
+    Args:
+      folder: where to; made if need be.
+      name: of the figure.
+      data: plain values, as JSON has them.
+
+    Returns:
+      The path.
+
+    Raises:
+      WorkdirError: if the folder cannot be written to.
+    """
+    path = pathlib.Path(folder) / f'{name}.json'
+    rows = re.compile(r'\[\n\s+([^][{}"]+)\n\s*\]')
+    text = rows.sub(
+        lambda row: '[' + ' '.join(row[1].split()) + ']', _dumps(data, indent=2)
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + '\n')
+    except OSError as error:
+        raise WorkdirError(f'cannot write to {folder} ({error})') from error
+    return path
+
+
+def read_data(folder: str | pathlib.Path, name: str) -> dict[str, Any]:
+    """Returns what `write_data` wrote; what was not finite is None.
+
+    Raises:
+      WorkdirError: if there is none, or none that can be read.
+    """
+    return _read_json(pathlib.Path(folder) / f'{name}.json')
 
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -146,6 +219,15 @@ def series(
     ]
     epochs, values = zip(*rows, strict=True) if rows else ((), ())
     return np.asarray(epochs, float), np.asarray(values, float)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise WorkdirError(f'{path.parent} has no {path.name}') from error
+    except ValueError as error:
+        raise WorkdirError(f'{path} is damaged ({error})') from error
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:

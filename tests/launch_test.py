@@ -42,7 +42,7 @@ def launch(tmp_path):
         ('colour.hue=3', ['--config.colour.hue=3', "no section 'colour'"]),
         (
             'estimator.name=magic',
-            ["'magic'", 'contour, contrastive, recurrent_backprop, tangent'],
+            ["'magic'", 'bptt, contour, contrastive, oscillation, recurrent_backprop'],
         ),
         ('estimator.radius=big', ['config.estimator.radius', 'float', "'big'"]),
         (

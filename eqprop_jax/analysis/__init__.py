@@ -1,6 +1,7 @@
 """What biases a gradient: by cause, by order of convergence, and step by step."""
 
 from eqprop_jax.analysis import convergence as convergence
+from eqprop_jax.analysis import exhibits as exhibits
 from eqprop_jax.analysis import methods as methods
 from eqprop_jax.analysis.bias import as_dict as as_dict
 from eqprop_jax.analysis.bias import bias as bias

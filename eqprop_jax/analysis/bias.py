@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
+from eqprop_jax.analysis import causes
 from eqprop_jax.analysis.methods import Method, default_methods
 from eqprop_jax.types import (
     Batch,
@@ -37,23 +38,6 @@ from eqprop_jax.types import (
 )
 
 TOTAL = 'total'
-NEGLIGIBLE = 0.01  # relative error below which no cause is named
-CAUSES = {
-    'settling': (
-        'phases that stop before they have settled',
-        'a smaller tol or a larger max_steps of solver and nudged_solver, or online '
-        'more steps_per_point, reduce it',
-    ),
-    'nudge': (
-        'the finite nudge',
-        'a smaller radius or more points on the circle reduce it, like r^N',
-    ),
-    'asymmetry': (
-        'the asymmetry of the Jacobian',
-        'correction="antisymmetric" removes it, homeostasis and Kolen–Pollack '
-        'alignment reduce it',
-    ),
-}
 
 
 class Bias(NamedTuple):
@@ -96,6 +80,8 @@ class Report(NamedTuple):
     """‖S‖ / (‖S‖ + ‖A‖) of J: 1 at symmetry."""
     asymmetry: dict[str, dict[str, float]]
     """L_homeo by pairs of layers, from `homeostasis.by_layer`."""
+    penalty_noise: dict[str, dict[str, float]]
+    """`homeostasis.noise` of each form of the penalty; NaN where there is no signal."""
     spectral_radius: float
     """Of J diag(σ′), the largest over the batch; synchronous sweeps settle below 1."""
     margin: float
@@ -139,7 +125,7 @@ def bias(
         methods = default_methods(system, solve, settled)
     single = jnp.finfo(jax.tree.leaves(params)[0].dtype).bits <= 32
     tol = tol or (1e-5 if single else 1e-10)
-    keys = jax.random.split(jax.random.key(0) if rng is None else rng, 5)
+    keys = jax.random.split(jax.random.key(0) if rng is None else rng, 6)
 
     def relax(solve: Solver) -> Equilibrium:
         run = jax.jit(lambda params, x: dynamics.relax(system, params, x, solve))
@@ -155,7 +141,7 @@ def bias(
         for make in (estimators.recurrent_backprop, estimators.tangent)
     )
     exact, tangent = run(adjoint, best), run(response, best)
-    share, parts, radius, krylov = jax.jit(
+    share, parts, noise, radius, krylov = jax.jit(
         lambda params, free: _measure(system, params, batch, free, keys, num_probes)
     )(params, best)
     report = Report(
@@ -164,6 +150,7 @@ def bias(
         free_phase=float(_relative(run(adjoint, free).grads, exact.grads)),
         symmetric_share=float(share),
         asymmetry=jax.tree.map(float, parts),
+        penalty_noise=jax.tree.map(float, noise),
         spectral_radius=float(jnp.max(radius)),
         margin=1 - float(np.linalg.eigvals(np.asarray(krylov)).real.max()),
         angles=_angles(system, params),
@@ -187,16 +174,20 @@ def _measure(
     free: Equilibrium,
     keys: Array,
     num_probes: int,
-) -> tuple[Array, dict[str, dict[str, Array]], Array, Array]:
+) -> tuple[Array, dict, dict, Array, Array]:
     share = jacobian.symmetric_share(
         system, params, batch.x, free.rates, keys[1], num_probes=num_probes
     )
     parts = homeostasis.by_layer(
         system, params, batch.x, free.rates, keys[2], num_probes=num_probes
     )
+    noise = {
+        form: homeostasis.noise(system, params, batch, free, keys[5], form=form)
+        for form in homeostasis.FORMS
+    }
     radius = jacobian.spectral_radius(system, params, batch.x, free, keys[3])
     krylov = jacobian.hessenberg(system, params, batch.x, free, keys[4])
-    return share, parts, radius, krylov
+    return share, parts, noise, radius, krylov
 
 
 def _seconds(call: Callable[[], Estimate], repeats: int) -> float:
@@ -243,7 +234,7 @@ def _compare(
     evaluations = None
     if method.row_costs is not None and np.all(steps >= 0):
         evaluations = float(np.dot(method.row_costs, steps.mean(axis=1)))
-    causes = {
+    parts = {
         'settling': distance(error, ideal.error),
         'nudge': distance(ideal.error, limit.error),
         'asymmetry': distance(limit.error, exact.error),
@@ -255,41 +246,16 @@ def _compare(
         gradient_cosine=_by_part(tree.cosine, estimate.grads, exact.grads),
         gradient_norm_ratio=ratio(estimate.grads, exact.grads),
         error=total,
-        **causes,
+        **parts,
         unsettled=1 - float(estimate.info.converged),
         evaluations=evaluations,
         seconds=None,
-        sentence=sentence(
+        sentence=causes.sentence(
             name,
             total[TOTAL],
-            {cause: parts[TOTAL] for cause, parts in causes.items()},
+            {cause: by_part[TOTAL] for cause, by_part in parts.items()},
             report.symmetric_share,
         ),
-    )
-
-
-def sentence(
-    name: str, error: float, causes: Mapping[str, float], symmetric_share: float
-) -> str:
-    """Returns one sentence: the dominant cause, and what would reduce it.
-
-    Args:
-      name: of the method.
-      error: |δ̂ − δ| / |δ|.
-      causes: the same of each cause, by its name in `CAUSES`.
-      symmetric_share: of J.
-    """
-    if not np.isfinite(error):
-        return f'{name}: not finite, the network runs away: reduce the radius.'
-    if error < NEGLIGIBLE:
-        return f'{name}: within {error:.1g} of recurrent backprop, nothing to mend.'
-    dominant = max(causes, key=lambda cause: causes[cause])
-    what, remedy = CAUSES[dominant]
-    if dominant == 'asymmetry':
-        what += f' (symmetric share {symmetric_share:.2f})'
-    return (
-        f'{name}: {100 * error:.3g} % off recurrent backprop, most of it '
-        f'({100 * causes[dominant]:.3g} %) by {what}; {remedy}.'
     )
 
 

@@ -8,16 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eqprop_jax import records
+from eqprop_jax.figures import style
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = {
-    'train': '#0072B2',
-    'eval': '#E69F00',
-    'test': '#D55E00',
-    'exact': '#000000',
-    'share': '#009E73',
+    'train': style.BLUE,
+    'eval': style.ORANGE,
+    'test': style.RED,
+    'exact': style.BLACK,
+    'share': style.GREEN,
 }
-LAYER_COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00')
 
 
 def draw(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -39,10 +38,8 @@ def draw(workdir: str | pathlib.Path) -> pathlib.Path:
         axis.set_xlabel('epoch')
         axis.set_xlim(left=0)
         axis.spines[['top', 'right']].set_visible(False)
-    figure.suptitle(_title(folder), fontsize=10)
-    path = folder / 'curves.png'
-    figure.savefig(path, dpi=150)
-    return path
+    figure.suptitle(style.run_title(folder), fontsize=10)
+    return style.save(figure, folder / 'curves.png')
 
 
 def summary_line(workdir: str | pathlib.Path) -> str:
@@ -78,14 +75,14 @@ def _errors(axis: Axes, rows: list[dict]) -> None:
 
 
 def _settling(axis: Axes, rows: list[dict]) -> None:
-    for name, label, style in (
+    for name, label, line in (
         ('residual', 'free phase, mean', '-'),
         ('max_residual', 'free phase, worst', ':'),
         ('max_nudged_residual', 'nudged phases, worst', '--'),
     ):
         epochs, values = records.series(rows, 'train', name)
         if np.any(values > 0):
-            axis.plot(epochs, values, style, color=COLOURS['train'], label=label)
+            axis.plot(epochs, values, line, color=COLOURS['train'], label=label)
     axis.set_yscale('log')
     axis.set_ylabel('relative residual')
     low, high = np.log10(axis.get_ylim())
@@ -115,7 +112,7 @@ def _credit(axis: Axes, rows: list[dict]) -> None:
         axis.plot(
             epochs,
             values,
-            color=LAYER_COLOURS[index % len(LAYER_COLOURS)],
+            color=style.colour(index),
             label='δ of ' + name.removeprefix('cosine/'),
             **_style(values),
         )
@@ -142,7 +139,7 @@ def _symmetry(axis: Axes, rows: list[dict]) -> None:
         twin.plot(
             epochs,
             values,
-            color=LAYER_COLOURS[index % len(LAYER_COLOURS)],
+            color=style.colour(index),
             label=f'feedback to {layer}',
             **_style(values),
         )
@@ -183,21 +180,3 @@ def _absent(axis: Axes) -> None:
 
 def _style(values: np.ndarray) -> dict:
     return {'marker': 'o' if len(values) < 20 else None, 'markersize': 3}
-
-
-def _title(folder: pathlib.Path) -> str:
-    config = json.loads((folder / records.CONFIG).read_text())
-    system, estimator = config['system'], config['estimator']
-    sizes = '-'.join(map(str, system.get('sizes', ())))
-    parts = [
-        config['data']['name'],
-        f'{system["name"]} {sizes}'.strip(),
-        estimator['name'],
-    ]
-    if estimator['name'] == 'contour':
-        parts[-1] = estimator.get('contour', 'circle').replace('_', ' ') + ' nudges'
-        if estimator.get('correction'):
-            parts.append(f'{estimator["correction"]} correction')
-    if config['homeostasis']['weight']:
-        parts.append(f'homeostasis {config["homeostasis"]["weight"]:g}')
-    return ', '.join(parts)

@@ -1,0 +1,67 @@
+"""What all figures have in common: colours, titles, and how they are saved."""
+
+import json
+import pathlib
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eqprop_jax import records
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+BLACK, GREY = '#000000', '0.5'
+BLUE, ORANGE, GREEN = '#0072B2', '#E69F00', '#009E73'
+PURPLE, SKY, RED, YELLOW = '#CC79A7', '#56B4E9', '#D55E00', '#F0E442'
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+
+
+def colour(index: int) -> str:
+    """Returns the colour of the layer or curve with this index."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def numbers(values: list) -> np.ndarray:
+    """Returns a list as JSON has it as an array, NaN for null."""
+    return np.array([np.nan if value is None else value for value in values], float)
+
+
+def strip(axis: Axes) -> None:
+    """Takes the upper and the right spine away."""
+    axis.spines[['top', 'right']].set_visible(False)
+
+
+def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+    """Writes a figure, into a folder that is made if need be, and returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def network_title(network: dict) -> str:
+    """Returns what the network of the figures of the analysis is, in a line."""
+    sizes = '-'.join(map(str, network['sizes']))
+    return (
+        f'{sizes}, random weights, feedback at {network["angle"]:g}° to the '
+        f'transposes, {network["num_images"]} digits'
+    )
+
+
+def run_title(folder: pathlib.Path) -> str:
+    """Returns what the run in a workdir is, in a line."""
+    config = json.loads((folder / records.CONFIG).read_text())
+    system, estimator = config['system'], config['estimator']
+    sizes = '-'.join(map(str, system.get('sizes', ())))
+    parts = [
+        config['data']['name'],
+        f'{system["name"]} {sizes}'.strip(),
+        estimator['name'],
+    ]
+    if estimator['name'] == 'contour':
+        parts[-1] = estimator.get('contour', 'circle').replace('_', ' ') + ' nudges'
+        if estimator.get('correction'):
+            parts.append(f'{estimator["correction"]} correction')
+    if config['homeostasis']['weight']:
+        parts.append(f'homeostasis {config["homeostasis"]["weight"]:g}')
+    return ', '.join(parts)

@@ -1,0 +1,119 @@
+"""Says what biases the gradient of a trained run, and what would help.
+
+    python launch/diagnose.py --workdir=runs/digits
+
+Restores the run's network and measures, on some of its training images, every
+estimator against exact recurrent backprop: layer by layer, and cause by cause. Leaves
+bias.json and bias.png in the workdir.
+"""
+
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from absl import app, flags, logging
+
+if TYPE_CHECKING:
+    from eqprop_jax.analysis.bias import Report
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of a run that has ended.', required=True
+)
+NUM_EXAMPLES = flags.DEFINE_integer(
+    'num_examples', 100, 'Training images to measure on.', lower_bound=1
+)
+REPEATS = flags.DEFINE_integer(
+    'repeats', 5, 'Timed calls of every estimator; 0: none.', lower_bound=0
+)
+SEED = flags.DEFINE_integer('seed', 0, 'Of probes, random signs and noise.')
+CACHE = flags.DEFINE_string(
+    'compilation_cache',
+    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
+    'Folder that keeps compiled programs between runs; empty: none.',
+)
+
+
+def main(argv: list[str]) -> None:
+    """Restores a run, reports on its gradient and draws the report."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    logging.set_verbosity(logging.WARNING)
+    import jax
+    import ml_collections
+
+    from eqprop_jax import analysis, build, checkpoint, records, training
+    from eqprop_jax.data import NotPreparedError
+    from eqprop_jax.figures import bias
+
+    if CACHE.value:
+        jax.config.update('jax_compilation_cache_dir', CACHE.value)
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    workdir = pathlib.Path(WORKDIR.value)
+    try:
+        config = ml_collections.ConfigDict(records.read_config(workdir))
+        experiment = build.experiment(config)
+        like = jax.eval_shape(lambda: training.init_state(experiment))
+        params = checkpoint.restore(workdir, like).params
+    except (
+        build.ConfigError,
+        NotPreparedError,
+        records.WorkdirError,
+        checkpoint.CheckpointError,
+    ) as error:
+        _fail(str(error))
+    settled, methods = build.diagnosis(experiment)
+    report = analysis.bias(
+        experiment.system,
+        params,
+        training.first_examples(experiment, NUM_EXAMPLES.value),
+        experiment.solve,
+        settled=settled,
+        methods=methods,
+        rng=jax.random.key(SEED.value),
+        repeats=REPEATS.value,
+    )
+    records.write_bias(workdir, analysis.as_dict(report))
+    path = bias.draw(workdir)
+    print(table(report))
+    print(f'\nbias.json and {path.name} are in {workdir}')
+
+
+def table(report: 'Report') -> str:
+    """Returns a report as text: the network, the methods, and what to do."""
+    width = max(map(len, report.methods))
+    lines = [
+        f'symmetric share {report.symmetric_share:.3f}, spectral radius '
+        f'{report.spectral_radius:.3f}, distance to instability {report.margin:.3f}, '
+        f'{100 * report.unsettled:.3g} % of the examples not at equilibrium',
+    ]
+    if report.angles:
+        angles = ', '.join(f'{name} {a:.1f}°' for name, a in report.angles.items())
+        lines.append(f'angles of paired weights: {angles}')
+    lines += [
+        '',
+        f'{"":{width}}  cosine    error  settling     nudge  asymmetry  evaluations  '
+        'milliseconds',
+    ]
+    for name, method in report.methods.items():
+        numbers = [f'{method.cosine["total"]:7.4f}']
+        for size, cause in ((9, 'error'), (10, 'settling'), (10, 'nudge')):
+            numbers.append(f'{getattr(method, cause)["total"]:{size}.2e}')
+        numbers.append(f'{method.asymmetry["total"]:11.2e}')
+        known = method.evaluations is not None
+        numbers.append(f'{method.evaluations:13.1f}' if known else f'{"":13}')
+        timed = method.seconds is not None
+        numbers.append(f'{1e3 * method.seconds:14.1f}' if timed else '')
+        lines.append(f'{name:{width}} ' + ''.join(numbers))
+    return '\n'.join([*lines, '', next(iter(report.methods.values())).sentence])
+
+
+def _fail(message: str) -> NoReturn:
+    print(f'diagnose: {message}', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,214 @@
+"""Makes the figures of the analysis: measures what they show, then draws it.
+
+    python launch/figures.py --figure=convergence --figure=oscillation
+
+Everything is measured on one network with random weights and some of scikit-learn's
+digits. The numbers go to <data>/<figure>.json, the pictures, which are drawn from these
+alone, to <out>/<figure>.png.
+"""
+
+import datetime
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+import eqprop_jax as ep
+from eqprop_jax.analysis import exhibits
+from eqprop_jax.figures import convergence as convergence_figure
+from eqprop_jax.figures import oscillation as oscillation_figure
+from eqprop_jax.figures import processes as processes_figure
+
+FIGURE = flags.DEFINE_multi_string(
+    'figure', ['all'], 'What to make: convergence, oscillation, processes, or all.'
+)
+OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
+DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
+DRAW_ONLY = flags.DEFINE_bool(
+    'draw_only', False, 'Draw from the numbers that are there; measure nothing.'
+)
+SIZES = flags.DEFINE_list(
+    'sizes', ['64', '64', '64', '32', '10'], 'Of the network, from inputs to classes.'
+)
+NUM_IMAGES = flags.DEFINE_integer('num_images', 16, 'In the batch.', lower_bound=1)
+SEED = flags.DEFINE_integer('seed', 0, 'Of the weights and of the noise.')
+NUM_POINTS = flags.DEFINE_list(
+    'num_points', ['1', '2', '4', '6', '8'], 'Nudges on the circles of `convergence`.'
+)
+POINTS = flags.DEFINE_integer(
+    'points', 0, 'Values on a horizontal axis, at most; 0: all.', lower_bound=0
+)
+CACHE = flags.DEFINE_string(
+    'compilation_cache',
+    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
+    'Folder that keeps compiled programs between runs; empty: none.',
+)
+
+ANGLE = 90.0  # degrees between free feedback and the transposes
+RADII = [10 ** (power / 3) for power in range(-27, 1)]
+SWEEPS = [2**power for power in range(8)]  # at each point
+PERIODS = [2**power for power in range(9)]
+
+
+def main(argv: list[str]) -> None:
+    """Measures and draws what is asked for."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    logging.set_verbosity(logging.WARNING)
+    jax.config.update('jax_enable_x64', True)
+    if CACHE.value:
+        jax.config.update('jax_compilation_cache_dir', CACHE.value)
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    names = chosen(FIGURE.value)
+    try:
+        for name in names:
+            measure, draw = FIGURES[name]
+            if not DRAW_ONLY.value:
+                begin = time.perf_counter()
+                data = measure()
+                run = provenance(name, time.perf_counter() - begin)
+                data = {'run': run, 'network': network_values(), **data}
+                ep.records.write_data(DATA.value, name, data)
+            print(draw(DATA.value, OUT.value))
+    except ep.records.WorkdirError as error:
+        hint = '; leave out --draw_only to measure' if DRAW_ONLY.value else ''
+        _fail(f'{error}{hint}')
+    except OSError as error:
+        _fail(f'cannot write to {OUT.value} ({error})')
+    except KeyboardInterrupt:
+        _fail('interrupted', 130)
+
+
+def chosen(values: list[str]) -> list[str]:
+    """Returns the figures that the flags name, each once."""
+    names = [name for value in values for name in value.split(',')]
+    for name in names:
+        if name not in (*FIGURES, 'all'):
+            _fail(f'no figure {name!r}; choose from {", ".join(FIGURES)}, all')
+    return [name for name in FIGURES if name in names or 'all' in names]
+
+
+def network(*, tied: bool = False) -> exhibits.Network:
+    """Returns the network in float64, at its free equilibrium."""
+    digits = ep.data.load('digits').train
+    count = NUM_IMAGES.value
+    batch = ep.Batch(
+        x=jnp.asarray(digits.images[:count] / 16),
+        y=jax.nn.one_hot(digits.labels[:count], 10, dtype=float),
+    )
+    try:
+        system = ep.systems.mlp(
+            [int(size) for size in SIZES.value],
+            feedback='tied' if tied else 'free',
+            angle=None if tied else ANGLE,
+        )
+        params = system.init(jax.random.key(SEED.value), batch.x)
+        rest = system.rest(system.inject(params, batch.x))
+        system.cost(
+            params, system.rates(rest), batch.y
+        )  # refuses other than 10 classes
+    except ValueError as error:
+        _fail(f'--sizes={",".join(SIZES.value)}: {error}')
+    result = exhibits.settle(system, params, batch)
+    if not result.free.converged.all():
+        _fail(
+            'the network does not settle to 1e-14: there is no equilibrium to refer to'
+        )
+    return result
+
+
+def measure_convergence() -> dict[str, Any]:
+    """Measures the error of contours over the radius."""
+    counts = NUM_POINTS.value
+    if not all(count.isdecimal() and int(count) for count in counts):
+        _fail(f'--num_points={",".join(counts)}: these are positive integers')
+    return exhibits.convergence_data(
+        network(), radii=thinned(RADII), num_points=[int(count) for count in counts]
+    )
+
+
+def measure_oscillation() -> dict[str, Any]:
+    """Measures the online estimator over its patience, and in noise."""
+    return exhibits.oscillation_data(
+        network(),
+        sweeps=thinned(SWEEPS),
+        periods=thinned(PERIODS),
+        rng=jax.random.key(SEED.value + 1),
+    )
+
+
+def measure_processes() -> dict[str, Any]:
+    """Measures the updates of EP and of BPTT, tied and untied."""
+    networks = {'tied': network(tied=True), 'untied': network()}
+    return exhibits.processes_data(networks)
+
+
+def thinned(values: list) -> list:
+    """Returns as many of the values as --points lets pass, the ends among them."""
+    count = min(POINTS.value or len(values), len(values))
+    places = np.linspace(0, len(values) - 1, count).round().astype(int)
+    return [values[place] for place in places]
+
+
+def network_values() -> dict[str, Any]:
+    """Returns what the network of the figures is, for their titles."""
+    return {
+        'sizes': [int(size) for size in SIZES.value],
+        'angle': ANGLE,
+        'num_images': NUM_IMAGES.value,
+        'seed': SEED.value,
+    }
+
+
+def provenance(name: str, seconds: float) -> dict[str, Any]:
+    """Returns where numbers come from."""
+    changed = {
+        flag: flags.FLAGS[flag]
+        for flag in ('sizes', 'num_images', 'seed', 'num_points', 'points')
+        if flags.FLAGS[flag].value != flags.FLAGS[flag].default
+    }
+    command = ['python launch/figures.py', f'--figure={name}']
+    return {
+        'command': ' '.join(
+            [*command, *(flag.serialize() for flag in changed.values())]
+        ),
+        'date': datetime.date.today().isoformat(),
+        'commit': _commit(),
+        'hardware': f'{os.cpu_count()} cores, {jax.devices()[0].device_kind}',
+        'jax': jax.__version__,
+        'seconds': round(seconds, 1),
+    }
+
+
+def _commit() -> str | None:
+    """Returns the commit of the code, with a + where it has been changed since."""
+    command = ['git', 'describe', '--always', '--dirty=+']
+    folder = pathlib.Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    print(f'figures: {message}', file=sys.stderr)
+    sys.exit(code)
+
+
+FIGURES = {
+    'convergence': (measure_convergence, convergence_figure.draw),
+    'oscillation': (measure_oscillation, oscillation_figure.draw),
+    'processes': (measure_processes, processes_figure.draw),
+}
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,123 @@
+"""launch/figures.py as users run it: one command from nothing to the pictures."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+NETWORK = {'sizes': [64, 8, 6, 10], 'angle': 90.0, 'num_images': 3, 'seed': 0}
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs launch/figures.py on a tiny network in another process."""
+
+    def run(*arguments):
+        return subprocess.run(
+            [
+                sys.executable,
+                ROOT / 'launch' / 'figures.py',
+                f'--out={tmp_path / "images"}',
+                f'--data={tmp_path / "data"}',
+                f'--compilation_cache={ROOT / ".cache" / "jax"}',
+                '--sizes=64,8,6,10',
+                '--num_images=3',
+                '--points=2',
+                '--num_points=2',
+                *arguments,
+            ],
+            cwd=tmp_path,
+            env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.fixture
+def measure(tmp_path, launch):
+    """Makes one figure; returns its data."""
+
+    def run(name):
+        result = launch(f'--figure={name}')
+        assert result.returncode == 0, result.stderr[-500:]
+        assert result.stdout == f'{tmp_path / "images" / name}.png\n'
+        assert (tmp_path / 'images' / f'{name}.png').stat().st_size > 10_000
+        data = json.loads((tmp_path / 'data' / f'{name}.json').read_text())
+        assert data['run']['command'] == (
+            f'python launch/figures.py --figure={name} --sizes=64,8,6,10 '
+            '--num_images=3 --num_points=2 --points=2'
+        )
+        assert data['network'] == NETWORK
+        return data
+
+    return run
+
+
+def test_convergence_by_one_command(measure):
+    data = measure('convergence')
+    assert data['radii'] == [1e-9, 1.0]
+    single, double = (data['panels'][name] for name in ('float32', 'float64'))
+    assert double['errors']['complex step'][0] < 1e-12
+    assert single['errors']['complex step'][0] < 2e-6
+    assert single['errors']['N = 2'][0] > 0.1
+    assert double['orders'] == {'N = 2': None, 'complex step': None}  # of two radii
+
+
+def test_oscillation_by_one_command(measure):
+    data = measure('oscillation')
+    assert data['sweeps'] == [1, 128]
+    slow, patient = data['patience']['float64']
+    assert patient < 1e-11 < 1e-2 < slow
+    few, many = data['online']['errors']
+    online = data['online']['at_equilibrium']
+    assert many == pytest.approx(np.hypot(few / 16, online), rel=0.3)
+    for pairs, beta in zip(data['one_sided'], (0.5, 0.1), strict=True):
+        assert (pairs['beta'], pairs['periods']) == (beta, [0.5, 1, 256])
+        assert pairs['errors'][0] > few > many
+        assert pairs['errors'][-1] > pairs['at_equilibrium'] > beta / 2
+
+
+def test_processes_by_one_command(tmp_path, measure, launch):
+    data = measure('processes')
+    tied, untied = (data['networks'][name] for name in ('tied', 'untied'))
+    assert max(tied['distance']) < 1e-9
+    assert untied['distance'][0] < 1e-9
+    assert min(untied['distance'][2:]) > 0.01
+    assert list(tied['layers']) == ['layer_1', 'layer_2']
+
+    path = tmp_path / 'images' / 'processes.png'
+    before = path.read_bytes()
+    path.unlink()
+    result = launch('--draw_only', '--figure=processes', '--figure=processes')
+    assert result.returncode == 0, result.stderr[-500:]
+    assert result.stdout == f'{path}\n'
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'part'),
+    [
+        (
+            ['--figure=processes,magic'],
+            "'magic'; choose from convergence, oscillation, processes, all",
+        ),
+        (['--draw_only', '--figure=processes'], 'has no processes.json'),
+        (['--sizes=64,many'], '--sizes=64,many: '),
+        (['--sizes=64,8,3'], '--sizes=64,8,3: '),
+        (['--num_points=2,0'], '--num_points=2,0: '),
+    ],
+)
+def test_mistakes(tmp_path, launch, arguments, part):
+    result = launch(*arguments)
+    assert result.returncode == 1
+    assert part in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ''
+    assert not (tmp_path / 'images').exists()

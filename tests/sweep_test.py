@@ -1,0 +1,169 @@
+"""launch/sweep.py and launch/diagnose.py, as users run them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = {
+    'num_epochs': 1,
+    'batch_size': 20,
+    'data.num_train': 60,
+    'data.held_out': 30,
+    'system.sizes': (64, 8, 6, 10),
+    'diagnostics.every_evals': 0,
+}
+EXPERIMENT = f"""
+from configs import digits_mlp
+
+
+def get_config():
+    config = digits_mlp.get_config()
+    for key, value in {TINY!r}.items():
+        section, _, name = key.rpartition('.')
+        setattr(config[section] if section else config, name, value)
+    return config
+
+
+def sweep(add):
+    add('corrected', {{}})
+    add('not, corrected!', {{'estimator.correction': None}})
+"""
+
+
+def launch(script, *arguments):
+    return subprocess.run(
+        [
+            sys.executable,
+            ROOT / 'launch' / f'{script}.py',
+            *arguments,
+            *(
+                ()
+                if '--dry_run' in arguments
+                else (f'--compilation_cache={ROOT / ".cache" / "jax"}',)
+            ),
+        ],
+        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_X64': '0'},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope='module')
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp('configs') / 'tiny.py'
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope='module')
+def swept(experiment, tmp_path_factory):
+    """The workdir of a sweep with one seed, and what the launcher printed."""
+    workdir = tmp_path_factory.mktemp('sweep')
+    result = launch(
+        'sweep', f'--config={experiment}', f'--workdir={workdir}', '--seeds=3'
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    return workdir, result.stdout
+
+
+def test_a_dry_run_prints_the_commands(experiment, tmp_path):
+    workdir = tmp_path / 'runs'
+    result = launch(
+        'sweep', f'--config={experiment}', f'--workdir={workdir}', '--dry_run'
+    )
+    lines = result.stdout.splitlines()
+    assert len(lines) == 6
+    for seed, line in enumerate(lines[3:]):
+        assert line == (
+            f'python launch/train.py --config={experiment} '
+            f'--workdir={workdir}/not_corrected/seed_{seed} '
+            f'--config.estimator.correction=None --config.seed={seed}'
+        )
+    assert not workdir.exists()
+
+
+def test_rows_and_table(swept):
+    workdir, printed = swept
+    rows = json.loads((workdir / 'sweep.json').read_text())
+    assert [row['name'] for row in rows] == ['corrected', 'not, corrected!']
+    assert rows[1]['changes'] == {'estimator.correction': None}
+    for row, folder in zip(rows, ('corrected', 'not_corrected'), strict=True):
+        summary = json.loads((workdir / folder / 'seed_3' / 'summary.json').read_text())
+        error = 100 * summary['last']['test']['error']
+        assert row['last'] == [pytest.approx(error, abs=1e-3)]
+        assert row['mean'] == row['last'][0]
+        assert row['std'] is None
+        assert f'{row["name"]:15}  {row["mean"]:6.2f}' in printed
+
+
+def test_only_what_is_missing_is_trained(swept, experiment):
+    workdir, _ = swept
+    kept = workdir / 'corrected' / 'seed_3' / 'metrics.jsonl'
+    missing = workdir / 'not_corrected' / 'seed_3' / 'summary.json'
+    before = kept.stat().st_mtime_ns
+    missing.unlink()
+    result = launch(
+        'sweep', f'--config={experiment}', f'--workdir={workdir}', '--seeds=3'
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    assert kept.stat().st_mtime_ns == before
+    assert missing.exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'part'),
+    [
+        (['--only=nothing'], 'choose from corrected, not, corrected!'),
+        (['--seeds=one'], '--seeds takes integers'),
+        (['--config=absent.py'], 'absent.py does not exist'),
+        ([f'--config={ROOT}/configs/digits_mlp.py'], 'no sweep(add)'),
+    ],
+)
+def test_mistakes(experiment, tmp_path, arguments, part):
+    workdir = tmp_path / 'runs'
+    result = launch(
+        'sweep', f'--config={experiment}', f'--workdir={workdir}', *arguments
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith('sweep: ')
+    assert part in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not workdir.exists()
+
+
+def test_a_diagnosis(swept):
+    workdir, _ = swept
+    run = workdir / 'corrected' / 'seed_3'
+    result = launch('diagnose', f'--workdir={run}', '--num_examples=12', '--repeats=1')
+    assert result.returncode == 0, result.stderr[-500:]
+    assert (run / 'bias.png').stat().st_size > 0
+    report = json.loads((run / 'bias.json').read_text())
+    own, exact = (
+        report['methods'][name] for name in ('this run', 'recurrent backprop')
+    )
+    assert own['cosine']['total'] > 0.999
+    assert own['asymmetry']['total'] == 0
+    assert exact['cosine']['layer_1'] > 0.99999
+    assert report['methods']['symmetric']['cosine']['total'] < 0.95
+    assert own['seconds'] > 0
+    assert own['sentence'] in result.stdout
+    assert f'{report["symmetric_share"]:.3f}' in result.stdout
+
+
+def test_what_is_no_run_is_not_diagnosed(tmp_path, swept):
+    result = launch('diagnose', f'--workdir={tmp_path}')
+    assert result.returncode == 1
+    assert 'is not the workdir of a run' in result.stderr
+    unfinished = tmp_path / 'unfinished'
+    unfinished.mkdir()
+    config = swept[0] / 'corrected' / 'seed_3' / 'config.json'
+    (unfinished / 'config.json').write_text(config.read_text())
+    result = launch('diagnose', f'--workdir={unfinished}')
+    assert result.returncode == 1
+    assert 'has no checkpoint' in result.stderr
+    assert len(result.stderr.splitlines()) == 1
