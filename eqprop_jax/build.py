@@ -140,11 +140,11 @@ def _method(built: Experiment, nudged: Solver, tight: Solver) -> Method:
         settled = parts.estimator(system, tight, values)
         return Method(built.estimate, correction is not None, settled, costs)
     if name == 'oscillation':
-        count = values['num_points']
-        cost = methods.sweep_cost(system, correction, is_complex=count > 2)
+        turns = {key: values[key] for key in ('periods', 'burn_in') if key in values}
+        costs = methods.online_costs(system, values['num_points'], correction, **turns)
         values['steps_per_point'] = 10 * values.get('steps_per_point', 20)
         settled = parts.estimator(system, nudged, values)
-        return Method(built.estimate, correction is not None, settled, (cost,) * count)
+        return Method(built.estimate, correction is not None, settled, costs)
     costs = {'bptt': (2,)}.get(name, (1,))  # forward and backward
     return Method(built.estimate, name != 'tangent', None, costs)
 

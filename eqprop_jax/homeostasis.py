@@ -170,8 +170,10 @@ def noise(
       num_draws: how many to take the moments over, at least 2.
 
     Raises:
-      ValueError: for an unknown form.
+      ValueError: for an unknown form, or fewer than two draws.
     """
+    if num_draws < 2:
+        raise ValueError(f'num_draws has to be at least 2, not {num_draws}')
     draw = jax.value_and_grad(penalty(system, num_probes=1, form=form))
 
     def add(index: Array, moments: tuple) -> tuple:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -234,3 +235,21 @@ def hessenberg(
     )
     _, columns = jax.lax.scan(step, basis, jnp.arange(num_steps))
     return jnp.transpose(columns[:, :num_steps], (2, 1, 0))
+
+
+def margin(krylov: np.ndarray) -> float:
+    """Returns 1 − max Re λ of J diag(σ′) over the batch: the distance to instability.
+
+    It is the rate of the slowest mode of du/dt = F, and by how much the network's own
+    feedback may grow before that mode runs away.
+
+    Args:
+      krylov: from `hessenberg`, [B, k, k]; not a tracer.
+    """
+    largest = -np.inf
+    for matrix in krylov:
+        # An exhausted Krylov space ends with the first zero below the diagonal.
+        ends = np.flatnonzero(np.diagonal(matrix, -1) == 0)
+        size = ends[0] + 1 if ends.size else len(matrix)
+        largest = max(largest, np.linalg.eigvals(matrix[:size, :size]).real.max())
+    return 1 - float(largest)

@@ -188,23 +188,28 @@ def kolen_pollack(
             'system.feedback="free" (tied weights are aligned already, loops have no '
             'pairs)'
         )
-    decay = optimizer.get('weight_decay', 0.0)
-    if optimizer.get('name') == 'adam' and decay:
-        raise ConfigError(
-            'alignment.kolen_pollack=True needs a decay that acts on both weights of a '
-            'pair alike: set optimizer.name to "adamw" or "sgd", not "adam"'
-        )
     layers = optimizer.get('layers') or {}
+
+    def option(key: str, path: tuple[str, ...]) -> float:
+        own = layers.get(path[0]) or {}
+        return own.get(key, optimizer.get(key, 0.0))
+
+    decays = []
     for forward, feedback, _ in system.pairs:
-        own, other = (layers.get(path[0]) or {} for path in (forward, feedback))
         for key in ('learning_rate', 'weight_decay'):
-            if own.get(key) != other.get(key):
+            if option(key, forward) != option(key, feedback):
                 raise ConfigError(
                     'alignment.kolen_pollack=True needs the same '
                     f'optimizer.layers.{forward[0]}.{key} and '
                     f'optimizer.layers.{feedback[0]}.{key}: their weights are paired'
                 )
-    if not (decay or any(own.get('weight_decay') for own in layers.values())):
+        decays.append(option('weight_decay', forward))
+    if optimizer.get('name') == 'adam' and any(decays):
+        raise ConfigError(
+            'alignment.kolen_pollack=True needs a decay that acts on both weights of a '
+            'pair alike: set optimizer.name to "adamw" or "sgd", not "adam"'
+        )
+    if not all(decays):
         logging.warning(
             'alignment.kolen_pollack=True without optimizer.weight_decay: what paired '
             'weights differ by does not die out'

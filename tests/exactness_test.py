@@ -239,13 +239,25 @@ def test_complex_step_in_single_precision_has_no_rounding_floor():
     assert errors['symmetric'] > 1e-3
 
 
-def test_unconverged_examples_are_left_out_of_the_mean():
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda system, solve: ep.estimators.contour(
+            system, solve, contour=ep.nudges.symmetric(0.1), skip_unconverged=True
+        ),
+        lambda system, solve: ep.estimators.recurrent_backprop(
+            system, tol=1e-12, skip_unconverged=True
+        ),
+        lambda system, solve: ep.estimators.tangent(
+            system, tol=1e-12, skip_unconverged=True
+        ),
+    ],
+)
+def test_unconverged_examples_are_left_out_of_the_mean(make):
     """One example's input is NaN: the mean is that over the others."""
     system, params, batch, _ = settings('cross_entropy')
     loose = ep.solvers.relaxation(tol=1e-12)
-    estimate = ep.estimators.contour(
-        system, loose, contour=ep.nudges.symmetric(0.1), skip_unconverged=True
-    )
+    estimate = make(system, loose)
     broken = batch._replace(x=batch.x.at[2].set(jnp.nan))
     free = free_phase(system, params, broken.x, loose)
     assert free.converged.tolist() == [True, True, False, True, True]
@@ -258,6 +270,31 @@ def test_unconverged_examples_are_left_out_of_the_mean():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14)
     assert info.skipped == pytest.approx(0.2)
     assert info.converged == pytest.approx(0.8)
+
+
+def test_an_adjoint_that_diverges_is_left_out_of_the_mean():
+    """The linear dynamics of one example are unstable: it is held where it started."""
+    gain = jnp.array([[0.3], [0.5], [1.5]])
+    system = ep.systems.from_drive(
+        lambda params, gain, rates: {'u': gain * rates['u'] + params['w'][None]},
+        init=lambda rng, x: {'w': jnp.ones(1)},
+        rest=lambda gain: {'u': jnp.zeros_like(gain)},
+        activation='identity',
+    )
+    params, batch = {'w': jnp.ones(1)}, ep.Batch(gain, jnp.zeros((3, 1)))
+    state = {'u': 1 / (1 - gain)}  # the equilibria, the unstable one too
+    still, settled = jnp.zeros(3), jnp.ones(3, bool)
+    free = ep.types.Equilibrium(state, state, still, jnp.zeros(3, jnp.int32), settled)
+    for skip, examples in ((True, [0, 1]), (False, [0, 1, 2])):
+        exact = ep.estimators.recurrent_backprop(
+            system, tol=1e-13, max_steps=300, skip_unconverged=skip
+        )
+        grads, _, info = jax.jit(exact)(params, batch, free, RNG)
+        # u = w/(1 − a), C = u²/2: dC/dw = w/(1 − a)²
+        wanted = np.mean([1 / (1 - float(gain[i, 0])) ** 2 for i in examples])
+        assert info.converged == pytest.approx(2 / 3)
+        assert (abs(grads['w'][0] - wanted) < 1e-10) == skip
+        assert info.skipped == pytest.approx(1 / 3 if skip else 0)
 
 
 def test_gradient_is_the_mean_over_the_batch():

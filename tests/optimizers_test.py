@@ -52,6 +52,14 @@ class TestRules:
     def test_sgd(self):
         close(updates(make()), jax.tree.map(lambda g: -0.5 * g, GRADS))
 
+    @pytest.mark.parametrize('layers', [None, {'readout': {'weight_decay': 0.0}}])
+    def test_the_norm_of_the_whole_gradient_is_bounded(self, layers):
+        norm = math.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(GRADS)))
+        plain = updates(make())
+        halved = updates(make(clip_norm=norm / 2, layers=layers))
+        close(halved, jax.tree.map(lambda u: u / 2, plain))
+        close(updates(make(clip_norm=2 * norm, layers=layers)), plain)
+
     def test_momentum_accumulates(self):
         # v = g, then g (1 + μ), then g (1 + μ + μ²)
         factor = -0.5 * (1 + 0.9 + 0.81)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
 from eqprop_jax.analysis import causes
@@ -74,6 +74,8 @@ class Report(NamedTuple):
     methods: dict[str, Bias]
     unsettled: float
     """Fraction of the examples whose free phase is not at equilibrium."""
+    unsolved: float
+    """The same of the references: adjoint and tangent were not found for these."""
     free_phase: float
     """Relative error of the exact gradient by stopping the free phase where it did."""
     symmetric_share: float
@@ -136,23 +138,34 @@ def bias(
 
     free = relax(solve)
     best = free if settled is None else relax(settled)
-    adjoint, response = (
-        make(system, tol=tol, max_steps=5000)
-        for make in (estimators.recurrent_backprop, estimators.tangent)
-    )
-    exact, tangent = run(adjoint, best), run(response, best)
+
+    def solution(make: Callable[..., Estimator], free: Equilibrium) -> Estimate:
+        """Returns what a linear solve finds; by Krylov where relaxation does not."""
+        relaxed = run(make(system, tol=tol, max_steps=5000), free)
+        if relaxed.info.converged >= jnp.mean(free.converged):
+            return relaxed
+        solved = run(make(system, tol=tol, max_steps=5000, method='krylov'), free)
+        better = solved.info.converged >= relaxed.info.converged
+        return solved if better else relaxed
+
+    exact = solution(estimators.recurrent_backprop, best)
+    tangent = solution(estimators.tangent, best)
+    at_free = solution(estimators.recurrent_backprop, free)
     share, parts, noise, radius, krylov = jax.jit(
         lambda params, free: _measure(system, params, batch, free, keys, num_probes)
     )(params, best)
     report = Report(
         methods={},
         unsettled=1 - float(jnp.mean(free.converged)),
-        free_phase=float(_relative(run(adjoint, free).grads, exact.grads)),
+        unsolved=1 - float(jnp.minimum(exact.info.converged, tangent.info.converged)),
+        free_phase=_quotient(
+            tree.norm(tree.sub(at_free.grads, exact.grads)), tree.norm(exact.grads)
+        ),
         symmetric_share=float(share),
         asymmetry=jax.tree.map(float, parts),
         penalty_noise=jax.tree.map(float, noise),
         spectral_radius=float(jnp.max(radius)),
-        margin=1 - float(np.linalg.eigvals(np.asarray(krylov)).real.max()),
+        margin=jacobian.margin(np.asarray(krylov)),
         angles=_angles(system, params),
     )
     for name, method in methods.items():
@@ -224,11 +237,11 @@ def _compare(
 
     def distance(a: Rates, b: Rates) -> dict[str, float]:
         norms = _by_part(tree.norm, tree.sub(a, b))
-        return {part: norm / size[part] for part, norm in norms.items()}
+        return {part: _quotient(norm, size[part]) for part, norm in norms.items()}
 
     def ratio(a: Rates, b: Rates) -> dict[str, float]:
         norms, others = _by_part(tree.norm, a), _by_part(tree.norm, b)
-        return {part: norms[part] / others[part] for part in norms}
+        return {part: _quotient(norms[part], others[part]) for part in norms}
 
     steps = np.asarray(estimate.info.num_steps)
     evaluations = None
@@ -255,6 +268,7 @@ def _compare(
             total[TOTAL],
             {cause: by_part[TOTAL] for cause, by_part in parts.items()},
             report.symmetric_share,
+            1 - float(estimate.info.converged),
         ),
     )
 
@@ -267,8 +281,10 @@ def _by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:
     }
 
 
-def _relative(a: Params, b: Params) -> Float[Array, '']:
-    return tree.norm(tree.sub(a, b)) / tree.norm(b)
+def _quotient(a: Array | float, b: Array | float) -> float:
+    """Returns a/b; NaN for 0/0, where there is nothing to compare with."""
+    a, b = float(a), float(b)
+    return a / b if b else (np.inf if a else np.nan)
 
 
 def as_dict(report: Report) -> dict:

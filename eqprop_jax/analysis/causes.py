@@ -24,7 +24,11 @@ CAUSES = {
 
 
 def sentence(
-    name: str, error: float, causes: Mapping[str, float], symmetric_share: float
+    name: str,
+    error: float,
+    causes: Mapping[str, float],
+    symmetric_share: float,
+    unsettled: float = 0.0,
 ) -> str:
     """Returns one sentence: the dominant cause, and what would reduce it.
 
@@ -33,9 +37,15 @@ def sentence(
       error: |δ̂ − δ| / |δ|.
       causes: the same of each cause, by its name in `CAUSES`.
       symmetric_share: of J.
+      unsettled: fraction of the examples of which a phase did not settle.
     """
-    if not np.isfinite(error):
-        return f'{name}: not finite, the network runs away: reduce the radius.'
+    if not np.isfinite(error) or (error > 1 and unsettled):
+        share = f'{100 * unsettled:.3g} % of the examples do not settle'
+        return (
+            f'{name}: {share if unsettled else "not finite"}; a smaller radius or '
+            'step_size, more max_steps or, for a linear solve, method="krylov" may '
+            'help.'
+        )
     if error < NEGLIGIBLE:
         return f'{name}: within {error:.1g} of recurrent backprop, nothing to mend.'
     dominant = max(causes, key=lambda cause: causes[cause])

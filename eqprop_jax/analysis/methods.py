@@ -15,7 +15,7 @@ class Method(NamedTuple):
     """Whether it tends to recurrent backprop, not to the response of the dynamics."""
     settled: Estimator | None = None
     """The same with its phases settled more tightly; None: itself."""
-    row_costs: tuple[int, ...] | None = None
+    row_costs: tuple[float, ...] | None = None
     """Field evaluations in a sweep of each row of `info`; None: not counted."""
 
 
@@ -127,8 +127,36 @@ def online_method(
         )
         for count in (steps_per_point, 10 * steps_per_point)
     )
-    cost = sweep_cost(system, correction, is_complex=num_points > 2)
-    return Method(estimate, correction is not None, slower, (cost,) * num_points)
+    turns = {key: options[key] for key in ('periods', 'burn_in') if key in options}
+    costs = online_costs(system, num_points, correction, **turns)
+    return Method(estimate, correction is not None, slower, costs)
+
+
+def online_costs(
+    system: System,
+    num_points: int,
+    correction: str | None,
+    *,
+    periods: int = 1,
+    burn_in: int = 1,
+) -> tuple[float, ...]:
+    """Returns the mean of `sweep_cost` over all turns, for each point.
+
+    Args:
+      system: what moves.
+      num_points: N.
+      correction: None or 'antisymmetric', which a first burn-in does without.
+      periods: turns that are averaged over.
+      burn_in: turns that are not.
+    """
+    plain, corrected = (
+        sweep_cost(system, kind, is_complex=num_points > 2)
+        for kind in (None, correction)
+    )
+    first = burn_in if correction else 0
+    rest = burn_in + periods
+    mean = (first * plain + rest * corrected) / (first + rest)
+    return (mean,) * num_points
 
 
 def row_costs(

@@ -48,6 +48,7 @@ def tangent(
     system: System,
     *,
     tol: float = 1e-5,
+    method: str = 'iterative',
     max_steps: int = 500,
     skip_unconverged: bool = False,
 ) -> Estimator:
@@ -58,7 +59,8 @@ def tangent(
     Args:
       system: what moves.
       tol: relative residual of the linear solve, for each example; positive.
-      max_steps: bound on its sweeps; positive.
+      method: as in `recurrent_backprop`.
+      max_steps: bound on its sweeps, terms or iterations; positive.
       skip_unconverged: leave examples out of the mean of which the free phase or the
         solve did not converge. At an unstable equilibrium the solve diverges, and one
         such example can outweigh all others.
@@ -67,11 +69,9 @@ def tangent(
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
 
     Raises:
-      ValueError: for a number outside its range.
+      ValueError: for an unknown method or a number outside its range.
     """
-    return _implicit(
-        system, 'iterative', tol, max_steps, skip_unconverged, adjoint=False
-    )
+    return _implicit(system, method, tol, max_steps, skip_unconverged, adjoint=False)
 
 
 def recurrent_backprop(
@@ -102,8 +102,6 @@ def recurrent_backprop(
     Raises:
       ValueError: for an unknown method or a number outside its range.
     """
-    if method not in METHODS:
-        raise ValueError(f'no method {method!r}; choose from {", ".join(METHODS)}')
     return _implicit(system, method, tol, max_steps, skip_unconverged, adjoint=True)
 
 
@@ -116,6 +114,8 @@ def _implicit(
     *,
     adjoint: bool,
 ) -> Estimator:
+    if method not in METHODS:
+        raise ValueError(f'no method {method!r}; choose from {", ".join(METHODS)}')
     order = 'synchronous' if method == 'neumann' else 'alternating'
     sweep = relaxation(order=order, tol=tol, max_steps=max_steps)
 
