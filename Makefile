@@ -5,7 +5,7 @@ PYTHON ?= python3
 ifeq ($(origin UV),undefined)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 endif
-# Further arguments of `make train`, `make figures` and `make test`.
+# Further arguments of `make train`, `diagnose`, `figures` and `test`.
 ARGS =
 
 VENV := .venv
@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds train figures test lint format lock clean
+.PHONY: help venv tfds train diagnose figures test lint format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ endif
 
 train: $(STAMP)  ## Train on handwritten digits (no download); writes to runs/digits
 	$(BIN)/python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits $(ARGS)
+
+diagnose: $(STAMP)  ## Say what biases the gradient of that run
+	$(BIN)/python launch/diagnose.py --workdir=runs/digits $(ARGS)
 
 figures: $(STAMP)  ## Measure and draw the figures of the analysis, in a few minutes
 	$(BIN)/python launch/figures.py $(ARGS)
