@@ -2,7 +2,8 @@ r"""Every estimator on the handwritten digits: which of them train, and which do
 
 The setting of `digits_mlp` (64-128-128-10, squared error, Adam with cosine decay) from
 feedback at 90 degrees, or tied with a softmax readout; one row for each estimator.
-Examples that do not settle are left out of the mean.
+Contours, tangent and recurrent backprop leave examples that do not settle out of the
+mean.
 
     python launch/sweep.py --config=configs/digits_estimators.py \
         --workdir=runs/digits_estimators --dry_run        # the runs, as single commands

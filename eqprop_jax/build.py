@@ -54,6 +54,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     solve, nudged_solve = (
         parts.solver(key, values[key]) for key in ('solver', 'nudged_solver')
     )
+    values['estimator'] = _with_dynamics(values)
     estimate = parts.estimator(system, nudged_solve, values['estimator'])
     _warn_free_residual(values)
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])
@@ -91,6 +92,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     return built
 
 
+REAL_NUDGES = 1e-4  # tolerance that nudges of 0.1 need; a complex step can do with more
+
+
 def diagnosis(built: Experiment) -> tuple[Solver, dict[str, Method]]:
     """Returns what `analysis.bias` needs to report on a run.
 
@@ -100,16 +104,20 @@ def diagnosis(built: Experiment) -> tuple[Solver, dict[str, Method]]:
     Returns:
       A solver that settles the free phase more tightly than the run's, and the
       methods: the run's own estimator, 'this run', and those of `default_methods` with
-      the run's solver for the nudged phases.
+      the run's solver for the nudged phases, to a tolerance that real nudges need.
     """
     values = built.config
+    settled = parts.solver('solver', tighter(values['solver']))
     nudged, tight = (
         parts.solver('nudged_solver', section)
         for section in (values['nudged_solver'], tighter(values['nudged_solver']))
     )
     own = _method(built, nudged, tight)
+    shared = dict(values['nudged_solver'])
+    if 'tol' in shared:
+        shared['tol'] = min(shared['tol'], REAL_NUDGES)
+    nudged = parts.solver('nudged_solver', shared)
     others = methods.default_methods(built.system, nudged, tight)
-    settled = parts.solver('solver', tighter(values['solver']))
     return settled, {'this run': own, **others}
 
 
@@ -142,17 +150,38 @@ def _method(built: Experiment, nudged: Solver, tight: Solver) -> Method:
     if name == 'oscillation':
         turns = {key: values[key] for key in ('periods', 'burn_in') if key in values}
         costs = methods.online_costs(system, values['num_points'], correction, **turns)
-        values['steps_per_point'] = 10 * values.get('steps_per_point', 20)
+        slower = 10 * values.get('steps_per_point', 20)
+        values |= {'steps_per_point': slower, 'noise': 0.0}
         settled = parts.estimator(system, nudged, values)
         return Method(built.estimate, correction is not None, settled, costs)
-    costs = {'bptt': (2,)}.get(name, (1,))  # forward and backward
-    return Method(built.estimate, name != 'tangent', None, costs)
+    if name == 'bptt':
+        values['num_steps'] = 20 * values.get('num_steps', 20)
+    else:
+        values['tol'] = min(values.get('tol', 1e-6), 1e-6)
+        values['max_steps'] = 20 * values.get('max_steps', 500)
+    settled = parts.estimator(system, nudged, values)
+    costs = (2,) if name == 'bptt' else (1,)  # forward and backward
+    return Method(built.estimate, name != 'tangent', settled, costs)
+
+
+def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the estimator's section; sweeps of its own are those of nudged_solver."""
+    section = dict(values['estimator'])
+    keys = {
+        'oscillation': ('order', 'step_size', 'clip'),
+        'bptt': ('step_size', 'clip'),
+    }
+    for key in keys.get(section.get('name'), ()):
+        if key in values['nudged_solver']:
+            section.setdefault(key, values['nudged_solver'][key])
+    return section
 
 
 def _warn_free_residual(values: Mapping[str, Any]) -> None:
     """Warns where what the free phase leaves unsettled is divided by the nudge."""
     free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
     single = values['estimator'].get('contour') in ('one_sided', 'random_sign')
+    single |= values['estimator'].get('num_points') == 1
     single &= values['estimator']['name'] in parts.NUDGED
     if single and free and nudged and free > nudged:
         logging.warning(

@@ -158,7 +158,8 @@ def noise(
 
         value       the mean of L_homeo
         std         standard deviation of that estimate over draws
-        gradient    √E‖∇ − E∇‖² / ‖E∇‖ of its gradient; m draws divide it by √m
+        gradient    √E‖∇ − E∇‖² / ‖E∇‖ of its gradient; m draws divide it by √m;
+                    NaN where the noise hides the mean
 
     Args:
       system: what moves.

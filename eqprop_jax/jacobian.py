@@ -240,8 +240,7 @@ def hessenberg(
 def margin(krylov: np.ndarray) -> float:
     """Returns 1 − max Re λ of J diag(σ′) over the batch: the distance to instability.
 
-    It is the rate of the slowest mode of du/dt = F, and by how much the network's own
-    feedback may grow before that mode runs away.
+    It is the rate of the slowest mode of du/dt = F; at 0 the equilibrium is lost.
 
     Args:
       krylov: from `hessenberg`, [B, k, k]; not a tracer.

@@ -121,7 +121,10 @@ def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
     """
     path = pathlib.Path(workdir) / CONFIG
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        config = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(config, dict):
+            raise ValueError('it is not a configuration')
+        return config
     except OSError as error:
         raise WorkdirError(
             f'{workdir} is not the workdir of a run: it has no {CONFIG}'

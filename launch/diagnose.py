@@ -89,6 +89,15 @@ def table(report: 'Report') -> str:
         f'{report.spectral_radius:.3f}, distance to instability {report.margin:.3f}, '
         f'{100 * report.unsettled:.3g} % of the examples not at equilibrium',
     ]
+    if report.unsolved:
+        lines.append(
+            f'no reference for {100 * report.unsolved:.3g} % of the examples: no '
+            'settled equilibrium, or no adjoint'
+        )
+    lines.append(
+        f'stopping the free phase where it does changes the exact gradient by '
+        f'{100 * report.free_phase:.2g} %'
+    )
     if report.angles:
         angles = ', '.join(f'{name} {a:.1f}°' for name, a in report.angles.items())
         lines.append(f'angles of paired weights: {angles}')

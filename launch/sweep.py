@@ -63,16 +63,19 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    for run in {run.row: run for run in runs}.values():  # all, before the first trains
+        try:
+            build.experiment(ml_collections.ConfigDict(_values(module, run)))
+        except (build.ConfigError, NotPreparedError) as error:
+            _fail(f'{run.row}: {error}')
     failures = {}
     for number, run in enumerate(runs, start=1):
         print(
             f'[{number}/{len(runs)}] {run.row}, seed {run.changes["seed"]}', flush=True
         )
-        values = module['get_config']().to_dict()
-        for key, value in run.changes.items():
-            _set(values, key, value)
         try:
-            experiment = build.experiment(ml_collections.ConfigDict(values))
+            values = ml_collections.ConfigDict(_values(module, run))
+            experiment = build.experiment(values)
             if (run.workdir / records.SUMMARY).exists():
                 records.claim(run.workdir, experiment.config)  # another: an error
             else:
@@ -87,6 +90,10 @@ def main(argv: list[str]) -> None:
             _fail('interrupted; the same command goes on with what is missing', 130)
     rows = _table(runs, failures)
     path = pathlib.Path(WORKDIR.value) / 'sweep.json'
+    if ONLY.value and path.exists():  # the others stay
+        new = {row['name']: row for row in rows}
+        old = {row['name']: row for row in json.loads(path.read_text())}
+        rows = list((old | new).values())
     path.write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
     print(_text(rows))
 
@@ -111,11 +118,18 @@ def _expand(module: dict[str, Any]) -> list[Run]:
         rows[name] = dict(changes)
 
     module['sweep'](add)
-    chosen = {name: row for name, row in rows.items() if re.search(ONLY.value, name)}
+    try:
+        chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
+    except re.error as error:
+        _fail(f'--only={ONLY.value} is no regular expression: {error}')
+    if len({_slug(name) for name in rows}) < len(rows):
+        _fail(f'{CONFIG.value} has rows whose names differ in punctuation only')
     if not chosen:
         _fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
     if not all(seed.isdecimal() for seed in SEEDS.value):
         _fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
+    if len(set(map(int, SEEDS.value))) < len(SEEDS.value):
+        _fail(f'--seeds={",".join(SEEDS.value)} has a seed twice')
     folder = pathlib.Path(WORKDIR.value)
     return [
         Run(name, {**changes, 'seed': int(seed)}, folder / _slug(name) / f'seed_{seed}')
@@ -129,11 +143,18 @@ def _slug(name: str) -> str:
     return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('_')
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split('.')
-    for section in sections:
-        values = values[section]
-    values[last] = value
+def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Returns the configuration of a run as plain values."""
+    values = module['get_config']().to_dict()
+    for key, value in run.changes.items():
+        *sections, last = key.split('.')
+        section = values
+        for name in sections:
+            if not isinstance(section.get(name), dict):
+                _fail(f'{run.row}: the configuration has no section of {key!r}')
+            section = section[name]
+        section[last] = value
+    return values
 
 
 def _command(run: Run) -> str:

@@ -197,5 +197,5 @@ def test_methods_of_a_report():
 def test_methods_of_what_is_not_analytic():
     system = zoo.ZOO['free_hard_sigmoid'].make()
     names = methods.default_methods(system, TIGHT)
-    assert {'circle N = 2', 'online N = 2', 'online N = 2, corrected'} < set(names)
+    assert {'symmetric', 'online N = 2', 'online N = 2, corrected'} < set(names)
     assert not any('4' in name for name in names)

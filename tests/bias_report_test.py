@@ -70,7 +70,7 @@ def test_sentence_on_asymmetry_and_on_nothing():
         said = found.methods[name]
         share = f'symmetric share {found.symmetric_share:.2f}'
         assert f'by the asymmetry of the Jacobian ({share})' in said.sentence
-        assert 'correction="antisymmetric"' in said.sentence
+        assert 'the antisymmetric correction removes it' in said.sentence
         assert said.asymmetry['total'] > 0.1
         assert said.cosine['total'] < 0.99
     for name in ('corrected', 'exact'):

@@ -82,10 +82,15 @@ def complex_state(tree):
 SHORT = {'radius': 0.4, 'steps_per_point': 3}
 
 
-@pytest.mark.parametrize('correction', [None, 'antisymmetric'])
 @pytest.mark.parametrize(
-    ('num_points', 'burn_in', 'periods', 'step_size'),
-    [(2, 1, 1, 1.0), (4, 0, 2, 1.0), (5, 2, 3, 0.5)],
+    ('num_points', 'burn_in', 'periods', 'step_size', 'correction'),
+    [
+        (2, 1, 1, 1.0, None),
+        (4, 0, 2, 1.0, None),
+        (5, 2, 3, 0.5, None),
+        (2, 1, 1, 1.0, 'antisymmetric'),
+        (5, 2, 3, 0.5, 'antisymmetric'),
+    ],
 )
 def test_every_sweep_is_that_of_a_loop_in_numpy(
     num_points, burn_in, periods, step_size, correction
@@ -161,10 +166,22 @@ def online(system, **options):
     )
 
 
+def test_a_corrected_stream_needs_a_burn_in():
+    """Without, the correction would refer to the input before."""
+    known = oracle.of('free')
+    options = {'burn_in': 0, 'correction': 'antisymmetric'}
+    estimate = online(known.system, **options)
+    stream = estimate.start(known.params, known.batch.x)
+    with pytest.raises(ValueError, match='burn_in to 1 or more'):
+        estimate.run(known.params, known.batch, stream, None)
+    with pytest.raises(ValueError, match='burn_in to 1 or more'):
+        online(known.system, from_rest=True, **options)
+
+
 @pytest.mark.parametrize('num_points', [2, 4])
-@pytest.mark.parametrize('correction', [None, 'antisymmetric'])
+@pytest.mark.parametrize('correction', [None])
 def test_two_runs_of_a_stream_average_to_one(num_points, correction):
-    """Twice two turns are four turns, if what the correction refers to is the same."""
+    """Twice two turns are four turns."""
     known = oracle.of('free')
     short, long = (
         online(

@@ -37,7 +37,7 @@ def test_the_stream_runs():
     scope = {}
     exec(re.findall(r'```python\n(.*?)```', README, re.DOTALL)[0], scope)
     batch = scope['batch']
-    scope |= {'batches': [batch] * 2, 'rng': None}
+    scope |= {'batches': [batch] * 2, 'keys': [None] * 2}
     exec(code[0], scope)
     exact = scope['exact'](scope['params'], batch, scope['free'], None).grads
     assert ep.tree.cosine(scope['grads'], exact) > 0.9999

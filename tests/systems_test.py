@@ -336,3 +336,34 @@ def test_a_primitive_that_is_not_analytic_is_caught():
             activation='relu',
             holomorphic=True,
         )
+
+
+def test_clipped_units_do_not_respond():
+    """Hard sigmoid and clip, the setting of 2018: units rest on the very bounds."""
+    system = ep.systems.mlp((6, 9, 8, 3), feedback='free', activation='hard_sigmoid')
+    x = jax.random.normal(jax.random.key(1), (5, 6))
+    batch = ep.Batch(x, jax.nn.one_hot(jnp.arange(5) % 3, 3))
+    params = jax.tree.map(lambda w: 1.5 * w, system.init(jax.random.key(0), x))
+    solve = ep.solvers.relaxation(clip=(0.0, 1.0), tol=1e-14, max_steps=5000)
+
+    @jax.jit
+    def cost(params):
+        free = ep.relax(system, params, x, solve)
+        return jnp.mean(system.cost(params, free.rates, batch.y)), free
+
+    free = cost(params)[1]
+    assert free.converged.all()
+    bounded = [jnp.mean((u == 0) | (u == 1)) for u in free.state.values()]
+    assert min(bounded) > 0.1
+    assert max(bounded) < 0.9
+    exact = ep.estimators.recurrent_backprop(system, tol=1e-13, max_steps=5000)
+    grads = jax.jit(exact)(params, batch, free, None).grads
+    direction = ep.tree.random_normal(jax.random.key(2), params)
+    step = 1e-6
+    shifted = [
+        cost(ep.tree.add(params, ep.tree.scale(sign * step, direction)))[0]
+        for sign in (1, -1)
+    ]
+    difference = float(shifted[0] - shifted[1]) / (2 * step)
+    found = float(ep.tree.vdot(direction, grads))
+    assert found == pytest.approx(difference, rel=1e-6)

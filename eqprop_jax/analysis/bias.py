@@ -88,7 +88,7 @@ class Report(NamedTuple):
     """Of J diag(σ′), the largest over the batch; synchronous sweeps settle below 1."""
     margin: float
     """1 − max Re λ of J diag(σ′), the smallest over the batch: the rate of the slowest
-    mode, and by how much the network's own feedback may grow before it runs away."""
+    mode; at 0 the equilibrium is lost."""
     angles: dict[str, float]
     """Degrees between paired weights, and 'overall'."""
 
@@ -269,6 +269,7 @@ def _compare(
             {cause: by_part[TOTAL] for cause, by_part in parts.items()},
             report.symmetric_share,
             1 - float(estimate.info.converged),
+            report.unsolved,
         ),
     )
 

@@ -2,22 +2,24 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 NEGLIGIBLE = 0.01  # relative error below which no cause is named
+RUNAWAY = 1e3  # relative error from which on a phase has run away
+UNKNOWN = 0.1  # fraction of the examples that may lack a reference
 CAUSES = {
     'settling': (
         'phases that stop before they have settled',
-        'a smaller tol or a larger max_steps of solver and nudged_solver, or online '
-        'more steps_per_point, reduce it',
+        'a smaller tol or more steps reduce it (of solver, nudged_solver or the linear '
+        'solve; num_steps of BPTT; online steps_per_point, and against noise periods '
+        'or the radius)',
     ),
     'nudge': (
         'the finite nudge',
-        'a smaller radius or more points on the circle reduce it, like r^N',
+        'a smaller radius or more points on the circle reduce it, like r^N, down to '
+        'where real nudges meet rounding',
     ),
     'asymmetry': (
         'the asymmetry of the Jacobian',
-        'correction="antisymmetric" removes it, homeostasis and Kolen–Pollack '
+        'the antisymmetric correction removes it, homeostasis and Kolen–Pollack '
         'alignment reduce it',
     ),
 }
@@ -29,6 +31,7 @@ def sentence(
     causes: Mapping[str, float],
     symmetric_share: float,
     unsettled: float = 0.0,
+    unsolved: float = 0.0,
 ) -> str:
     """Returns one sentence: the dominant cause, and what would reduce it.
 
@@ -38,8 +41,15 @@ def sentence(
       causes: the same of each cause, by its name in `CAUSES`.
       symmetric_share: of J.
       unsettled: fraction of the examples of which a phase did not settle.
+      unsolved: fraction of the examples for which the reference was not found.
     """
-    if not np.isfinite(error) or (error > 1 and unsettled):
+    if not unsolved <= UNKNOWN:
+        return (
+            f'{name}: not to be judged, since for {100 * unsolved:.3g} % of the '
+            'examples there is no settled equilibrium or no adjoint to compare with; '
+            'a smaller step_size or more max_steps of solver may help.'
+        )
+    if not error < RUNAWAY:
         share = f'{100 * unsettled:.3g} % of the examples do not settle'
         return (
             f'{name}: {share if unsettled else "not finite"}; a smaller radius or '

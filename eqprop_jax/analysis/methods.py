@@ -36,11 +36,9 @@ def default_methods(
       radius: |β| of all.
     """
     count = 4 if system.holomorphic else 2
-    contours = {
-        'one-sided': one_sided(radius),
-        'symmetric': symmetric(radius),
-        f'circle N = {count}': circle(radius, count),
-    }
+    contours = {'one-sided': one_sided(radius), 'symmetric': symmetric(radius)}
+    if count > 2:
+        contours[f'circle N = {count}'] = circle(radius, count)
     methods = {
         name: contour_method(system, solve, settled, contour=contour)
         for name, contour in contours.items()
@@ -106,7 +104,8 @@ def online_method(
 ) -> Method:
     """Returns `estimators.oscillation` as a method to report on.
 
-    What its turn is too fast for counts as settling: ten times the steps settle it.
+    What its turn is too fast for counts as settling, as does noise: it is held against
+    ten times the steps without noise.
 
     Args:
       system: what moves.
@@ -116,17 +115,19 @@ def online_method(
       correction: None or 'antisymmetric'.
       **options: further ones of the estimator.
     """
-    estimate, slower = (
-        estimators.oscillation(
+
+    def make(count: int, **own: Any) -> Estimator:
+        return estimators.oscillation(
             system,
             radius=radius,
             num_points=num_points,
             steps_per_point=count,
             correction=correction,
-            **options,
+            **own,
         )
-        for count in (steps_per_point, 10 * steps_per_point)
-    )
+
+    estimate = make(steps_per_point, **options)
+    slower = make(10 * steps_per_point, **{**options, 'noise': 0.0})
     turns = {key: options[key] for key in ('periods', 'burn_in') if key in options}
     costs = online_costs(system, num_points, correction, **turns)
     return Method(estimate, correction is not None, slower, costs)

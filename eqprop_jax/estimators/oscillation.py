@@ -50,6 +50,11 @@ from eqprop_jax.types import (
     System,
 )
 
+NEEDS_BURN_IN = (
+    'the correction refers to the free point, which the burn-in has to find: set '
+    'burn_in to 1 or more'
+)
+
 
 class Stream(NamedTuple):
     """What a network that never stops carries from one input to the next."""
@@ -68,15 +73,14 @@ class Oscillation:
     """(params, x, state=None) -> Stream, from the given state or from rest."""
     run: Callable[..., tuple[Estimate, Stream]]
     """(params, batch, stream, rng) -> (Estimate, Stream)."""
-    from_rest: bool
-    """Whether a call starts from rest and not from the free equilibrium."""
+    estimate: Callable[[Params, Batch, Equilibrium, jax.Array | None], Estimate]
+    """What a call does."""
 
     def __call__(
         self, params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
-        """Returns the estimate for one batch; of `free` only the state is used."""
-        state = None if self.from_rest else free.state
-        return self.run(params, batch, self.start(params, batch.x, state), rng)[0]
+        """Returns the estimate for a batch, from the free equilibrium or from rest."""
+        return self.estimate(params, batch, free, rng)
 
 
 def oscillation(
@@ -107,8 +111,8 @@ def oscillation(
       steps_per_point: sweeps at each point; positive.
       periods: turns that are averaged over; positive.
       burn_in: turns before those, which are not; 0 or more. With a correction there
-        are as many again after it has set in, and with 0 it refers to the rates that
-        the run starts from.
+        are as many again after it has set in, and 0 is for a start from the free
+        equilibrium only, which it then refers to.
       correction: None or 'antisymmetric'.
       noise: standard deviation of what is added to every potential after every sweep,
         Gaussian and independent (to real and imaginary parts each); needs a key.
@@ -125,14 +129,17 @@ def oscillation(
       streams. `info` has a row for each point of the last turn.
 
     Raises:
-      ValueError: for a number outside its range, an unknown order or correction, or
-        complex points on a system that is not holomorphic.
+      ValueError: for a number outside its range, an unknown order or correction,
+        complex points on a system that is not holomorphic, or a correction without
+        burn-in where the free point is not known.
     """
     points = _points(radius, num_points)
     phases.check(system, nudges.circle(radius, num_points))
     check_options(order, step_size, clip, tol, steps_per_point, bound='steps_per_point')
     _check(periods, burn_in, correction, noise)
     is_complex = np.iscomplexobj(points)
+    if from_rest and correction and not burn_in:
+        raise ValueError(NEEDS_BURN_IN)
 
     def start(params: Params, x: Array, state: State | None = None) -> Stream:
         if state is None:
@@ -209,6 +216,24 @@ def oscillation(
     def run(
         params: Params, batch: Batch, stream: Stream, rng: jax.Array | None
     ) -> tuple[Estimate, Stream]:
+        if correction and not burn_in:
+            raise ValueError(NEEDS_BURN_IN)
+        return go_on(params, batch, stream, rng)
+
+    def estimate(
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
+    ) -> Estimate:
+        dynamics.check_real('an estimator', free.state)
+        stream = start(params, batch.x, None if from_rest else free.state)
+        grads, error, info = go_on(params, batch, stream, rng)[0]
+        if not from_rest:
+            settled = jnp.all(info.residual <= tol, axis=0) & free.converged
+            info = info._replace(converged=jnp.mean(settled))
+        return Estimate(grads, error, info)
+
+    def go_on(
+        params: Params, batch: Batch, stream: Stream, rng: jax.Array | None
+    ) -> tuple[Estimate, Stream]:
         if noise and rng is None:
             raise ValueError('noise needs a key: pass rng')
         injection = system.inject(params, batch.x)
@@ -233,7 +258,7 @@ def oscillation(
         )
         return Estimate(grads, error, info), Stream(state, free)
 
-    return Oscillation(start, run, from_rest)
+    return Oscillation(start, run, estimate)
 
 
 def _points(radius: float, num_points: int) -> np.ndarray:

@@ -65,9 +65,13 @@ def identity(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
 
 
 def hard_sigmoid(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
-    """Returns min(max(z, 0), 1) for real z."""
+    """Returns min(max(z, 0), 1) for real z, with slope 0 at 0 and at 1.
+
+    Potentials that are clipped to [0, 1] rest on these very points and do not move.
+    """
     _refuse_complex('hard_sigmoid', z)
-    return jnp.clip(z, 0, 1)
+    inside = (z > 0) & (z < 1)
+    return jnp.where(inside, z, jax.lax.stop_gradient(jnp.clip(z, 0, 1)))
 
 
 def relu(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
