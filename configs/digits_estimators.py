@@ -6,7 +6,14 @@ Contours, tangent and recurrent backprop leave examples that do not settle out o
 mean.
 
     python launch/sweep.py --config=configs/digits_estimators.py \
-        --workdir=runs/digits_estimators --dry_run        # the runs, as single commands
+        --workdir=runs/digits_estimators        # --dry_run prints the single commands
+
+Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commits d0093fa to f3cf02c,
+seeds 0, 1, 2: README.md has the table, results/digits_estimators.json the single runs.
+The clip norm, the cost of the tied rows, the weight of homeostasis and the decay with
+Kolen-Pollack are those with the least error on held-out images (three or four splits
+each); the tolerance of the one-sided rows is that at which the gradient's cosine to
+recurrent backprop stays above 0.99. No published paper has such an experiment.
 """
 
 from collections.abc import Callable
