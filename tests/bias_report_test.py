@@ -35,7 +35,7 @@ def test_sentence_on_settling():
     assert found.settling['total'] > 10 * max(
         found.nudge['total'], found.asymmetry['total']
     )
-    assert 'stop before they have settled' in found.sentence
+    assert 'phases that have not settled' in found.sentence
     assert 'smaller tol' in found.sentence
     assert f'{100 * found.error["total"]:.3g} %' in found.sentence
 

@@ -7,7 +7,7 @@ RUNAWAY = 1e3  # relative error from which on a phase has run away
 UNKNOWN = 0.1  # fraction of the examples that may lack a reference
 CAUSES = {
     'settling': (
-        'phases that stop before they have settled',
+        'phases that have not settled, or are noisy',
         'a smaller tol or more steps reduce it (of solver, nudged_solver or the linear '
         'solve; num_steps of BPTT; online steps_per_point, and against noise periods '
         'or the radius)',
