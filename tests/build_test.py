@@ -315,6 +315,32 @@ def gradients(estimate, system):
 class TestBuilt:
     """What the sections name is what is built."""
 
+    @pytest.mark.parametrize(
+        ('name', 'more', 'inherited'),
+        [
+            ('oscillation', {}, {'order', 'step_size', 'clip'}),
+            ('bptt', {'num_steps': 3}, {'step_size', 'clip'}),
+            ('tangent', {}, set()),
+        ],
+    )
+    def test_sweeps_of_an_estimator_are_those_of_the_nudged_solver(
+        self, name, more, inherited
+    ):
+        own = {'name': name, **more}
+        if name == 'oscillation':
+            own |= {'radius': 0.1, 'num_points': 2}
+        sweep = {'order': 'synchronous', 'step_size': 0.5, 'clip': (0.0, 1.0)}
+        changes = {'estimator': own} | {
+            f'nudged_solver.{key}': value for key, value in sweep.items()
+        }
+        section = runs.experiment(changes).config['estimator']
+        assert set(section) - set(own) == inherited
+        assert all(section[key] == sweep[key] for key in inherited)
+        changes['estimator'] = own | {'step_size': 0.25}
+        if inherited:
+            section = runs.experiment(changes).config['estimator']
+            assert section['step_size'] == 0.25
+
     system = systems.mlp((64, 8, 8, 10), feedback='free')
     solve = staticmethod(solvers.relaxation(tol=1e-9, max_steps=200))
 
