@@ -23,6 +23,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.num_train = config_dict.placeholder(object)  # None: all
     config.data.seed = 0
     config.data.normalization = 'unit'
+    config.data.std_factor = 1.0  # of the standard deviation, for 'standard'
+    config.data.augment = ml_collections.ConfigDict()
+    config.data.augment.pad = 0  # pixels that training images are shifted by, at most
+    config.data.augment.flip = False  # left-right, half of them
+    config.data.augment.padding = 'zero'
 
     config.system = ml_collections.ConfigDict()
     config.system.name = 'mlp'

@@ -12,10 +12,10 @@ import jax
 import ml_collections
 from absl import logging
 
-from eqprop_jax import dynamics, parts, sections
+from eqprop_jax import dynamics, estimators, parts, sections
 from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method
-from eqprop_jax.data import pipeline, sources
+from eqprop_jax.data import augment, pipeline, sources
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training import optimizers
 from eqprop_jax.training.state import Diagnostics, Experiment
@@ -56,11 +56,19 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
     values['estimator'] = _with_dynamics(values)
     estimate = parts.estimator(system, nudged_solve, values['estimator'])
+    learn = estimate
+    if system.thin is not None:
+        learn = estimators.dropout(
+            system, lambda s: parts.estimator(s, nudged_solve, values['estimator'])
+        )
+    exact = estimators.recurrent_backprop(
+        system, tol=1e-5, step_size=values['nudged_solver'].get('step_size', 1.0)
+    )
     _warn_free_residual(values)
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])
     aligned = parts.kolen_pollack(system, values['alignment'], values['optimizer'])
     diagnostics = _diagnostics(values['diagnostics'])
-    dataset, preprocess = _data(values['data'])
+    dataset, preprocess, augmented = _data(values['data'])
     steps_per_epoch = len(dataset.train.labels) // values['batch_size']
     if not steps_per_epoch:
         raise ConfigError(
@@ -77,9 +85,12 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         system=system,
         solve=solve,
         estimate=estimate,
+        learn=learn,
+        exact=exact,
         optimizer=optimizer,
         dataset=dataset,
         preprocess=preprocess,
+        augment=augmented,
         penalty=penalty,
         penalty_weight=penalty_weight,
         penalty_fraction=fraction,
@@ -92,6 +103,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     return built
 
 
+CORRECTED = ('contour', 'oscillation')  # estimators that take a correction
 REAL_NUDGES = 1e-4  # tolerance that nudges of 0.1 need; a complex step can do with more
 
 
@@ -117,7 +129,12 @@ def diagnosis(built: Experiment) -> tuple[Solver, dict[str, Method]]:
     if 'tol' in shared:
         shared['tol'] = min(shared['tol'], REAL_NUDGES)
     nudged = parts.solver('nudged_solver', shared)
-    others = methods.default_methods(built.system, nudged, tight)
+    others = methods.default_methods(
+        built.system,
+        nudged,
+        tight,
+        step_size=values['nudged_solver'].get('step_size', 1.0),
+    )
     return settled, {'this run': own, **others}
 
 
@@ -141,19 +158,20 @@ def tighter(values: Mapping[str, Any]) -> dict[str, Any]:
 def _method(built: Experiment, nudged: Solver, tight: Solver) -> Method:
     """Returns the run's own estimator as a method to report on."""
     system, values = built.system, dict(built.config['estimator'])
-    name, correction = values['name'], values.get('correction')
+    name = values['name']
+    correction = values.get('correction') if name in CORRECTED else None
+    adjoint = methods.finds_adjoint(system, correction)
     if name in parts.NUDGED:
-        correction = correction if name == 'contour' else None
         costs = methods.row_costs(system, parts.contour(values), correction)
         settled = parts.estimator(system, tight, values)
-        return Method(built.estimate, correction is not None, settled, costs)
+        return Method(built.estimate, adjoint, settled, costs)
     if name == 'oscillation':
         turns = {key: values[key] for key in ('periods', 'burn_in') if key in values}
         costs = methods.online_costs(system, values['num_points'], correction, **turns)
         slower = 10 * values.get('steps_per_point', 20)
         values |= {'steps_per_point': slower, 'noise': 0.0}
         settled = parts.estimator(system, nudged, values)
-        return Method(built.estimate, correction is not None, settled, costs)
+        return Method(built.estimate, adjoint, settled, costs)
     if name == 'bptt':
         values['num_steps'] = 20 * values.get('num_steps', 20)
     else:
@@ -161,7 +179,8 @@ def _method(built: Experiment, nudged: Solver, tight: Solver) -> Method:
         values['max_steps'] = 20 * values.get('max_steps', 500)
     settled = parts.estimator(system, nudged, values)
     costs = (2,) if name == 'bptt' else (1,)  # forward and backward
-    return Method(built.estimate, name != 'tangent', settled, costs)
+    adjoint |= name != 'tangent'
+    return Method(built.estimate, adjoint, settled, costs)
 
 
 def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +189,8 @@ def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
     keys = {
         'oscillation': ('order', 'step_size', 'clip'),
         'bptt': ('step_size', 'clip'),
+        'recurrent_backprop': ('step_size',),
+        'tangent': ('step_size',),
     }
     for key in keys.get(section.get('name'), ()):
         if key in values['nudged_solver']:
@@ -219,17 +240,46 @@ def _diagnostics(values: Mapping[str, Any]) -> Diagnostics:
     return diagnostics
 
 
-def _data(values: Mapping[str, Any]) -> tuple[sources.Dataset, pipeline.Preprocess]:
-    known = ('name', 'normalization', 'data_dir', 'held_out', 'num_train', 'seed')
+def _data(
+    values: Mapping[str, Any],
+) -> tuple[sources.Dataset, pipeline.Preprocess, augment.Augment | None]:
+    """Returns the data set, and what its images go through; in training only, last."""
+    known = (
+        *('name', 'normalization', 'std_factor', 'augment'),
+        *('data_dir', 'held_out', 'num_train', 'seed'),
+    )
     sections.expect('data.', values, known, ('name', 'normalization'))
     options = dict(values)
-    normalization = options.pop('normalization')
+    inputs = {
+        key: options.pop(key)
+        for key in ('normalization', 'std_factor')
+        if key in values
+    }
+    section = options.pop('augment', {})
+    sections.check_types('data.', {'augment': section}, {'augment': dict})
+    augmented = _augment(section)
     dataset = sections.call('data', sources.load, options)
     try:
         pipeline.check(dataset)
-        return dataset, pipeline.normalizer(dataset, normalization)
     except ValueError as error:
         raise ConfigError(f'data: {error}') from error
+    preprocess = sections.call('data', pipeline.normalizer, inputs, dataset)
+    if inputs['normalization'] == 'unit' and inputs.get('std_factor', 1.0) != 1:
+        logging.warning("data.normalization='unit' does not use: std_factor")
+    if augmented is not None:
+        image = dataset.train.images.shape[1:]
+        images = jax.ShapeDtypeStruct((1, *image), dataset.train.images.dtype)
+        try:
+            jax.eval_shape(augmented, jax.random.key(0), images)
+        except ValueError as error:
+            raise ConfigError(f'data.augment: {error}') from error
+    return dataset, preprocess, augmented
+
+
+def _augment(values: Mapping[str, Any]) -> augment.Augment | None:
+    """Returns the augmentation of a section, or None where it does nothing."""
+    built = sections.call('data.augment', augment.augmentation, values)
+    return built if values.get('pad') or values.get('flip') else None
 
 
 def _check_fit(experiment: Experiment) -> None:
@@ -246,7 +296,7 @@ def _check_fit(experiment: Experiment) -> None:
     def gradient(x: jax.Array, y: jax.Array) -> Any:
         params, batch = system.init(rng, x), Batch(x, y)
         free = dynamics.relax(system, params, x, experiment.solve)
-        return experiment.estimate(params, batch, free, rng).grads
+        return experiment.learn(params, batch, free, rng).grads
 
     try:
         params, y = jax.eval_shape(scores, x)
@@ -257,7 +307,7 @@ def _check_fit(experiment: Experiment) -> None:
     if y.shape[-1] != dataset.num_classes:
         raise ConfigError(
             f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
-            f'{dataset.num_classes}: set the last of system.sizes'
+            f'{dataset.num_classes}: set system.classes, or the last of system.sizes'
         )
     layers = experiment.config['optimizer'].get('layers') or {}
     sections.expect('optimizer.layers.', layers, tuple(params), ())

@@ -38,7 +38,13 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
         drive=lambda rates: system.drive(params, injection, rates),
         rates=system.rates,
         blocks=system.blocks,
+        rough=roughly(system, lambda rough: free_field(rough, params, injection)),
     )
+
+
+def roughly(system: System, make: Callable[[System], Field]) -> Field | None:
+    """Returns the field of the system's rough twin, None where it has none."""
+    return None if system.rough is None else make(system.rough)
 
 
 def nudged_field(
@@ -57,7 +63,10 @@ def nudged_field(
             lambda d, g: d - beta * g, field.drive(rates), cost_gradient(rates)
         )
 
-    return field._replace(drive=drive)
+    rough = field.rough
+    if rough is not None:
+        rough = nudged_field(rough, cost_gradient, beta)
+    return field._replace(drive=drive, rough=rough)
 
 
 def cost_gradient(
@@ -96,6 +105,25 @@ def slopes(system: System, state: State) -> State:
     """Returns σ′(u), the diagonal of Λ⁻¹, with the structure of the state."""
     ones = jax.tree.map(jnp.ones_like, state)
     return jax.jvp(system.rates, (state,), (ones,))[1]
+
+
+def signed(system: System, response: Rates) -> Rates:
+    """Returns ς ⊙ δ, with the signs of the system's layers: the adjoint's δ.
+
+    Where ς J is symmetric and the cost reads layers of sign +1 only, the response of
+    the dynamics (J − Λ) δ = g and the exact adjoint differ by these signs alone:
+    Jᵀ = ς J ς, so that (Jᵀ − Λ) ς δ = ς g = g.
+
+    Args:
+      system: what moves; without a signature nothing changes.
+      response: δ, or rates shaped like it.
+    """
+    if system.signature is None:
+        return response
+    return {
+        name: layer if system.signature[name] > 0 else -layer
+        for name, layer in response.items()
+    }
 
 
 def check_real(name: str, state: State) -> None:

@@ -18,6 +18,8 @@ The difference form is never the noisier one, never negative, and vanishes at sy
 with its gradient; the published form may be negative, and near symmetry its standard
 deviation falls like ‖A‖ where its mean falls like ‖A‖².
 
+Where a system has a signature ς (`System`), J stands for ς ⊙ J in all of this.
+
 The equilibrium is a constant: no gradient flows through the relaxation. With it in the
 loss, feedback weights are drawn towards symmetry and plain EP becomes less biased.
 
@@ -64,7 +66,9 @@ def penalty(
     ) -> Float[Array, '']:
         rates = jax.lax.stop_gradient(free.rates)
         injection = system.inject(params, batch.x)
-        J = jacobian.linearize(system, params, injection, rates)
+        J = jacobian.signed(
+            system, jacobian.linearize(system, params, injection, rates)
+        )
         units = sum(leaf.size for leaf in jax.tree.leaves(rates)) // batch.x.shape[0]
 
         def one(key: jax.Array) -> Float[Array, ' B']:
@@ -107,7 +111,9 @@ def by_layer(
     Returns:
       {layer a: {layer b: part}}, symmetric in a and b up to the noise of the probes.
     """
-    J = jacobian.linearize(system, params, system.inject(params, x), rates)
+    J = jacobian.signed(
+        system, jacobian.linearize(system, params, system.inject(params, x), rates)
+    )
     units = sum(leaf.size for leaf in jax.tree.leaves(rates))  # n times the batch
 
     def column(name: str, key: jax.Array) -> dict[str, Array]:

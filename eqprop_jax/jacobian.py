@@ -60,6 +60,22 @@ def linearize(
     )
 
 
+def signed(system: System, J: Jacobian) -> Jacobian:
+    """Returns ς ⊙ J, whose symmetry is what matters to a system with a signature ς.
+
+    Args:
+      system: what moves; without a signature J is returned as it is.
+      J: its Jacobian.
+    """
+    if system.signature is None:
+        return J
+    return Jacobian(
+        drive=J.drive,
+        apply=lambda v: dynamics.signed(system, J.apply(v)),
+        transpose=lambda v: J.transpose(dynamics.signed(system, v)),
+    )
+
+
 def dense(
     system: System, params: Params, x: Float[Array, 'B ...'], rates: Rates
 ) -> Float[Array, 'B n n']:
@@ -105,6 +121,8 @@ def symmetric_share(
 ) -> Float[Array, '']:
     """Returns the symmetric share of the batch's Jacobian, from random probes.
 
+    Of a system with a signature it is that of ς ⊙ J.
+
     ‖S‖² and ‖A‖² are the means of ‖(J ± Jᵀ) ε‖²/4 over ε ~ N(0, I) (Hutchinson); the
     relative error of the share is of the order 1/√(num_probes · B · n).
 
@@ -116,7 +134,9 @@ def symmetric_share(
       rng: key of the probes.
       num_probes: draws for each example.
     """
-    jacobian = linearize(system, params, system.inject(params, x), rates)
+    jacobian = signed(
+        system, linearize(system, params, system.inject(params, x), rates)
+    )
 
     def squares(key: jax.Array) -> tuple[Array, Array]:
         probe = tree.random_normal(key, rates)

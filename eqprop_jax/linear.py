@@ -19,19 +19,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Inexact
 
-from eqprop_jax import tree
+from eqprop_jax import products, tree
 
 Padding = str | Sequence[tuple[int, int]]
 
 
 def dense(s: Inexact[Array, '*B m'], kernel: Float[Array, 'm n']) -> Array:
     """Returns s W, shape [*B, n], real or complex as s is."""
-    return tree.on_parts(lambda part: part @ kernel)(s)
+    return tree.on_parts(lambda part: products.multiply(part, kernel))(s)
 
 
 def dense_transpose(r: Inexact[Array, '*B n'], kernel: Float[Array, 'm n']) -> Array:
     """Returns r Wᵀ, shape [*B, m], real or complex as r is."""
-    return tree.on_parts(lambda part: part @ kernel.T)(r)
+    return tree.on_parts(lambda part: products.multiply(part, kernel.T))(r)
 
 
 def conv(
@@ -46,7 +46,8 @@ def conv(
       kernel: real weights.
       padding: 'SAME', 'VALID' or ((low, high), (low, high)).
     """
-    return tree.on_parts(lambda part: _conv(part, kernel, padding))(s)
+    pads = _pads(s.shape[1:3], kernel, padding)
+    return tree.on_parts(lambda part: products.convolve(part, kernel, pads))(s)
 
 
 def conv_transpose(
@@ -63,15 +64,8 @@ def conv_transpose(
       image_shape: height and width of the images that `conv` would take.
       padding: the padding of that `conv`.
     """
-
-    def apply(part: Array) -> Array:
-        image = jax.ShapeDtypeStruct(
-            (part.shape[0], *image_shape, kernel.shape[2]), part.dtype
-        )
-        transpose = jax.linear_transpose(lambda s: _conv(s, kernel, padding), image)
-        return transpose(part)[0]
-
-    return tree.on_parts(apply)(r)
+    pads = _pads(image_shape, kernel, padding)
+    return tree.on_parts(lambda part: products.transposed(part, kernel, pads))(r)
 
 
 def angle(a: Float[Array, '...'], b: Float[Array, '...']) -> Float[Array, '']:
@@ -114,7 +108,10 @@ def rotate(
     return jnp.cos(theta) * reference + jnp.sin(theta) * direction
 
 
-def _conv(s: Array, kernel: Array, padding: Padding) -> Array:
-    return lax.conv_general_dilated(
-        s, kernel, (1, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
+def _pads(
+    image_shape: Sequence[int], kernel: Array, padding: Padding
+) -> Sequence[tuple[int, int]]:
+    """Returns the zeros before and behind each axis of an image."""
+    if not isinstance(padding, str):
+        return padding
+    return lax.padtype_to_pads(image_shape, kernel.shape[:2], (1, 1), padding)

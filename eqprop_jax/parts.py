@@ -29,9 +29,12 @@ def _of_radius(contour: Callable[[float], Contour]) -> Callable[[float], Contour
 
 
 SYSTEMS = {
+    'conv': systems.conv,
     'mlp': systems.mlp,
     'loop': systems.loop,
     'feedforward': systems.feedforward,
+    'leaky': systems.leaky,
+    'predictive_coding': systems.predictive_coding,
 }
 SOLVERS = {'relaxation': solvers.relaxation, 'unrolled': solvers.unrolled}
 CONTOURS = {

@@ -27,7 +27,7 @@ On gradients of complex functions: `jax.vjp` of a holomorphic function is the
 plain transpose without conjugation, which is what every formula here means by ᵀ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +80,14 @@ class System(NamedTuple):
     """(params, x, rates) -> Φ, or None where no Φ is known."""
     affine: bool = False
     """Whether J does not depend on the rates: D(s) = D(s*) + J (s − s*)."""
+    signature: Mapping[str, int] | None = None
+    """Signs ς of the layers, ±1, under which ς ⊙ J is symmetric (on the layers that the
+    cost reads +1); None where no such signs are known, or all are 1."""
+    thin: Callable[[jax.Array, int], 'System'] | None = None
+    """(rng, batch size) -> the system whose cost sees a random part of each example's
+    units (dropout); None: it has no dropout."""
+    rough: 'System | None' = None
+    """The same system with a cheaper drive (`systems.mixed`), or None."""
 
 
 class Field(NamedTuple):
@@ -91,6 +99,8 @@ class Field(NamedTuple):
     """σ, elementwise."""
     blocks: tuple[tuple[str, ...], ...] = ()
     """As in `System`."""
+    rough: 'Field | None' = None
+    """The same field by cheaper products, for the greater part of a relaxation."""
 
     def __call__(self, state: State) -> State:
         """Returns F(u) = du/dt."""

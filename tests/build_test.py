@@ -21,7 +21,7 @@ from eqprop_jax import (
     systems,
     training,
 )
-from eqprop_jax.data import Dataset, NotPreparedError, Split, check
+from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
@@ -94,12 +94,17 @@ class TestKeysAndNames:
             ('optimizer.name', ['sgd', 'adam', 'adamw']),
             ('optimizer.schedule', ['constant', 'cosine']),
             ('data.normalization', ['unit', 'standard']),
+            ('data.augment.padding', ['zero', 'edge', 'reflect']),
             ('data.name', ['digits', 'cifar10', 'prepare_data.py']),
         ],
     )
     def test_unknown_name_lists_the_choices(self, tmp_path, key, choices):
         message = refused(tmp_path, {key: 'fancy', 'data.data_dir': str(tmp_path)})
         says(message, key.split('.')[0], "'fancy'", *choices)
+
+    def test_unknown_key_of_the_augmentation(self, tmp_path):
+        message = refused(tmp_path, {'data.augment': {'turn': 10}})
+        says(message, 'unknown key data.augment.turn', 'pad, flip, padding')
 
     def test_arguments_given_by_the_build_are_no_keys(self, tmp_path):
         for key in ('optimizer.num_steps', 'estimator.system', 'estimator.solve'):
@@ -126,6 +131,7 @@ class TestValues:
             'nudged_solver.tol',
             'solver.step_size',
             'optimizer.learning_rate',
+            'data.std_factor',
         ],
     )
     def test_positive_numbers(self, tmp_path, key, value):
@@ -166,6 +172,7 @@ class TestValues:
             ('system.angle', 181.0),
             ('data.num_train', 5000),
             ('data.held_out', -1),
+            ('data.augment.pad', -1),
         ],
     )
     def test_ranges(self, tmp_path, key, value):
@@ -196,6 +203,12 @@ class TestValues:
             ('data.num_train', 'all', 'an integer or None'),
             ('data.name', 3, 'a string'),
             ('data.held_out', 0.1, 'an integer or None'),
+            ('data.std_factor', '1.5', 'a number'),
+            ('data.augment', True, 'a section'),
+            ('data.augment.pad', 2.0, 'an integer'),
+            ('data.augment.pad', True, 'an integer'),
+            ('data.augment.flip', 1, 'True or False'),
+            ('data.augment.padding', 0, 'a string'),
             ('batch_size', 1.5, 'an integer'),
             ('batch_size', True, 'an integer'),
             ('eval_every_steps', 'never', 'an integer'),
@@ -241,6 +254,11 @@ class TestFit:
     def test_batch_larger_than_the_training_set(self, tmp_path):
         message = refused(tmp_path, {'batch_size': 111})
         says(message, 'batch_size=111', '110 training examples')
+
+    def test_reflections_larger_than_the_images(self, tmp_path):
+        changes = {'data.augment': {'pad': 8, 'padding': 'reflect'}}
+        message = refused(tmp_path, changes)
+        says(message, 'data.augment: pad=8', 'not 8 x 8', 'smaller pad', '"edge"')
 
     def test_data_that_are_not_prepared(self, tmp_path):
         changes = {'data.name': 'cifar10', 'data.data_dir': str(tmp_path)}
@@ -394,6 +412,40 @@ class TestBuilt:
     def test_none_as_the_command_line_spells_it(self):
         built = runs.experiment({'estimator.correction': 'None'})
         assert built.config['estimator']['correction'] is None
+
+    @pytest.mark.parametrize(
+        'section', [{}, {'pad': 0, 'flip': False}, {'padding': 'edge'}]
+    )
+    def test_an_augmentation_that_does_nothing_is_none(self, section):
+        assert runs.experiment({'data.augment': section}).augment is None
+
+    def test_augmentation_is_the_one_named(self):
+        images = jnp.arange(256, dtype=jnp.uint8).reshape(4, 8, 8, 1)
+        built = runs.experiment({'data.augment': {'pad': 2, 'padding': 'edge'}})
+        wanted = augmentation(pad=2, padding='edge')
+        for seed in range(3):
+            rng = jax.random.key(seed)
+            np.testing.assert_array_equal(
+                built.augment(rng, images), wanted(rng, images)
+            )
+
+    def test_std_factor(self):
+        images = jnp.arange(64, dtype=jnp.uint8).reshape(1, 8, 8, 1)
+        built, plain = (
+            runs.experiment({'data.normalization': 'standard', **changes})
+            for changes in ({'data.std_factor': 1.5}, {})
+        )
+        np.testing.assert_allclose(
+            1.5 * built.preprocess(images), plain.preprocess(images), 1e-6
+        )
+
+    def test_a_std_factor_that_is_not_used_is_logged(self, caplog):
+        with caplog.at_level('WARNING', logger='absl'):
+            runs.experiment({'data.std_factor': 1.0})
+        assert 'std_factor' not in caplog.text
+        with caplog.at_level('WARNING', logger='absl'):
+            runs.experiment({'data.std_factor': 1.5})
+        says(caplog.text, "data.normalization='unit' does not use: std_factor")
 
     def test_config_is_the_one_given(self):
         assert runs.experiment().config == runs.values()

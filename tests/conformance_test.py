@@ -17,7 +17,7 @@ import eqprop_jax as ep
 class Method(NamedTuple):
     """How to build an estimator, and what is claimed of it."""
 
-    make: object
+    make: object  # (system, solve, step size) -> estimator
     unbiased: bool  # equal to recurrent backprop on any system
     is_complex: bool = False
     float64_error: float = 1e-7  # where the claim holds
@@ -26,13 +26,13 @@ class Method(NamedTuple):
 
 
 def contour(nudge, **options):
-    return lambda system, solve: ep.estimators.contour(
+    return lambda system, solve, _: ep.estimators.contour(
         system, solve, contour=nudge, **options
     )
 
 
 def oscillation(radius, num_points, **options):
-    return lambda system, solve: ep.estimators.oscillation(
+    return lambda system, solve, _: ep.estimators.oscillation(
         system,
         radius=radius,
         num_points=num_points,
@@ -69,8 +69,13 @@ ESTIMATORS = {
     'corrected_complex_step': Method(
         contour(ep.nudges.complex_step(1e-5), **CORRECTED), True, is_complex=True
     ),
+    'corrected_adjoint': Method(
+        contour(ep.nudges.complex_step(1e-5), correction='adjoint'),
+        True,
+        is_complex=True,
+    ),
     'contrastive': Method(
-        lambda system, solve: ep.estimators.contrastive(
+        lambda system, solve, _: ep.estimators.contrastive(
             system, solve, contour=ep.nudges.circle(0.01, 8, half_step=True)
         ),
         False,
@@ -78,7 +83,7 @@ ESTIMATORS = {
         needs_primitive=True,
     ),
     'contrastive_real': Method(
-        lambda system, solve: ep.estimators.contrastive(
+        lambda system, solve, _: ep.estimators.contrastive(
             system, solve, contour=ep.nudges.symmetric(1e-3)
         ),
         False,
@@ -93,28 +98,30 @@ ESTIMATORS = {
         oscillation(1e-3, 2, **CORRECTED), True, float64_error=1e-4
     ),
     'bptt': Method(
-        lambda system, solve: ep.estimators.bptt(system, num_steps=1000, step_size=0.5),
+        lambda system, *_: ep.estimators.bptt(system, num_steps=1000, step_size=0.5),
         True,
     ),
     'tangent': Method(
-        lambda system, solve: ep.estimators.tangent(system, tol=1e-12, max_steps=5000),
+        lambda system, solve, step_size: ep.estimators.tangent(
+            system, tol=1e-12, max_steps=5000, step_size=step_size
+        ),
         False,
     ),
     'recurrent_backprop': Method(
-        lambda system, solve: ep.estimators.recurrent_backprop(
-            system, tol=1e-12, max_steps=5000
+        lambda system, solve, step_size: ep.estimators.recurrent_backprop(
+            system, tol=1e-12, max_steps=5000, step_size=step_size
         ),
         True,
     ),
     'recurrent_backprop_neumann': Method(
-        lambda system, solve: ep.estimators.recurrent_backprop(
+        lambda system, *_: ep.estimators.recurrent_backprop(
             system, tol=1e-12, method='neumann', max_steps=5000
         ),
         True,
         needs_contraction=True,
     ),
     'recurrent_backprop_krylov': Method(
-        lambda system, solve: ep.estimators.recurrent_backprop(
+        lambda system, *_: ep.estimators.recurrent_backprop(
             system, tol=1e-12, method='krylov'
         ),
         True,
@@ -129,6 +136,10 @@ def fits(method, animal):
     if method.needs_contraction and not zoo.ZOO[animal].contraction:
         return False
     return system.holomorphic or not method.is_complex
+
+
+def build(method, animal, system, solve):
+    return ESTIMATORS[method].make(system, solve, zoo.ZOO[animal].step_size)
 
 
 PAIRS = [
@@ -198,7 +209,8 @@ def test_contract(method, animal):
     @jax.jit
     def estimate(params, batch, free, rng):
         traces.append(1)
-        return claims.make(system, zoo.solver(animal))(params, batch, free, rng)
+        estimator = build(method, animal, system, zoo.solver(animal))
+        return estimator(params, batch, free, rng)
 
     grads, error, info = estimate(params, batch, free, RNG)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params)
@@ -223,7 +235,8 @@ def test_single_precision_is_kept(method, animal):
 
     def run(params, batch, rng):
         free = ep.relax(system, params, batch.x, solve)
-        return free, ESTIMATORS[method].make(system, solve)(params, batch, free, rng)
+        estimator = build(method, animal, system, solve)
+        return free, estimator(params, batch, free, rng)
 
     free, estimate = jax.eval_shape(run, params, batch, RNG)
     floats = [
@@ -236,21 +249,31 @@ def test_single_precision_is_kept(method, animal):
 
 
 @pytest.mark.parametrize(
-    'animal', ['free', 'free_deep', 'loop', 'feedforward', 'drive']
+    'animal',
+    [
+        'free',
+        'free_deep',
+        'loop',
+        'feedforward',
+        'drive',
+        'conv_free',
+        'conv_dense',
+        'coding_free',
+    ],
 )
 def test_asymmetry_biases_what_is_not_corrected(animal):
     system, params, batch, free, exact = reference(animal)
     for method in ('circle', 'tangent'):
-        estimate = ESTIMATORS[method].make(system, zoo.solver(animal))
+        estimate = build(method, animal, system, zoo.solver(animal))
         grads = jax.jit(estimate)(params, batch, free, RNG).grads
         assert relative_error(grads, exact) > 1e-2
 
 
-@pytest.mark.parametrize('animal', ['free', 'drive'])
+@pytest.mark.parametrize('animal', ['free', 'drive', 'conv_free'])
 def test_plain_nudging_tends_to_the_tangent(animal):
     system, params, batch, free, _ = reference(animal)
     circle, tangent = (
-        jax.jit(ESTIMATORS[method].make(system, zoo.solver(animal)))(
+        jax.jit(build(method, animal, system, zoo.solver(animal)))(
             params, batch, free, RNG
         ).error
         for method in ('circle', 'tangent')
@@ -270,7 +293,9 @@ def test_complex_contours_are_refused_where_nothing_is_analytic(animal):
                 ep.estimators.contour(system, solve, contour=nudge)
 
 
-@pytest.mark.parametrize('animal', ['free', 'loop', 'feedforward', 'drive'])
+@pytest.mark.parametrize(
+    'animal', ['free', 'loop', 'feedforward', 'drive', 'conv_free']
+)
 def test_the_contrastive_rule_is_refused_without_a_primitive(animal):
     with pytest.raises(ValueError, match=r'primitive Φ.*antisymmetric'):
         ep.estimators.contrastive(
@@ -285,5 +310,5 @@ def test_a_neumann_series_that_diverges_says_so(animal):
     system, params, batch, free, _ = reference(animal)
     radius = ep.jacobian.spectral_radius(system, params, batch.x, free, RNG)
     assert jnp.all(radius > 1)
-    estimate = ESTIMATORS['recurrent_backprop_neumann'].make(system, None)
+    estimate = build('recurrent_backprop_neumann', animal, system, None)
     assert jax.jit(estimate)(params, batch, free, RNG).info.converged == 0

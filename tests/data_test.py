@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 import types
 
 import numpy as np
@@ -150,6 +151,22 @@ class TestCache:
         assert np.bincount(data.held_out.labels).tolist() == [2, 2, 2, 6]
         assert np.bincount(fewer.train.labels).tolist() == [4, 4, 4, 12]
 
+    @pytest.mark.parametrize(('held_out', 'copies'), [(0, 0), (500, 1)])
+    def test_images_are_copied_once_at_most(self, tmp_path, held_out, copies):
+        images = np.zeros((20_000, 16, 16, 1), np.uint8)
+        labels = np.arange(len(images)) % NUM_CLASSES
+        fill(tmp_path, train=stream(images, labels, batch=1000))
+        tracemalloc.start()
+        try:
+            data = load('fashion_mnist', data_dir=tmp_path, held_out=held_out)
+            held, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(data.train.labels) == len(images) - held_out
+        # beside the images, some integers for each example: labels and the draw
+        assert held < copies * images.nbytes + 16 * len(images)
+        assert peak < copies * images.nbytes + 64 * len(images)
+
     def test_another_tfds_set_is_known_once_it_is_cached(self, tmp_path):
         fill(tmp_path, 'kmnist')
         assert load('kmnist', data_dir=tmp_path, held_out=1).name == 'kmnist'
@@ -278,6 +295,23 @@ class TestRefusals:
         for choice in DATASETS:
             assert choice in str(error.value)
         assert 'prepare another TFDS' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'num_classes', 'test_split'),
+    [
+        ('mnist', 10, 'test'),
+        ('fashion_mnist', 10, 'test'),
+        ('cifar10', 10, 'test'),
+        ('cifar100', 100, 'test'),
+        ('svhn_cropped', 10, 'test'),
+        ('imagenet_resized/32x32', 1000, 'validation'),
+    ],
+)
+def test_table_is_that_of_the_tfds_catalogue(name, num_classes, test_split):
+    """As https://www.tensorflow.org/datasets/catalog has it."""
+    wanted = sources.Source(name, num_classes, 'train', test_split)
+    assert DATASETS[name] == wanted
 
 
 class Image(types.SimpleNamespace):

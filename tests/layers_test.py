@@ -13,6 +13,7 @@ FLOORS = {
     'types': 0,
     'tree': 0,
     'linear': 0,
+    'products': 0,
     'dynamics': 0,
     'systems': 1,
     'solvers': 1,

@@ -23,6 +23,8 @@ SECTIONS = {
     'data': {
         'name': 'digits',
         'normalization': 'unit',
+        'std_factor': 1.0,
+        'augment': {'pad': 0, 'flip': False, 'padding': 'zero'},
         'held_out': 30,
         'num_train': 110,
         'data_dir': None,

@@ -14,7 +14,7 @@ from eqprop_jax import records
 from eqprop_jax.data import Split, pipeline
 from eqprop_jax.training import loop
 from eqprop_jax.training import step as steps
-from eqprop_jax.training.state import init_state, stream
+from eqprop_jax.training.state import STREAMS, init_state, stream
 from eqprop_jax.types import Estimate
 
 
@@ -88,9 +88,18 @@ class TestBatches:
         keys = [
             tuple(jax.random.key_data(stream(seed, name)).tolist())
             for seed in (0, 1, 2)
-            for name in ('init', 'order', 'estimate', 'diagnose')
+            for name in STREAMS
         ]
         assert len(set(keys)) == len(keys)
+
+    def test_streams_keep_their_keys(self):
+        """Stored runs depend on them: the position in this order is what is folded."""
+        for seed in (0, 7):
+            for index, name in enumerate(('init', 'order', 'estimate', 'diagnose')):
+                wanted = jax.random.fold_in(jax.random.key(seed), index)
+                assert_equal(
+                    jax.random.key_data(stream(seed, name)), jax.random.key_data(wanted)
+                )
 
 
 class TestStep:

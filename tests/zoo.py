@@ -14,15 +14,18 @@ import eqprop_jax as ep
 BATCH = 4
 INPUTS = 7
 CLASSES = 3
+IMAGE = (4, 4, 2)
 
 
 class Animal(NamedTuple):
     """A system and what is known of it."""
 
     make: Callable[[], ep.System]
-    symmetric: bool
+    symmetric: bool  # up to the signs of its signature
     step_size: float = 1.0
     contraction: bool = True  # whether undamped synchronous sweeps settle
+    inputs: tuple[int, ...] = (INPUTS,)
+    self_feeding: bool = False  # whether the layers of a block feed one another
 
 
 def quartic_energy(params, x, state):
@@ -144,6 +147,15 @@ def _damped(system):
     return system._replace(init=init)
 
 
+def _conv(channels=(3, 4), **options):
+    options = {'kernels': (3, 2)[: len(channels)], **options}
+    return lambda: ep.systems.conv(IMAGE, channels, classes=CLASSES, **options)
+
+
+def _coding(**options):
+    return lambda: ep.systems.predictive_coding((INPUTS, 5, 4, CLASSES), **options)
+
+
 def _mlp(sizes=(INPUTS, 6, 5, CLASSES), **options):
     return lambda: ep.systems.mlp(sizes, **options)
 
@@ -177,6 +189,39 @@ ZOO = {
     'energy': Animal(energy, symmetric=True, step_size=0.5, contraction=False),
     'drive': Animal(drive, symmetric=False),
     'predictive': Animal(predictive, symmetric=False, step_size=0.5, contraction=False),
+    'conv_tied': Animal(_conv(), symmetric=True, inputs=IMAGE, self_feeding=True),
+    'conv_free': Animal(
+        _conv(feedback='free', angle=90.0),
+        symmetric=False,
+        inputs=IMAGE,
+        self_feeding=True,
+    ),
+    'conv_max': Animal(
+        _conv(pooling='max', activation='hard_sigmoid'), symmetric=True, inputs=IMAGE
+    ),
+    'conv_dense': Animal(
+        _conv(
+            (3,),
+            paddings='VALID',
+            pooling=None,
+            hidden=(5,),
+            feedback='free',
+            cost='squared_error',
+        ),
+        symmetric=False,
+        inputs=IMAGE,
+    ),
+    'leaky': Animal(lambda: ep.systems.leaky((INPUTS, 6, 5, CLASSES)), symmetric=False),
+    'coding_tied': Animal(
+        _coding(), symmetric=True, step_size=0.5, contraction=False, self_feeding=True
+    ),
+    'coding_free': Animal(
+        _coding(feedback='free', angle=45.0, activation='sigmoid'),
+        symmetric=False,
+        step_size=0.5,
+        contraction=False,
+        self_feeding=True,
+    ),
 }
 
 
@@ -184,7 +229,7 @@ def setting(name, dtype=jnp.float64):
     """Returns the animal's system, params and a batch, from fixed keys."""
     system = ZOO[name].make()
     x_key, y_key, init_key = jax.random.split(jax.random.key(sum(map(ord, name))), 3)
-    x = jax.random.uniform(x_key, (BATCH, INPUTS), dtype)
+    x = jax.random.uniform(x_key, (BATCH, *ZOO[name].inputs), dtype)
     labels = jax.random.randint(y_key, (BATCH,), 0, CLASSES)
     batch = ep.Batch(x, jax.nn.one_hot(labels, CLASSES, dtype=dtype))
     params = system.init(init_key, x)

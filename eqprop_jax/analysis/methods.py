@@ -20,7 +20,12 @@ class Method(NamedTuple):
 
 
 def default_methods(
-    system: System, solve: Solver, settled: Solver | None = None, *, radius: float = 0.1
+    system: System,
+    solve: Solver,
+    settled: Solver | None = None,
+    *,
+    radius: float = 0.1,
+    step_size: float = 1.0,
 ) -> dict[str, Method]:
     """Returns the estimators that a report is about if it is given no others.
 
@@ -34,6 +39,7 @@ def default_methods(
       solve: relaxes the nudged phases.
       settled: the same more tightly, to tell settling and nudge apart.
       radius: |β| of all.
+      step_size: of the sweeps online and of the linear solves.
     """
     count = 4 if system.holomorphic else 2
     contours = {'one-sided': one_sided(radius), 'symmetric': symmetric(radius)}
@@ -43,9 +49,8 @@ def default_methods(
         name: contour_method(system, solve, settled, contour=contour)
         for name, contour in contours.items()
     }
-    methods[f'online N = {count}'] = online_method(
-        system, radius=radius, num_points=count
-    )
+    online = {'radius': radius, 'num_points': count, 'step_size': step_size}
+    methods[f'online N = {count}'] = online_method(system, **online)
     for name in [*contours][1:]:
         methods[f'{name}, corrected'] = contour_method(
             system,
@@ -55,13 +60,28 @@ def default_methods(
             correction='antisymmetric',
         )
     methods[f'online N = {count}, corrected'] = online_method(
-        system, radius=radius, num_points=count, correction='antisymmetric'
+        system, **online, correction='antisymmetric'
     )
-    methods['tangent'] = Method(estimators.tangent(system), False, None, (1,))
+    methods['tangent'] = Method(
+        estimators.tangent(system, step_size=step_size),
+        finds_adjoint(system, None),
+        None,
+        (1,),
+    )
     methods['recurrent backprop'] = Method(
-        estimators.recurrent_backprop(system), True, None, (1,)
+        estimators.recurrent_backprop(system, step_size=step_size), True, None, (1,)
     )
     return methods
+
+
+def finds_adjoint(system: System, correction: str | None) -> bool:
+    """Whether nudges tend to the exact adjoint: corrected, or told apart by signs.
+
+    Args:
+      system: what moves.
+      correction: as in `estimators.contour`.
+    """
+    return correction is not None or system.signature is not None
 
 
 def contour_method(
@@ -79,7 +99,7 @@ def contour_method(
       solve: relaxes the nudged phases.
       settled: the same more tightly.
       contour: the nudges.
-      correction: None or 'antisymmetric'.
+      correction: as in `estimators.contour`.
     """
 
     def make(solve: Solver) -> Estimator:
@@ -87,7 +107,7 @@ def contour_method(
 
     return Method(
         estimate=make(solve),
-        adjoint=correction is not None,
+        adjoint=finds_adjoint(system, correction),
         settled=None if settled is None else make(settled),
         row_costs=row_costs(system, contour, correction),
     )
@@ -112,7 +132,7 @@ def online_method(
       radius: r.
       num_points: N.
       steps_per_point: sweeps at each point.
-      correction: None or 'antisymmetric'.
+      correction: as in `estimators.contour`.
       **options: further ones of the estimator.
     """
 
@@ -130,7 +150,7 @@ def online_method(
     slower = make(10 * steps_per_point, **{**options, 'noise': 0.0})
     turns = {key: options[key] for key in ('periods', 'burn_in') if key in options}
     costs = online_costs(system, num_points, correction, **turns)
-    return Method(estimate, correction is not None, slower, costs)
+    return Method(estimate, finds_adjoint(system, correction), slower, costs)
 
 
 def online_costs(
@@ -146,7 +166,7 @@ def online_costs(
     Args:
       system: what moves.
       num_points: N.
-      correction: None or 'antisymmetric', which a first burn-in does without.
+      correction: as in `estimators.contour`; a first burn-in does without.
       periods: turns that are averaged over.
       burn_in: turns that are not.
     """
@@ -168,7 +188,7 @@ def row_costs(
     Args:
       system: what moves.
       contour: the nudges.
-      correction: None or 'antisymmetric'.
+      correction: as in `estimators.contour`.
     """
     return tuple(
         sweep_cost(system, correction, is_complex=part.is_complex)
@@ -181,12 +201,13 @@ def sweep_cost(system: System, correction: str | None, *, is_complex: bool) -> i
     """Returns the field evaluations in one sweep, in units of one real drive.
 
     A complex drive is two real ones. The correction costs nothing where the drive is
-    affine in the rates, and elsewhere a product with J and one with Jᵀ beside it.
+    affine in the rates or replaced by its adjoint network, and elsewhere a product with
+    J and one with Jᵀ beside it.
 
     Args:
       system: what moves.
-      correction: None or 'antisymmetric'.
+      correction: as in `estimators.contour`.
       is_complex: whether the state is.
     """
-    products = 1 if correction is None or system.affine else 3
+    products = 3 if correction == 'antisymmetric' and not system.affine else 1
     return products * (2 if is_complex else 1)

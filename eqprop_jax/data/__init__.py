@@ -1,5 +1,7 @@
 """Data sets: scikit-learn's digits, and TFDS image sets cached as plain arrays."""
 
+from eqprop_jax.data.augment import Augment as Augment
+from eqprop_jax.data.augment import augmentation as augmentation
 from eqprop_jax.data.pipeline import DeviceSplit as DeviceSplit
 from eqprop_jax.data.pipeline import Preprocess as Preprocess
 from eqprop_jax.data.pipeline import check as check

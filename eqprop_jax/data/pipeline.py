@@ -4,6 +4,7 @@ The order of an epoch depends on (key, epoch) alone and a batch's examples on it
 position in that order, so any step can be taken up again from its number.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,31 +36,38 @@ class DeviceSplit(NamedTuple):
 
 
 def to_device(split: Split) -> DeviceSplit:
-    """Copies a split to the default device."""
-    return DeviceSplit(jnp.asarray(split.images), jnp.asarray(split.labels))
+    """Copies a split to the default device; on a CPU it may stay where it is."""
+    return DeviceSplit(jax.device_put(split.images), jax.device_put(split.labels))
 
 
-def normalizer(dataset: Dataset, normalization: str) -> Preprocess:
+def normalizer(
+    dataset: Dataset, normalization: str, std_factor: float = 1.0
+) -> Preprocess:
     """Returns the map from raw pixels to network inputs.
 
-        unit        pixel / scale               values from 0 to 1
-        standard    (pixel − mean_c) / std_c    per channel of the training split
+        unit        pixel / scale                   values from 0 to 1
+        standard    (pixel − mean_c) / (f std_c)    per channel of the training split
 
     Args:
       dataset: where scale, mean and standard deviation come from.
       normalization: 'unit' or 'standard'.
+      std_factor: f, positive; inputs then have the standard deviation 1/f. 'unit' does
+        not use it.
 
     Raises:
-      ValueError: for an unknown normalization.
+      ValueError: for an unknown normalization, or a factor that is not positive.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(
             f'no normalization {normalization!r}; choose from '
             + ', '.join(NORMALIZATIONS)
         )
+    if not (std_factor > 0 and math.isfinite(std_factor)):
+        raise ValueError(f'std_factor has to be positive and finite, not {std_factor}')
     shift, scale = np.zeros(1), np.full(1, dataset.scale)
     if normalization == 'standard':
-        shift, scale = _channel_statistics(dataset.train.images)
+        shift, std = _channel_statistics(dataset.train.images)
+        scale = std_factor * std
     shift, scale = (
         values.astype(np.float32)[None, None, None] for values in (shift, scale)
     )
@@ -76,9 +84,19 @@ def take(
     positions: Int[Array, ' B'],
     preprocess: Preprocess,
     num_classes: int,
+    augment: Callable[[Array], Array] | None = None,
 ) -> Batch:
-    """Returns the examples at the given positions, preprocessed, targets one-hot."""
-    x = preprocess(split.images[positions])
+    """Returns the examples at the given positions, preprocessed, targets one-hot.
+
+    Args:
+      split: the examples on the device.
+      positions: which of them, 0 to n − 1.
+      preprocess: from raw pixels to network inputs.
+      num_classes: length of a target.
+      augment: what raw images go through first; None: nothing.
+    """
+    images = split.images[positions]
+    x = preprocess(images if augment is None else augment(images))
     return Batch(x, jax.nn.one_hot(split.labels[positions], num_classes, dtype=x.dtype))
 
 

@@ -9,7 +9,13 @@ The correction removes that bias. In the nudged phases F is replaced by
     F(u) − (J − Jᵀ)(s − s*)          J at the free equilibrium
 
 whose linear response is the adjoint's, and whose equilibria stay analytic in β, so
-that an N-point contour is exact up to O(r^N) without weight symmetry.
+that an N-point contour is exact up to O(r^N) without weight symmetry. Where D is not
+affine in the rates this costs three times F. Only the linear response matters, so that
+the adjoint network
+
+    D(s*) + Jᵀ(s − s*) − u
+
+does as well at the cost of F; where D is affine the two are one and the same field.
 
 References:
   Laborieux and Zenke 2022, https://arxiv.org/abs/2209.00530
@@ -38,7 +44,7 @@ from eqprop_jax.types import (
     System,
 )
 
-CORRECTIONS = (None, 'antisymmetric')
+CORRECTIONS = (None, 'antisymmetric', 'adjoint')
 
 
 def contour(
@@ -61,7 +67,8 @@ def contour(
       system: what moves.
       solve: relaxes the nudged phases, which start from the free equilibrium.
       contour: from `eqprop_jax.nudges`.
-      correction: None, or 'antisymmetric' for the exact adjoint's response.
+      correction: None; 'antisymmetric' or 'adjoint' for the exact adjoint's response,
+        by adding −(J − Jᵀ)(s − s*) to the field or by linearizing it.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
         phase did not converge; `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
@@ -76,10 +83,7 @@ def contour(
         unknown correction.
     """
     phases.check(system, contour)
-    if correction not in CORRECTIONS:
-        raise ValueError(
-            f'no correction {correction!r}; choose from None, "antisymmetric"'
-        )
+    check_correction(correction)
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
@@ -88,12 +92,14 @@ def contour(
         if correction is None:
             field = dynamics.free_field(system, params, injection)
         else:
-            field = corrected_field(system, params, injection, free.rates)
+            field = corrected_field(system, params, injection, free.rates, correction)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         nudged = phases.relax(
             field, gradient, free, solve, contour, rng, batched=batched
         )
         error = phases.response(nudged, free.rates)
+        if correction is None:
+            error = dynamics.signed(system, error)
         residual, num_steps, converged = phases.settled(nudged)
         settled = free.converged & converged
         keep = settled if skip_unconverged else jnp.ones_like(settled)
@@ -107,27 +113,47 @@ def contour(
 
 
 def corrected_field(
-    system: System, params: Params, injection: Injection, free: Rates
+    system: System,
+    params: Params,
+    injection: Injection,
+    free: Rates,
+    correction: str = 'antisymmetric',
 ) -> Field:
-    """Returns F(u) − (J − Jᵀ)(s − s*), with J at the free point s*.
+    """Returns the field of the nudged phases, with J at the free point s*.
 
-    Where D is affine in the rates this is D(s*) + Jᵀ(s − s*) − u, which costs no more
-    than F itself.
+        antisymmetric    F(u) − (J − Jᵀ)(s − s*)
+        adjoint          D(s*) + Jᵀ(s − s*) − u
+
+    The second costs no more than F, and is taken for the first wherever D is affine in
+    the rates.
 
     Args:
       system: what moves.
       params: θ.
       injection: `system.inject(params, x)`.
       free: s*, real.
+      correction: 'antisymmetric' or 'adjoint'.
     """
     field = dynamics.free_field(system, params, injection)
     J = jacobian.linearize(system, params, injection, free)
 
     def drive(rates: Rates) -> State:
         shift = tree.sub(rates, free)
-        if system.affine:
+        if system.affine or correction == 'adjoint':
             return tree.add(J.drive, J.transpose(shift))
         asymmetric = tree.sub(J.apply(shift), J.transpose(shift))
         return tree.sub(field.drive(rates), asymmetric)
 
-    return field._replace(drive=drive)
+    rough = dynamics.roughly(
+        system, lambda s: corrected_field(s, params, injection, free, correction)
+    )
+    return field._replace(drive=drive, rough=rough)
+
+
+def check_correction(correction: str | None) -> None:
+    """Raises ValueError, listing the choices, unless there is such a correction."""
+    if correction not in CORRECTIONS:
+        raise ValueError(
+            f'no correction {correction!r}; choose from None, "antisymmetric", '
+            '"adjoint"'
+        )

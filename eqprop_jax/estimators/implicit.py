@@ -50,17 +50,20 @@ def tangent(
     tol: float = 1e-5,
     method: str = 'iterative',
     max_steps: int = 500,
+    step_size: float = 1.0,
     skip_unconverged: bool = False,
 ) -> Estimator:
     """The limit β → 0 of equilibrium propagation, without a nudge.
 
-    Error: none of the finite nudge; that of the asymmetry stays.
+    Error: none of the finite nudge; that of the asymmetry stays, unless the system has
+    a signature, whose signs turn the response into the adjoint's (`dynamics.signed`).
 
     Args:
       system: what moves.
       tol: relative residual of the linear solve, for each example; positive.
       method: as in `recurrent_backprop`.
       max_steps: bound on its sweeps, terms or iterations; positive.
+      step_size: as in `recurrent_backprop`.
       skip_unconverged: leave examples out of the mean of which the free phase or the
         solve did not converge. At an unstable equilibrium the solve diverges, and one
         such example can outweigh all others.
@@ -71,7 +74,9 @@ def tangent(
     Raises:
       ValueError: for an unknown method or a number outside its range.
     """
-    return _implicit(system, method, tol, max_steps, skip_unconverged, adjoint=False)
+    return _implicit(
+        system, method, tol, max_steps, step_size, skip_unconverged, adjoint=False
+    )
 
 
 def recurrent_backprop(
@@ -80,6 +85,7 @@ def recurrent_backprop(
     tol: float = 1e-5,
     method: str = 'iterative',
     max_steps: int = 500,
+    step_size: float = 1.0,
     skip_unconverged: bool = False,
 ) -> Estimator:
     """The exact gradient of the cost at the free equilibrium.
@@ -94,6 +100,8 @@ def recurrent_backprop(
         of J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where
         neither does.
       max_steps: bound on its sweeps, terms or iterations; positive.
+      step_size: of the iterative sweeps, as in `solvers.relaxation`; where the free
+        phase needs small steps the adjoint does, too.
       skip_unconverged: as in `tangent`.
 
     Returns:
@@ -102,7 +110,9 @@ def recurrent_backprop(
     Raises:
       ValueError: for an unknown method or a number outside its range.
     """
-    return _implicit(system, method, tol, max_steps, skip_unconverged, adjoint=True)
+    return _implicit(
+        system, method, tol, max_steps, step_size, skip_unconverged, adjoint=True
+    )
 
 
 def _implicit(
@@ -110,14 +120,17 @@ def _implicit(
     method: str,
     tol: float,
     max_steps: int,
+    step_size: float,
     skip_unconverged: bool,
     *,
     adjoint: bool,
 ) -> Estimator:
     if method not in METHODS:
         raise ValueError(f'no method {method!r}; choose from {", ".join(METHODS)}')
-    order = 'synchronous' if method == 'neumann' else 'alternating'
-    sweep = relaxation(order=order, tol=tol, max_steps=max_steps)
+    if method == 'neumann':
+        sweep = relaxation(order='synchronous', tol=tol, max_steps=max_steps)
+    else:
+        sweep = relaxation(step_size=step_size, tol=tol, max_steps=max_steps)
 
     def matrix(
         params: Params, injection: Injection, rates: Rates
@@ -171,6 +184,8 @@ def _implicit(
         error = tree.mul(slopes, v)
         image = tree.sub(matrix(params, injection, free.rates)(error), g)
         residual = relative_residual(image, v)
+        if not adjoint:
+            error = dynamics.signed(system, error)
         settled = free.converged & (residual <= tol)
         keep = settled if skip_unconverged else jnp.ones_like(settled)
         info = Info(

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, nudges, tree
 from eqprop_jax.estimators import local_rule, phases
-from eqprop_jax.estimators.contour import CORRECTIONS, corrected_field
+from eqprop_jax.estimators.contour import check_correction, corrected_field
 from eqprop_jax.solvers.relaxation import (
     check_options,
     make_sweep,
@@ -113,7 +113,7 @@ def oscillation(
       burn_in: turns before those, which are not; 0 or more. With a correction there
         are as many again after it has set in, and 0 is for a start from the free
         equilibrium only, which it then refers to.
-      correction: None or 'antisymmetric'.
+      correction: None, 'antisymmetric' or 'adjoint', as in `contour`.
       noise: standard deviation of what is added to every potential after every sweep,
         Gaussian and independent (to real and imaginary parts each); needs a key.
       from_rest: start every batch from rest, as published, and not from the free
@@ -244,10 +244,12 @@ def oscillation(
         if correction:
             if burn_in:
                 state, free, _, _ = turns(field, gradient, state, burn_in, 1, first)
-            field = corrected_field(system, params, injection, free)
+            field = corrected_field(system, params, injection, free, correction)
         state, free, error, residual = turns(
             field, gradient, state, burn_in + periods, periods, second
         )
+        if correction is None:
+            error = dynamics.signed(system, error)
         grads = local_rule.local_gradient(system, params, batch, free, error)
         num_turns = periods + burn_in * (2 if correction else 1)
         info = Info(
@@ -277,9 +279,6 @@ def _check(periods: int, burn_in: int, correction: str | None, noise: float) -> 
     for name, value, least in (('periods', periods, 1), ('burn_in', burn_in, 0)):
         if not (int(value) == value and value >= least):
             raise ValueError(f'{name} is an integer from {least} on, not {value}')
-    if correction not in CORRECTIONS:
-        raise ValueError(
-            f'no correction {correction!r}; choose from None, "antisymmetric"'
-        )
+    check_correction(correction)
     if not (np.isfinite(noise) and noise >= 0):
         raise ValueError(f'noise cannot be negative, and is finite: {noise}')

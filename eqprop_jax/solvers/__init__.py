@@ -1,4 +1,5 @@
 """How it settles: factories that return solve(field, state) -> Equilibrium."""
 
+from eqprop_jax.solvers.polished import polished as polished
 from eqprop_jax.solvers.relaxation import relaxation as relaxation
 from eqprop_jax.solvers.unrolled import unrolled as unrolled

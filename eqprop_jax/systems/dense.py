@@ -9,7 +9,7 @@
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,9 +21,8 @@ from jaxtyping import Array, Float
 
 from eqprop_jax import linear
 from eqprop_jax.systems import activations, costs
+from eqprop_jax.systems.readout import Readout
 from eqprop_jax.types import Pair, Params, Rates, State, System
-
-READOUT = 'readout'
 
 
 class Feedback(NamedTuple):
@@ -86,11 +85,40 @@ def shape(sizes: Sequence[int], cost: str, classes: int | None) -> Shape:
     return Shape(inputs, tuple(layers), classes or layers[-1], cost != 'squared_error')
 
 
+def check_angle(angle: float | None, feedback: str) -> None:
+    """Raises ValueError unless an angle is in range and there is feedback to turn."""
+    if angle is None:
+        return
+    if feedback != 'free':
+        raise ValueError(
+            f'angle={angle} needs feedback of its own: set feedback="free" '
+            f'instead of {feedback!r}, or leave the angle out'
+        )
+    if not 0 <= angle <= 180:
+        raise ValueError(f'an angle lies between 0 and 180 degrees, not {angle}')
+
+
+def chain_feedback(
+    shape: Shape, *, tied: bool, angle: float | None
+) -> dict[int, Feedback]:
+    """Returns the synapse from each layer to the one below it."""
+    return {
+        index: Feedback(index + 1, tied, angle) for index in range(1, len(shape.layers))
+    }
+
+
+def parities(shape: Shape) -> tuple[tuple[str, ...], ...]:
+    """Returns odd and even layers as blocks: layers of a chain see their neighbours."""
+    names = [shape.name(index + 1) for index in range(len(shape.layers))]
+    return tuple(tuple(block) for block in (names[::2], names[1::2]) if block)
+
+
 def network(
     shape: Shape,
     feedback: Mapping[int, Feedback],
     blocks: tuple[tuple[str, ...], ...],
     activation: str | activations.Activation,
+    kernel_init: Callable[..., Array] | None = None,
 ) -> System:
     """Returns the system of a feed-forward chain with the given feedback.
 
@@ -99,14 +127,17 @@ def network(
       feedback: for the index of a layer, the synapse back to it.
       blocks: layers updated together.
       activation: σ.
+      kernel_init: (rng, shape, dtype) -> weights, forward and feedback; None: normal
+        ones with the variance 1 / fan in (LeCun).
     """
+    kernel_init = kernel_init or initializers.lecun_normal()
     sigma = activations.get(activation)
     names = [shape.name(index + 1) for index in range(len(shape.layers))]
     fan_in = (shape.inputs, *shape.layers)
-    kernel_init = initializers.lecun_normal()
+    read = Readout(shape.last, shape.layers[-1], shape.classes, shape.readout)
 
     def init(rng: jax.Array, x: ArrayLike) -> Params:
-        x = as_input(x)
+        x = as_input(x, shape)
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
@@ -132,16 +163,10 @@ def network(
                     key, params[shape.name(source)]['kernel'].T, angle
                 )
             params[shape.name(index)]['feedback'] = weights
-        if shape.readout:
-            sizes = (shape.layers[-1], shape.classes)
-            params[READOUT] = {
-                'kernel': kernel_init(readout_rng, sizes, dtype),
-                'bias': jnp.zeros((shape.classes,), dtype),
-            }
-        return params
+        return params | read.init(readout_rng, dtype)
 
     def inject(params: Params, x: ArrayLike) -> Float[Array, 'B n']:
-        x = as_input(x)
+        x = as_input(x, shape)
         first = params[names[0]]
         return x.reshape(x.shape[0], -1) @ first['kernel'] + first['bias'][None]
 
@@ -179,21 +204,6 @@ def network(
             for index, name in enumerate(names, start=1)
         }
 
-    def predict(params: Params, rates: Rates) -> Array:
-        output = rates[shape.last]
-        if not shape.readout:
-            return output
-        return (
-            linear.dense(output, params[READOUT]['kernel'])
-            + params[READOUT]['bias'][None]
-        )
-
-    def cost(params: Params, rates: Rates, y: Float[Array, 'B classes']) -> Array:
-        scores = predict(params, rates)
-        costs.check_targets(scores, y)
-        per_example = costs.cross_entropy if shape.readout else costs.squared_error
-        return per_example(scores, y)
-
     def primitive(params: Params, x: Array, rates: Rates) -> Array:
         injection = inject(params, x)
         phi = jnp.sum(rates[names[0]] * injection, axis=-1)
@@ -204,30 +214,32 @@ def network(
             )
         return phi
 
-    def as_input(x: ArrayLike) -> Array:
-        x = jnp.asarray(x)
-        features = int(np.prod(x.shape[1:]))
-        if features != shape.inputs:
-            raise ValueError(
-                f'an input of shape {x.shape[1:]} has {features} entries, but the '
-                f'first size of the network is {shape.inputs}'
-            )
-        return x
-
     return System(
         init=init,
         inject=inject,
         rest=rest,
         rates=rates,
         drive=drive,
-        cost=cost,
-        predict=predict,
+        cost=read.cost,
+        predict=read.predict,
         blocks=blocks,
         pairs=_pairs(shape, feedback),
         holomorphic=sigma.holomorphic,
         primitive=primitive if _symmetric(shape, feedback) else None,
         affine=True,
     )
+
+
+def as_input(x: ArrayLike, shape: Shape) -> Array:
+    """Returns inputs as an array; ValueError unless they fit the first size."""
+    x = jnp.asarray(x)
+    features = int(np.prod(x.shape[1:]))
+    if features != shape.inputs:
+        raise ValueError(
+            f'an input of shape {x.shape[1:]} has {features} entries, but the '
+            f'first size of the network is {shape.inputs}'
+        )
+    return x
 
 
 def _pairs(shape: Shape, feedback: Mapping[int, Feedback]) -> tuple[Pair, ...]:

@@ -56,25 +56,15 @@ def mlp(
     """
     if feedback not in FEEDBACK:
         raise ValueError(f'no feedback {feedback!r}; choose from {", ".join(FEEDBACK)}')
-    if angle is not None and feedback != 'free':
-        raise ValueError(
-            f'angle={angle} needs feedback of its own: set feedback="free" '
-            f'instead of {feedback!r}, or leave the angle out'
-        )
-    if angle is not None and not 0 <= angle <= 180:
-        raise ValueError(f'an angle lies between 0 and 180 degrees, not {angle}')
+    dense.check_angle(angle, feedback)
     shape = dense.shape(sizes, cost, classes)
     num_layers = len(shape.layers)
     if feedback == 'none':
         synapses = {}
         blocks = tuple((shape.name(index),) for index in range(1, num_layers + 1))
     else:
-        synapses = {
-            index: dense.Feedback(index + 1, feedback == 'tied', angle)
-            for index in range(1, num_layers)
-        }
-        parities = [range(start, num_layers + 1, 2) for start in (1, 2)]
-        blocks = tuple(tuple(map(shape.name, layers)) for layers in parities if layers)
+        synapses = dense.chain_feedback(shape, tied=feedback == 'tied', angle=angle)
+        blocks = dense.parities(shape)
     return dense.network(shape, synapses, blocks, activation)
 
 

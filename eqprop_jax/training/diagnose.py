@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.data import pipeline
 from eqprop_jax.data.pipeline import DeviceSplit
-from eqprop_jax.estimators import recurrent_backprop
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.training.step import Metrics
 from eqprop_jax.types import Batch, Params
@@ -24,14 +23,13 @@ def make_diagnose(
     Jacobian, angle of every pair of weights, and the largest spectral radius.
     """
     system, options = experiment.system, experiment.diagnostics
-    exact = recurrent_backprop(system, tol=1e-5)
 
     def diagnose(params: Params, split: DeviceSplit, rng: jax.Array) -> Metrics:
         batch = _first(experiment, split, options.num_examples)
         estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
         free = dynamics.relax(system, params, batch.x, experiment.solve)
         estimate = experiment.estimate(params, batch, free, estimate_rng)
-        reference = exact(params, batch, free, rng)
+        reference = experiment.exact(params, batch, free, rng)
         metrics = {
             'gradient_cosine': tree.cosine(estimate.grads, reference.grads),
             'gradient_norm_ratio': tree.norm(estimate.grads)

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from eqprop_jax.data.augment import Augment
 from eqprop_jax.data.pipeline import Preprocess
 from eqprop_jax.data.sources import Dataset
 from eqprop_jax.homeostasis import Penalty
 from eqprop_jax.types import Estimator, Params, Solver, System
 
-STREAMS = ('init', 'order', 'estimate', 'diagnose')
+# Positions are keys: append to it, and stored runs stay what they are.
+STREAMS = ('init', 'order', 'estimate', 'diagnose', 'augment')
 
 
 class TrainState(struct.PyTreeNode):
@@ -45,9 +47,16 @@ class Experiment(NamedTuple):
     solve: Solver
     """Relaxes the free phase."""
     estimate: Estimator
+    """Of the gradient, without the readout's dropout: what is diagnosed."""
+    learn: Estimator
+    """The same with it: what is trained by."""
+    exact: Estimator
+    """Recurrent backprop, which the estimate is held against."""
     optimizer: optax.GradientTransformation
     dataset: Dataset
     preprocess: Preprocess
+    augment: Augment | None
+    """What training images go through at each step, or None."""
     penalty: Penalty | None
     """Homeostasis, or None."""
     penalty_weight: float

@@ -5,6 +5,7 @@ once, whatever the schedule of logging and evaluation. It ends early at the firs
 whose loss, gradient or result is not finite, and leaves the state as it was before.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,16 +57,20 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
     ) -> tuple[TrainState, Chunk]:
         order = pipeline.epoch_order(stream(experiment.seed, 'order'), epoch, size)
 
-        def batch_at(index: Array) -> Batch:
+        def batch_at(index: Array, step: Array) -> Batch:
             start = (first + index) * experiment.batch_size
             positions = lax.dynamic_slice_in_dim(order, start, experiment.batch_size)
             return pipeline.take(
-                split, positions, experiment.preprocess, experiment.dataset.num_classes
+                split,
+                positions,
+                experiment.preprocess,
+                experiment.dataset.num_classes,
+                augment=_augment(experiment, step),
             )
 
         def step(carry: tuple) -> tuple:
             index, state, total, _ = carry
-            grads, metrics = _gradient(experiment, state, batch_at(index))
+            grads, metrics = _gradient(experiment, state, batch_at(index, state.step))
             moved = _update(experiment, state, grads)
             finite = _finite(metrics, grads, moved.params)
             taken = (index + 1, moved, _accumulate(total, metrics))
@@ -77,7 +82,7 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
             return (index < num_steps) & jnp.all(finite)
 
         metrics = jax.eval_shape(
-            lambda: _gradient(experiment, state, batch_at(jnp.int32(0)))[1]
+            lambda: _gradient(experiment, state, batch_at(jnp.int32(0), state.step))[1]
         )
         total = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
         finite = jnp.ones(len(quantities(state.params)), bool)
@@ -147,13 +152,23 @@ def make_evaluate(
     return jax.jit(evaluate)
 
 
+def _augment(
+    experiment: Experiment, step: Int[Array, '']
+) -> Callable[[Array], Array] | None:
+    """Returns what the raw images of a step go through, a function of (seed, step)."""
+    if experiment.augment is None:
+        return None
+    rng = jax.random.fold_in(stream(experiment.seed, 'augment'), step)
+    return functools.partial(experiment.augment, rng)
+
+
 def _gradient(
     experiment: Experiment, state: TrainState, batch: Batch
 ) -> tuple[Params, Metrics]:
     key = jax.random.fold_in(stream(experiment.seed, 'estimate'), state.step)
     estimate_rng, penalty_rng = jax.random.split(key)
     free = dynamics.relax(experiment.system, state.params, batch.x, experiment.solve)
-    grads, _, info = experiment.estimate(state.params, batch, free, estimate_rng)
+    grads, _, info = experiment.learn(state.params, batch, free, estimate_rng)
     metrics = _per_example(experiment, state.params, batch, free)
     metrics = {
         name: jnp.max(value) if name.startswith('max_') else jnp.mean(value)

@@ -1,0 +1,123 @@
+r"""CIFAR-10, convolutional network with feedback kernels of its own.
+
+Laborieux and Zenke 2024 (https://arxiv.org/abs/2309.02214): 128-256-512-512 with
+kernels of 3 x 3, softmax pooling, dSiLU, softmax readout; feedback from angle 0, two
+nudges of ±1, homeostasis with λ = 15; SGD with momentum 0.9 and cosine decay from
+7e-3 times (25, 15, 10, 8) and 5 for the readout, decay 1e-4 (readout twice that), batch
+256, 150 epochs; crops from 36 x 36, mirrored; pixels divided by 1.5 standard deviations.
+
+    python launch/prepare_data.py --dataset=cifar10        # once
+    python launch/train.py --config=configs/cifar10_conv_free.py --workdir=runs/cifar10
+
+`:corrected` is the same network from angle 90 by the complex step and the adjoint
+correction, without homeostasis. `:small` is that on 32-64-128-128 for two cores:
+
+    python launch/train.py --config=configs/cifar10_conv_free.py:small \
+        --workdir=runs/cifar10_small
+"""
+
+import ml_collections
+
+from configs import defaults
+
+BASE_RATE = 7e-3
+RATES = {'layer_1': 25, 'layer_2': 15, 'layer_3': 10, 'layer_4': 8, 'readout': 5}
+DECAY = 1e-4
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """Returns the configuration.
+
+    Args:
+      variant: '' as published, 'corrected', or 'small'.
+    """
+    variants = {'': published, 'corrected': corrected, 'small': small}
+    if variant not in variants:
+        raise ValueError(f'no variant {variant!r}; choose from "corrected", "small"')
+    return variants[variant]()
+
+
+def network(channels: tuple[int, ...], feedback: str) -> ml_collections.ConfigDict:
+    """Returns data and system, without a way of training them."""
+    config = defaults.get_config()
+    config.log_every_steps = 20
+    config.data.name = 'cifar10'
+    config.data.held_out = 5000
+    config.data.normalization = 'standard'
+    config.data.std_factor = 1.5
+    config.data.augment.pad = 2
+    config.data.augment.flip = True
+    config.system = ml_collections.ConfigDict()
+    config.system.name = 'conv'
+    config.system.image_shape = (32, 32, 3)
+    config.system.channels = channels
+    config.system.kernels = 3
+    config.system.paddings = ('SAME', 'SAME', 'SAME', 'VALID')
+    config.system.pooling = 'softmax'
+    config.system.activation = 'dsilu'
+    config.system.feedback = feedback
+    config.system.classes = 10
+    config.diagnostics.num_examples = 32
+    config.diagnostics.num_probes = 8
+    return config
+
+
+def published() -> ml_collections.ConfigDict:
+    """Returns the setting of the paper."""
+    config = network((128, 256, 512, 512), 'free')
+    config.batch_size = 256
+    config.num_epochs = 150
+    config.system.angle = 0.0
+    config.solver.max_steps = 250
+    config.nudged_solver.tol = 1e-3
+    config.nudged_solver.max_steps = 40
+    config.estimator.radius = 1.0
+    config.estimator.correction = None
+    config.homeostasis.weight = 15.0
+    config.optimizer.name = 'sgd'
+    config.optimizer.learning_rate = 5 * BASE_RATE
+    config.optimizer.weight_decay = DECAY
+    for name, factor in RATES.items():
+        config.optimizer.layers[name] = ml_collections.ConfigDict()
+        config.optimizer.layers[name].learning_rate = factor * BASE_RATE
+    config.optimizer.layers.readout.weight_decay = 2 * DECAY
+    return config
+
+
+def corrected() -> ml_collections.ConfigDict:
+    """Returns the same network, corrected instead of aligned."""
+    config = published()
+    config.system.angle = 90.0
+    config.homeostasis.weight = 0.0
+    use_correction(config)
+    return config
+
+
+def small() -> ml_collections.ConfigDict:
+    """Returns a network that two cores train."""
+    config = network((32, 64, 128, 128), 'free')
+    config.batch_size = 32
+    config.num_epochs = 1
+    config.data.held_out = 1000
+    config.data.augment.pad = 0
+    config.eval_every_steps = 510
+    config.system.paddings = 'SAME'
+    config.system.angle = 90.0
+    config.solver.tol = 3e-3
+    use_correction(config)
+    for section in (config.solver, config.nudged_solver):
+        section.max_steps = 30
+        section.step_size = 0.8
+    config.optimizer.clip_norm = 1.0
+    return config
+
+
+def use_correction(config: ml_collections.ConfigDict) -> None:
+    """Sets the complex step with the adjoint correction, settled to a few per cent.
+
+    What is left unsettled of a complex step is relative to what the nudge moved.
+    """
+    config.estimator.correction = 'adjoint'
+    config.estimator.radius = 1e-3
+    config.estimator.half_step = True
+    config.nudged_solver.tol = 3e-2

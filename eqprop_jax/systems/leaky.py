@@ -1,0 +1,62 @@
+"""Leaky integrators with clipped potentials: the model of vector-field EP.
+
+    du_l/dt = s_{l−1} W_l + b_l + s_{l+1} B_l − u_l        s = ρ(u),  s_0 = x
+
+with ρ the hard sigmoid and forward and feedback weights of their own. Potentials are
+kept in [0, 1], where ρ(u) = u, by a solver that clips them after every Euler step,
+
+    u ← clip(u + ε F(u), 0, 1)        solvers.relaxation(step_size=ε, clip=(0, 1))
+
+and the rates settle to the same values without the clipping, only later. The rule of
+the 2018 paper is one update at the end of a second phase with a single real nudge,
+
+    ΔW_ij ∝ (u_i^β − u_i*)/β · ρ(u_j*)       estimators.contour, one_sided, random_sign
+
+in which the post-synaptic potential moves as in spike-timing-dependent plasticity.
+
+References:
+  Scellier et al. 2018, https://arxiv.org/abs/1808.04873
+"""
+
+from collections.abc import Sequence
+
+from flax.linen import initializers
+
+from eqprop_jax.systems import dense
+from eqprop_jax.systems.activations import Activation
+from eqprop_jax.types import System
+
+
+def leaky(
+    sizes: Sequence[int],
+    *,
+    activation: str | Activation = 'hard_sigmoid',
+    angle: float | None = None,
+) -> System:
+    """A layered network of leaky integrators, with the squared error on its outputs.
+
+    Weights are drawn uniformly, ±√(6 / (fan in + fan out)) (Glorot), those of forward
+    and feedback synapses independently.
+
+    Args:
+      sizes: inputs, then the layers from bottom to top; the last holds the classes.
+      activation: name of ρ, see `activations`, or an `Activation`.
+      angle: the angle in degrees (0 to 180) between feedback and transposed forward
+        weights at initialisation, at equal norm; None draws them independently.
+
+    Returns:
+      The system, with layers 'layer_1', 'layer_2', ...
+
+    Raises:
+      ValueError: for an unknown activation, a size that is no positive integer, too few
+        sizes, or an angle outside 0 to 180.
+    """
+    dense.check_angle(angle, 'free')
+    shape = dense.shape(sizes, 'squared_error', None)
+    return dense.network(
+        shape,
+        dense.chain_feedback(shape, tied=False, angle=angle),
+        dense.parities(shape),
+        activation,
+        kernel_init=initializers.glorot_uniform(),
+    )
