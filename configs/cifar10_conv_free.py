@@ -2,7 +2,7 @@ r"""CIFAR-10, convolutional network with feedback kernels of its own.
 
 Laborieux and Zenke 2024 (https://arxiv.org/abs/2309.02214): 128-256-512-512 with
 kernels of 3 x 3, softmax pooling, dSiLU, softmax readout; feedback from angle 0, two
-nudges of ±1, homeostasis with λ = 15; SGD with momentum 0.9 and cosine decay from
+nudges of ±1, homeostasis with λ = 15; SGD with momentum 0.9, cosine decay from
 7e-3 times (25, 15, 10, 8) and 5 for the readout, decay 1e-4 (readout twice that), batch
 256, 150 epochs; crops from 36 x 36, mirrored; pixels divided by 1.5 standard deviations.
 
@@ -101,7 +101,7 @@ def small() -> ml_collections.ConfigDict:
     config.data.held_out = 1000
     config.data.augment.pad = 0
     config.eval_every_steps = 510
-    config.system.paddings = 'SAME'
+    config.system.paddings = ('SAME',) * 4
     config.system.angle = 90.0
     config.solver.tol = 3e-3
     use_correction(config)
