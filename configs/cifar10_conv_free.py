@@ -4,7 +4,7 @@ Laborieux and Zenke 2024 (https://arxiv.org/abs/2309.02214): 128-256-512-512 wit
 kernels of 3 x 3, softmax pooling, dSiLU, softmax readout; feedback from angle 0, two
 nudges of ±1, homeostasis with λ = 15; SGD with momentum 0.9, cosine decay from
 7e-3 times (25, 15, 10, 8) and 5 for the readout, decay 1e-4 (readout twice that), batch
-256, 150 epochs; crops from 36 x 36, mirrored; pixels divided by 1.5 standard deviations.
+256, 150 epochs; crops from 36 x 36, mirrored; pixels over 1.5 standard deviations.
 
     python launch/prepare_data.py --dataset=cifar10        # once
     python launch/train.py --config=configs/cifar10_conv_free.py --workdir=runs/cifar10
@@ -18,7 +18,7 @@ correction, without homeostasis. `:small` is that on 32-64-128-128 for two cores
 
 import ml_collections
 
-from configs import defaults
+from configs import defaults, variants
 
 BASE_RATE = 7e-3
 RATES = {'layer_1': 25, 'layer_2': 15, 'layer_3': 10, 'layer_4': 8, 'readout': 5}
@@ -31,10 +31,9 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     Args:
       variant: '' as published, 'corrected', or 'small'.
     """
-    variants = {'': published, 'corrected': corrected, 'small': small}
-    if variant not in variants:
-        raise ValueError(f'no variant {variant!r}; choose from "corrected", "small"')
-    return variants[variant]()
+    return variants.choose(
+        variant, {'': published, 'corrected': corrected, 'small': small}
+    )
 
 
 def network(channels: tuple[int, ...], feedback: str) -> ml_collections.ConfigDict:

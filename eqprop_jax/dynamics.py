@@ -120,9 +120,9 @@ def signed(system: System, response: Rates) -> Rates:
     """
     if system.signature is None:
         return response
+    signs = dict(system.signature)
     return {
-        name: layer if system.signature[name] > 0 else -layer
-        for name, layer in response.items()
+        name: layer if signs[name] > 0 else -layer for name, layer in response.items()
     }
 
 

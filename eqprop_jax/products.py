@@ -197,7 +197,7 @@ def _primitive(
 ) -> Primitive:
     """Returns a bilinear primitive from its function, transposes and batching."""
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(fn, static_argnames='pads' if fn is _convolve else ()))
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames='pads'))
     primitive.def_abstract_eval(shape)
     ad.defbilinear(primitive, to_map, to_kernel)
     batching.primitive_batchers[primitive] = batch

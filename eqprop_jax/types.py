@@ -27,7 +27,7 @@ On gradients of complex functions: `jax.vjp` of a holomorphic function is the
 plain transpose without conjugation, which is what every formula here means by ᵀ.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -80,9 +80,9 @@ class System(NamedTuple):
     """(params, x, rates) -> Φ, or None where no Φ is known."""
     affine: bool = False
     """Whether J does not depend on the rates: D(s) = D(s*) + J (s − s*)."""
-    signature: Mapping[str, int] | None = None
-    """Signs ς of the layers, ±1, under which ς ⊙ J is symmetric (on the layers that the
-    cost reads +1); None where no such signs are known, or all are 1."""
+    signature: tuple[tuple[str, int], ...] | None = None
+    """(layer, ς = ±1) of every layer, under which ς ⊙ J is symmetric (1 on those that
+    the cost reads); None where no such signs are known, or all are 1."""
     thin: Callable[[jax.Array, int], 'System'] | None = None
     """(rng, batch size) -> the system whose cost sees a random part of each example's
     units (dropout); None: it has no dropout."""

@@ -195,7 +195,7 @@ def inputs(params, batch, free, rng):
 class TestTraining:
     def test_the_key_is_that_of_seed_and_step(self):
         plain, augmented = (
-            tally(estimate=inputs, optimizer=optax.sgd(1.0), seed=4, augment=augment)
+            tally(learn=inputs, optimizer=optax.sgd(1.0), seed=4, augment=augment)
             for augment in (None, shifted)
         )
         ends = []

@@ -159,7 +159,7 @@ def reference(animal):
         params, batch.x
     )
     assert free.converged.all()
-    exact = jax.jit(dense_adjoint, static_argnums=0)(system, params, batch, free)
+    exact = jax.jit(functools.partial(dense_adjoint, system))(params, batch, free)
     return system, params, batch, free, exact
 
 

@@ -112,7 +112,7 @@ def test_what_a_system_claims(animal):
         [np.full(leaf[0].size, name) for name, leaf in sorted(rest.items())]
     )
     signature = system.signature or dict.fromkeys(rest, 1)
-    signed = J * np.array([signature[name] for name in names])[None, :, None]
+    signed = J * np.array([dict(signature)[name] for name in names])[None, :, None]
     asymmetry = jnp.linalg.norm(signed - signed.swapaxes(1, 2))
     asymmetry /= max(jnp.linalg.norm(J), 1)
     assert (asymmetry < 1e-12) == zoo.ZOO[animal].symmetric

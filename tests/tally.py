@@ -45,7 +45,7 @@ def tally(**changes):
     )
     experiment = bare()._replace(
         system=system,
-        estimate=lambda params, batch, free, rng: Estimate(count(batch), None, INFO),
+        learn=lambda params, batch, free, rng: Estimate(count(batch), None, INFO),
         optimizer=optax.sgd(1.0),
         dataset=Dataset('numbers', split, split, split, num_classes=2, scale=1.0),
         preprocess=lambda images: images.astype(jnp.float64),

@@ -39,7 +39,7 @@ class TestNotFinite:
             bad = jnp.sum(params['seen']) >= 3 * BATCH
             return jnp.where((where == 'the loss') & bad, jnp.nan, rates['unit'][:, 0])
 
-        experiment = tally(estimate=estimate)
+        experiment = tally(learn=estimate)
         rate = 2.0 if where == 'the new value of seen' else 1.0
         return experiment._replace(
             system=experiment.system._replace(cost=cost),

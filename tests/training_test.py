@@ -107,7 +107,7 @@ class TestStep:
         def noise(params, batch, free, rng):
             return Estimate({'seen': jax.random.normal(rng, (SIZE,))}, None, INFO)
 
-        experiment = tally(estimate=noise)
+        experiment = tally(learn=noise)
         ends = [np.zeros(SIZE)]
         for num_steps in (1, 2, 3):
             state, _ = run_chunk(experiment, init_state(experiment), 0, 0, num_steps)
@@ -254,7 +254,7 @@ class TestSameRun:
             grads = {'seen': count(batch)['seen'] * jnp.cos(params['seen']) + noise}
             return Estimate(grads, None, INFO)
 
-        experiment = tally(estimate=estimate, num_epochs=3, **changes)
+        experiment = tally(learn=estimate, num_epochs=3, **changes)
         workdir = tmp_path / str(len(list(tmp_path.iterdir())))
         return np.asarray(train(experiment, workdir).params['seen'])
 

@@ -213,10 +213,14 @@ ZOO = {
     ),
     'leaky': Animal(lambda: ep.systems.leaky((INPUTS, 6, 5, CLASSES)), symmetric=False),
     'coding_tied': Animal(
-        _coding(), symmetric=True, step_size=0.5, contraction=False, self_feeding=True
+        lambda: _damped(_coding()()),
+        symmetric=True,
+        step_size=0.5,
+        contraction=False,
+        self_feeding=True,
     ),
     'coding_free': Animal(
-        _coding(feedback='free', angle=45.0, activation='sigmoid'),
+        lambda: _damped(_coding(feedback='free', angle=45.0)()),
         symmetric=False,
         step_size=0.5,
         contraction=False,

@@ -1,5 +1,6 @@
 """Estimators as a report sees them: what each tends to, and what a sweep costs."""
 
+import functools
 from typing import Any, NamedTuple
 
 from eqprop_jax import estimators
@@ -49,8 +50,10 @@ def default_methods(
         name: contour_method(system, solve, settled, contour=contour)
         for name, contour in contours.items()
     }
-    online = {'radius': radius, 'num_points': count, 'step_size': step_size}
-    methods[f'online N = {count}'] = online_method(system, **online)
+    online = functools.partial(
+        online_method, system, radius=radius, num_points=count, step_size=step_size
+    )
+    methods[f'online N = {count}'] = online()
     for name in [*contours][1:]:
         methods[f'{name}, corrected'] = contour_method(
             system,
@@ -59,9 +62,7 @@ def default_methods(
             contour=contours[name],
             correction='antisymmetric',
         )
-    methods[f'online N = {count}, corrected'] = online_method(
-        system, **online, correction='antisymmetric'
-    )
+    methods[f'online N = {count}, corrected'] = online(correction='antisymmetric')
     methods['tangent'] = Method(
         estimators.tangent(system, step_size=step_size),
         finds_adjoint(system, None),

@@ -70,7 +70,7 @@ def prepare(
 
 def _fill(folder: pathlib.Path, name: str, root: pathlib.Path) -> None:
     """Write the arrays of data set `name`, which TFDS prepares first if need be."""
-    tfds = importlib.import_module('tensorflow_datasets')
+    tfds: Any = importlib.import_module('tensorflow_datasets')
     source = DATASETS.get(name)
     try:
         builder = tfds.builder(source.tfds_name if source else name, data_dir=root)

@@ -281,7 +281,8 @@ def _convolution(
 ) -> Layer:
     if padding not in PADDINGS:
         raise ValueError(f'no padding {padding!r}; choose from {", ".join(PADDINGS)}')
-    image, features = below[:2], below[2]
+    rows, columns, features = below
+    image = (rows, columns)
     if size > min(image):
         raise ValueError(
             f'a kernel of {size} x {size} is larger than the map of {image[0]} x '

@@ -130,7 +130,7 @@ def network(
       kernel_init: (rng, shape, dtype) -> weights, forward and feedback; None: normal
         ones with the variance 1 / fan in (LeCun).
     """
-    kernel_init = kernel_init or initializers.lecun_normal()
+    draw = kernel_init or initializers.lecun_normal()
     sigma = activations.get(activation)
     names = [shape.name(index + 1) for index in range(len(shape.layers))]
     fan_in = (shape.inputs, *shape.layers)
@@ -142,9 +142,7 @@ def network(
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
             name: {
-                'kernel': kernel_init(
-                    jax.random.fold_in(forward_rng, index), (m, n), dtype
-                ),
+                'kernel': draw(jax.random.fold_in(forward_rng, index), (m, n), dtype),
                 'bias': jnp.zeros((n,), dtype),
             }
             for index, (name, m, n) in enumerate(
@@ -157,7 +155,7 @@ def network(
                 continue
             if angle is None:
                 sizes = (shape.layers[source - 1], shape.layers[index - 1])
-                weights = kernel_init(key, sizes, dtype)
+                weights = draw(key, sizes, dtype)
             else:
                 weights = linear.rotate(
                     key, params[shape.name(source)]['kernel'].T, angle

@@ -30,13 +30,13 @@ WINDOW = 2
 class Pooled(NamedTuple):
     """A pooled map, and the way back."""
 
-    values: Inexact[Array, 'B h w c']
+    values: Inexact[Array, 'B ...']
     """P(z)."""
     gate: Inexact[Array, 'B h 2 w 2 c'] | None
     """∂P/∂z_i; None where nothing was pooled."""
 
-    def unpool(self, rates: Inexact[Array, 'B h w c']) -> Array:
-        """Returns s ∂P/∂z for every unit of the map, [B, 2h, 2w, c]."""
+    def unpool(self, rates: Inexact[Array, 'B ...']) -> Array:
+        """Returns s ∂P/∂z for every unit of the map, [B, 2h, 2w, c] of [B, h, w, c]."""
         if self.gate is None:
             return rates
         spread = rates[:, :, None, :, None] * self.gate

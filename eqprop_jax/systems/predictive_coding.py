@@ -177,7 +177,6 @@ def error(index: int) -> str:
     return f'error_{index}'
 
 
-def _signs(indices: Sequence[int]) -> dict[str, int]:
-    return {value(index): 1 for index in indices} | {
-        error(index): -1 for index in indices
-    }
+def _signs(indices: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    values = tuple((value(index), 1) for index in indices)
+    return values + tuple((error(index), -1) for index in indices)

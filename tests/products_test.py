@@ -1,0 +1,218 @@
+"""Products against numpy, and their derivatives against those that JAX writes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from eqprop_jax import linear, products
+
+KEYS = jax.random.split(jax.random.key(0), 8)
+PADS = [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 0), (2, 1)), ((-1, 2), (0, -2))]
+
+
+def draw(index, shape, dtype=jnp.float64):
+    return jax.random.normal(KEYS[index], shape, dtype)
+
+
+def by_sums(s, kernel, pads):
+    """A cross-correlation, one entry of the map after the other."""
+    s, kernel = np.asarray(s, np.float64), np.asarray(kernel, np.float64)
+    low, high = ([max(pad[side], 0) for pad in pads] for side in (0, 1))
+    cut = [
+        slice(max(-a, 0), extent - max(-b, 0))
+        for (a, b), extent in zip(pads, s.shape[1:3], strict=True)
+    ]
+    s = s[:, cut[0], cut[1]]
+    s = np.pad(s, ((0, 0), (low[0], high[0]), (low[1], high[1]), (0, 0)))
+    h, w, _, n = kernel.shape
+    z = np.zeros((s.shape[0], s.shape[1] - h + 1, s.shape[2] - w + 1, n))
+    for b, y, x, k in np.ndindex(*z.shape):
+        z[b, y, x, k] = np.sum(s[b, y : y + h, x : x + w] * kernel[..., k])
+    return z
+
+
+def reference(s, kernel, pads):
+    return lax.conv_general_dilated(
+        s, kernel, (1, 1), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+
+CASES = {
+    'multiply': (products.multiply, jnp.matmul, (3, 4), (4, 2)),
+    'multiply_maps': (products.multiply, jnp.matmul, (2, 3, 4), (4, 2)),
+    'convolve': (
+        functools.partial(products.convolve, pads=PADS[2]),
+        functools.partial(reference, pads=PADS[2]),
+        (2, 4, 5, 3),
+        (3, 2, 3, 2),
+    ),
+    'convolve_cut': (
+        functools.partial(products.convolve, pads=PADS[3]),
+        functools.partial(reference, pads=PADS[3]),
+        (2, 4, 5, 2),
+        (2, 3, 2, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize('pads', PADS)
+@pytest.mark.parametrize('size', [(1, 1), (3, 3), (2, 3)])
+def test_convolution_is_the_sum(pads, size):
+    s, kernel = draw(0, (2, 5, 6, 3)), draw(1, (*size, 3, 4))
+    found = products.convolve(s, kernel, pads)
+    np.testing.assert_allclose(found, by_sums(s, kernel, pads), atol=1e-13)
+
+
+@pytest.mark.parametrize('pads', PADS)
+@pytest.mark.parametrize('size', [(1, 1), (3, 3), (2, 3)])
+def test_transposed_is_the_transpose(pads, size):
+    """Every entry of its matrix: that of the convolution, by sums, transposed."""
+    shape, kernel = (1, 4, 5, 2), draw(1, (*size, 2, 2))
+    units = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+    matrix = np.stack([by_sums(unit, kernel, pads).ravel() for unit in units])
+    out = by_sums(units[0], kernel, pads).shape
+    r = draw(2, out)
+    back = products.transposed(r, kernel, pads)
+    assert back.shape == shape
+    np.testing.assert_allclose(back.ravel(), matrix @ np.ravel(r), atol=1e-13)
+
+
+@pytest.mark.parametrize('shape', [(4,), (3, 4), (2, 3, 4)])
+def test_multiplication_is_the_sum(shape):
+    s, kernel = draw(0, shape), draw(1, (4, 2))
+    expected = np.einsum('...m,mn->...n', np.asarray(s), np.asarray(kernel))
+    np.testing.assert_allclose(products.multiply(s, kernel), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_derivatives_are_those_of_jax(case):
+    """Both modes, both factors, and the second order of either in either order."""
+    ours, theirs, s_shape, kernel_shape = CASES[case]
+    args = draw(0, s_shape), draw(1, kernel_shape)
+    moves = draw(2, s_shape), draw(3, kernel_shape)
+
+    def derivatives(product):
+        def bent(s, kernel):  # a scalar with every second derivative
+            return jnp.sum(jnp.sin(product(s, kernel)))
+
+        def along(grad):
+            return lambda s, kernel: sum(
+                jnp.vdot(move, g)
+                for move, g in zip(moves, grad(s, kernel), strict=True)
+            )
+
+        @jax.jit
+        def evaluate(args):
+            z, pullback = jax.vjp(product, *args)
+            gradient = jax.grad(bent, argnums=(0, 1))
+            return {
+                'jvp': jax.jvp(product, args, moves),
+                'vjp': pullback(jnp.cos(z)),
+                'reverse over reverse': jax.grad(along(gradient), (0, 1))(*args),
+                'forward over reverse': jax.jvp(gradient, args, moves),
+                'forward twice': jax.jvp(
+                    lambda *args: jax.jvp(product, args, moves)[1], args, moves
+                ),
+            }
+
+        return evaluate(args)
+
+    found, expected = derivatives(ours), derivatives(theirs)
+    for name in expected:
+        for a, b in zip(
+            jax.tree.leaves(found[name]), jax.tree.leaves(expected[name]), strict=True
+        ):
+            assert a.dtype == jnp.float64
+            np.testing.assert_allclose(a, b, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize('axes', [(1, None), (None, 2), (2, 1)])
+@pytest.mark.parametrize('case', CASES)
+def test_batching_is_a_loop(case, axes):
+    product, _, *shapes = CASES[case]
+    several = [
+        draw(index, shape if axis is None else (*shape[:axis], 3, *shape[axis:]))
+        for index, (shape, axis) in enumerate(zip(shapes, axes, strict=True))
+    ]
+
+    def bent(s, kernel):
+        return jnp.sum(jnp.sin(product(s, kernel)))
+
+    functions = (product, jax.grad(bent, argnums=(0, 1)))
+    for fn in functions:
+        found = jax.jit(jax.vmap(fn, axes))(*several)
+        for index in range(3):
+            one = [
+                value if axis is None else jnp.take(value, index, axis)
+                for value, axis in zip(several, axes, strict=True)
+            ]
+            for a, b in zip(
+                jax.tree.leaves(found), jax.tree.leaves(jax.jit(fn)(*one)), strict=True
+            ):
+                np.testing.assert_allclose(a[index], b, atol=1e-12)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_half_precision_weights_round_the_factors_only(case):
+    """Float32 maps: the product of rounded factors, summed up in float32."""
+    product, exact, *shapes = CASES[case]
+    s = draw(0, shapes[0], jnp.float32)
+    kernel = draw(1, shapes[1], jnp.bfloat16)
+
+    def wide(value):
+        return value.astype(jnp.bfloat16).astype(jnp.float64)
+
+    z, pullback = jax.vjp(product, s, kernel)
+    expected, back = jax.vjp(exact, wide(s), wide(kernel))
+    assert z.dtype == jnp.float32
+    np.testing.assert_allclose(z, expected, atol=1e-5)
+    # a product that rounds nothing is off by more
+    assert jnp.abs(exact(s.astype(float), wide(kernel)) - z).max() > 1e-4
+    to_s, to_kernel = pullback(jnp.ones_like(z))
+    assert (to_s.dtype, to_kernel.dtype) == (jnp.float32, jnp.bfloat16)
+    exact_s, exact_kernel = back(jnp.ones_like(expected))
+    np.testing.assert_allclose(to_s, exact_s, atol=1e-5)
+    # that in the weights rounds nothing but itself
+    scale = float(jnp.abs(exact_kernel).max())
+    np.testing.assert_allclose(
+        to_kernel.astype(jnp.float64), exact_kernel, atol=2e-2 * scale
+    )
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
+@pytest.mark.parametrize('case', CASES)
+def test_types_are_kept(case, dtype):
+    product, _, *shapes = CASES[case]
+    args = [draw(index, shape, dtype) for index, shape in enumerate(shapes)]
+    z, pullback = jax.vjp(product, *args)
+    assert {z.dtype, *(g.dtype for g in pullback(z))} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize('evaluate', [jax.jit, lambda fn: fn])
+def test_factors_that_do_not_fit_are_refused(evaluate):
+    """By the primitives themselves, whatever checks the annotations."""
+    multiply = evaluate(products.multiply_p.bind)
+    convolve = evaluate(lambda s, k: products.convolve_p.bind(s, k, pads=PADS[0]))
+    s = jnp.ones((1, 3, 3, 2), jnp.float32)
+    with pytest.raises(TypeError, match='maps are float32 and weights float64'):
+        convolve(s, jnp.ones((3, 3, 2, 2), jnp.float64))
+    with pytest.raises(TypeError, match='maps are float32 and weights float16'):
+        multiply(s, jnp.ones((2, 2), jnp.float16))
+    with pytest.raises(TypeError, match='do not fit a kernel of shape'):
+        convolve(s, jnp.ones((3, 3, 4, 2), jnp.float32))
+    with pytest.raises(TypeError, match=r'shape \(1, 3, 3, 2\) do not fit weights'):
+        multiply(s, jnp.ones((3, 2), jnp.float32))
+
+
+@pytest.mark.parametrize('pads', PADS)
+def test_complex_maps_are_two_real_ones(pads):
+    parts = draw(0, (2, 4, 5, 3)), draw(1, (2, 4, 5, 3))
+    kernel = draw(2, (2, 2, 3, 2))
+    found = linear.conv(lax.complex(*parts), kernel, pads)
+    expected = [by_sums(part, kernel, pads) for part in parts]
+    np.testing.assert_allclose(found.real, expected[0], atol=1e-13)
+    np.testing.assert_allclose(found.imag, expected[1], atol=1e-13)
