@@ -31,9 +31,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     Args:
       variant: '' as published, 'corrected', or 'small'.
     """
-    return variants.choose(
-        variant, {'': published, 'corrected': corrected, 'small': small}
-    )
+    return variants.choose(variant, VARIANTS)
 
 
 def network(channels: tuple[int, ...], feedback: str) -> ml_collections.ConfigDict:
@@ -120,3 +118,6 @@ def use_correction(config: ml_collections.ConfigDict) -> None:
     config.estimator.radius = 1e-3
     config.estimator.half_step = True
     config.nudged_solver.tol = 3e-2
+
+
+VARIANTS = {'': published, 'corrected': corrected, 'small': small}

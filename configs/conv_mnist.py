@@ -22,7 +22,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     Args:
       variant: '' or 'small'.
     """
-    return variants.choose(variant, {'': full, 'small': small})
+    return variants.choose(variant, VARIANTS)
 
 
 def full() -> ml_collections.ConfigDict:
@@ -65,3 +65,6 @@ def small() -> ml_collections.ConfigDict:
     config.num_epochs = 1
     config.system.channels = (8, 16)
     return config
+
+
+VARIANTS = {'': full, 'small': small}

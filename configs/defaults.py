@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 40
     config.log_every_steps = 50
     config.eval_every_steps = 0  # at the end of every epoch
+    config.precision = 'float32'  # or 'mixed': relax in bfloat16 first
 
     config.data = ml_collections.ConfigDict()
     config.data.name = 'digits'

@@ -22,9 +22,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     Args:
       variant: '' (plain), 'corrected', 'deep' or 'small'.
     """
-    return variants.choose(
-        variant, {'': plain, 'corrected': corrected, 'deep': deep, 'small': small}
-    )
+    return variants.choose(variant, VARIANTS)
 
 
 def plain() -> ml_collections.ConfigDict:
@@ -83,3 +81,6 @@ def set_rates(config: ml_collections.ConfigDict, rates: tuple[float, ...]) -> No
     for index, rate in enumerate(rates, start=1):
         config.optimizer.layers[f'layer_{index}'] = ml_collections.ConfigDict()
         config.optimizer.layers[f'layer_{index}'].learning_rate = rate
+
+
+VARIANTS = {'': plain, 'corrected': corrected, 'deep': deep, 'small': small}

@@ -22,7 +22,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     Args:
       variant: '' or 'small'.
     """
-    return variants.choose(variant, {'': full, 'small': small})
+    return variants.choose(variant, VARIANTS)
 
 
 def full() -> ml_collections.ConfigDict:
@@ -42,3 +42,6 @@ def small() -> ml_collections.ConfigDict:
     config.num_epochs = 3
     config.system.sizes = (784, 128, 128, 10)
     return config
+
+
+VARIANTS = {'': full, 'small': small}

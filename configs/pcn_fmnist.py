@@ -24,7 +24,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     Args:
       variant: '' (tied), 'free' or 'small'.
     """
-    return variants.choose(variant, {'': tied, 'free': free, 'small': small})
+    return variants.choose(variant, VARIANTS)
 
 
 def tied() -> ml_collections.ConfigDict:
@@ -66,3 +66,6 @@ def small() -> ml_collections.ConfigDict:
     config.num_epochs = 1
     config.system.sizes = (784, 128, 128, 10)
     return config
+
+
+VARIANTS = {'': tied, 'free': free, 'small': small}

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from eqprop_jax import dynamics, estimators, parts, sections
+from eqprop_jax import dynamics, estimators, parts, sections, systems
 from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method
 from eqprop_jax.data import augment, pipeline, sources
@@ -32,6 +32,9 @@ SECTIONS = (
     'optimizer',
     'diagnostics',
 )
+DEFAULTS: dict[str, Any] = {
+    'precision': 'float32'
+}  # of keys that older configurations lack
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
 
 
@@ -41,18 +44,22 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     Args:
       config: sections `data`, `system`, `solver`, `nudged_solver`, `estimator`,
         `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
-        `seed`, `batch_size`, `num_epochs`, `log_every_steps` and `eval_every_steps`.
+        `seed`, `batch_size`, `num_epochs`, `log_every_steps`, `eval_every_steps` and,
+        optional, `precision`.
 
     Raises:
       ConfigError: for an unknown or missing key or name, a value out of range, or
         parts that do not fit together.
       NotPreparedError: if the data set is not in the array cache.
     """
-    values = sections.plain(config.to_dict())
+    values = DEFAULTS | sections.plain(config.to_dict())
     _check_top_level(values)
     system = parts.system(values['system'])
+    precision = values['precision']
+    if precision == 'mixed':
+        system = systems.mixed(system)
     solve, nudged_solve = (
-        parts.solver(key, values[key]) for key in ('solver', 'nudged_solver')
+        parts.solver(key, values[key], precision) for key in ('solver', 'nudged_solver')
     )
     values['estimator'] = _with_dynamics(values)
     estimate = parts.estimator(system, nudged_solve, values['estimator'])
@@ -215,15 +222,21 @@ def _warn_free_residual(values: Mapping[str, Any]) -> None:
 
 
 def _check_top_level(values: Mapping[str, Any]) -> None:
-    known = (*SECTIONS, *TOP_LEVEL)
+    known = (*SECTIONS, *TOP_LEVEL, *DEFAULTS)
     sections.expect('', values, known, known)
-    kinds = dict.fromkeys(SECTIONS, dict) | dict.fromkeys(TOP_LEVEL, int)
+    kinds: dict[str, type] = dict.fromkeys(SECTIONS, dict)
+    kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str}
     sections.check_types('', values, kinds)
     sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
     if values['eval_every_steps'] < 0:
         raise ConfigError(
             'eval_every_steps is 0 (every epoch) or more, not '
             f'{values["eval_every_steps"]}'
+        )
+    if values['precision'] not in parts.PRECISIONS:
+        raise ConfigError(
+            f'precision={values["precision"]!r}: choose from '
+            + ', '.join(parts.PRECISIONS)
         )
     if not 0 <= values['seed'] < 2**31:
         raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')

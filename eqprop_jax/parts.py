@@ -53,6 +53,8 @@ ESTIMATORS = {
     'tangent': estimators.tangent,
 }
 NUDGE_KEYS = ('contour', 'radius', 'num_points', 'half_step')
+PRECISIONS = ('float32', 'mixed')
+ROUGH_TOL = 4e-3  # relative residual that the rounding to bfloat16 allows
 NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 
 
@@ -71,17 +73,32 @@ def system(values: Mapping[str, Any]) -> System:
     return sections.named('system', SYSTEMS, values)
 
 
-def solver(section: str, values: Mapping[str, Any]) -> Solver:
+def solver(
+    section: str, values: Mapping[str, Any], precision: str = 'float32'
+) -> Solver:
     """Builds a solver from a section.
 
     Args:
       section: what messages call it.
       values: `name` and the arguments of that solver.
+      precision: 'float32'; or 'mixed', to relax in bfloat16 as far as its rounding
+        allows, and in the system's own precision from there.
 
     Raises:
-      ConfigError: for an unknown key or name, or a value out of range.
+      ConfigError: for an unknown key or name, a value out of range, or a solver that
+        does not relax to a tolerance where the precision is mixed.
     """
-    return sections.named(section, SOLVERS, values)
+    solve = sections.named(section, SOLVERS, values)
+    if precision == 'float32':
+        return solve
+    if values['name'] != 'relaxation':
+        raise ConfigError(
+            f'precision="mixed" relaxes to a tolerance: set {section}.name to '
+            f'"relaxation", not {values["name"]!r}, or precision to "float32"'
+        )
+    tol = max(values.get('tol', ROUGH_TOL), ROUGH_TOL)
+    rough = sections.named(section, SOLVERS, {**values, 'tol': tol})
+    return solvers.polished(solve, rough)
 
 
 def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estimator:

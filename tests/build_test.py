@@ -24,7 +24,14 @@ from eqprop_jax import (
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+CONFIGS = [
+    (path.stem, variant)
+    for path in sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+    if path.stem != 'variants'
+    for variant in getattr(
+        importlib.import_module(f'configs.{path.stem}'), 'VARIANTS', ['']
+    )
+]
 
 
 def refused(tmp_path, changes, error=build.ConfigError, **options):
@@ -338,7 +345,8 @@ class TestBuilt:
         [
             ('oscillation', {}, {'order', 'step_size', 'clip'}),
             ('bptt', {'num_steps': 3}, {'step_size', 'clip'}),
-            ('tangent', {}, set()),
+            ('tangent', {}, {'step_size'}),
+            ('contour', {'contour': 'symmetric', 'radius': 0.1}, set()),
         ],
     )
     def test_sweeps_of_an_estimator_are_those_of_the_nudged_solver(
@@ -451,12 +459,55 @@ class TestBuilt:
         assert runs.experiment().config == runs.values()
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_configurations_of_the_repository(path):
-    config = importlib.import_module(f'configs.{path.stem}').get_config()
+@pytest.mark.parametrize(('name', 'variant'), CONFIGS)
+def test_configurations_of_the_repository(name, variant):
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    config = get_config(variant) if variant else get_config()
     assert isinstance(config, ml_collections.ConfigDict)
     try:
         built = build.experiment(config)
     except NotPreparedError:
         return
     assert built.num_steps > 0
+
+
+def test_an_unknown_variant_is_refused():
+    from configs import cifar10_conv_free
+
+    with pytest.raises(ValueError, match=r"'big'.*'corrected', 'small'"):
+        cifar10_conv_free.get_config('big')
+
+
+def test_configurations_without_a_precision_are_those_of_float32():
+    values = runs.values()
+    del values['precision']
+    config = ml_collections.ConfigDict(values)
+    assert build.experiment(config).config['precision'] == 'float32'
+
+
+def test_mixed_precision_trains_to_the_same_tolerance():
+    changes = {'precision': 'mixed', 'num_epochs': 1}
+    mixed, plain = (
+        runs.experiment(changes | more) for more in ({}, {'precision': 'float32'})
+    )
+    assert mixed.system.rough is not None
+    assert plain.system.rough is None
+    x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
+    params = plain.system.init(jax.random.key(1), x)
+    free = [dynamics.relax(e.system, params, x, e.solve) for e in (mixed, plain)]
+    assert all(equilibrium.converged.all() for equilibrium in free)
+    assert jnp.all(free[0].num_steps >= free[1].num_steps)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'precision': 'half'}, ["'half'", 'mixed']),
+        (
+            {'precision': 'mixed', 'solver': {'name': 'unrolled', 'num_steps': 5}},
+            ['solver.name', 'relaxation', 'unrolled'],
+        ),
+    ],
+)
+def test_precisions_that_cannot_be_are_refused(tmp_path, changes, words):
+    says(refused(tmp_path, changes), *words)

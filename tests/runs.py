@@ -17,6 +17,7 @@ TOP_LEVEL = {
     'num_epochs': 2,
     'log_every_steps': 3,
     'eval_every_steps': 0,
+    'precision': 'float32',
 }
 
 SECTIONS = {

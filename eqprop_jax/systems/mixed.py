@@ -32,4 +32,8 @@ def mixed(system: System) -> System:
         )
         return system.drive(rounded, injection, rates)
 
-    return system._replace(rough=system._replace(drive=drive, thin=None))
+    thin = system.thin
+    return system._replace(
+        rough=system._replace(drive=drive, thin=None),
+        thin=thin and (lambda rng, batch_size: mixed(thin(rng, batch_size))),
+    )
