@@ -114,6 +114,10 @@ def _check_types(s: ShapedArray, kernel: ShapedArray) -> None:
 
 
 def _convolve(s: Array, kernel: Array, *, pads: Pads) -> Array:
+    height, width, _, n = kernel.shape
+    if s.shape[1] * s.shape[2] <= height * width:
+        # Of a map smaller than its kernel XLA exchanges the two, into a slow layout.
+        return _multiply(_patches(s, (height, width), pads), kernel.reshape(-1, n))
     return lax.conv_general_dilated(
         s.astype(kernel.dtype),
         kernel,
@@ -122,6 +126,23 @@ def _convolve(s: Array, kernel: Array, *, pads: Pads) -> Array:
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         precision=lax.Precision.HIGHEST,
         preferred_element_type=s.dtype,
+    )
+
+
+def _patches(s: Array, size: tuple[int, int], pads: Pads) -> Array:
+    """Returns what the kernel sees at each position, [B, H', W', h w m]."""
+    edges = [(low, high, 0) for low, high in ((0, 0), *pads, (0, 0))]
+    s = lax.pad(s, jnp.zeros((), s.dtype), edges)
+    rows, columns = (
+        extent - k + 1 for extent, k in zip(s.shape[1:3], size, strict=True)
+    )
+    return jnp.concatenate(
+        [
+            s[:, i : i + rows, j : j + columns]
+            for i in range(size[0])
+            for j in range(size[1])
+        ],
+        axis=-1,
     )
 
 
@@ -150,17 +171,8 @@ def _convolve_kernel(r: Array, s: Array, kernel: Any, *, pads: Pads) -> Array:
     height, width, m, n = kernel.aval.shape
 
     def products(s: Array, r: Array) -> Array:
-        zero = jnp.zeros((), s.dtype)
-        s = lax.pad(s, zero, [(low, high, 0) for low, high in ((0, 0), *pads, (0, 0))])
-        patches = jnp.concatenate(
-            [
-                s[:, i : i + r.shape[1], j : j + r.shape[2]]
-                for i in range(height)
-                for j in range(width)
-            ],
-            axis=-1,
-        )
-        rows = [value.reshape(-1, value.shape[-1]) for value in (patches, r)]
+        seen = _patches(s, (height, width), pads)
+        rows = [value.reshape(-1, value.shape[-1]) for value in (seen, r)]
         return multiply(rows[0].T, rows[1]).reshape(height, width, m, n)
 
     def native(s: Array, r: Array) -> Array:

@@ -1,0 +1,120 @@
+r"""CIFAR-10, convolutional networks with tied feedback: 2021 and 2022.
+
+Laborieux et al. 2021 (https://arxiv.org/abs/2006.03824): 128-256-512-512 with kernels
+of 3 x 3 (the last without padding), max-pooling, hard sigmoid, ten output units with
+the squared error; symmetric nudging with β = 0.5; SGD with momentum 0.9 and cosine
+decay from 0.25, 0.15, 0.1, 0.08 and 0.05, decay 3e-4, batch 128, 120 epochs; crops from
+40 x 40.
+Published test error: 12.5 ± 0.2 %; one-sided 86.7, random sign 21.6; with a softmax
+readout and β = 1 (`:2021_cross_entropy`) 11.7 ± 0.2, with dropout too
+(`:2021_dropout`) 11.9 ± 0.3.
+
+    python launch/prepare_data.py --dataset=cifar10        # once
+    python launch/train.py --config=configs/cifar10_conv_tied.py --workdir=runs/tied
+
+Laborieux and Zenke 2022 and 2024 (`:2022`, https://arxiv.org/abs/2209.00530): the same
+sizes with softmax pooling and dSiLU, two nudges of ±1, trained as `cifar10_conv_free`
+without homeostasis. Published test accuracy: 88.6 ± 0.2 %.
+
+`:small` is 32-64-128-128 by the complex step, for two cores:
+
+    python launch/train.py --config=configs/cifar10_conv_tied.py:small \
+        --workdir=runs/tied_small
+
+Not yet run: neither the full networks, which need an accelerator, nor `:small`.
+"""
+
+import ml_collections
+
+from configs import cifar10_conv_free, variants
+
+RATES = {
+    'layer_1': 0.25,
+    'layer_2': 0.15,
+    'layer_3': 0.1,
+    'layer_4': 0.08,
+    'layer_5': 0.05,
+}
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """Returns the configuration.
+
+    Args:
+      variant: '' (2021), '2021_cross_entropy', '2021_dropout', '2022' or 'small'.
+    """
+    return variants.choose(variant, VARIANTS)
+
+
+def of_2021() -> ml_collections.ConfigDict:
+    """Returns max-pooling and the squared error."""
+    config = cifar10_conv_free.network((128, 256, 512, 512), 'tied')
+    config.batch_size = 128
+    config.num_epochs = 120
+    config.data.std_factor = 3.0
+    config.data.augment.pad = 4
+    config.data.augment.padding = 'edge'
+    config.system.pooling = 'max'
+    config.system.activation = 'hard_sigmoid'
+    config.system.cost = 'squared_error'
+    config.solver.max_steps = 250
+    config.nudged_solver.max_steps = 30
+    config.estimator.contour = 'symmetric'
+    config.estimator.radius = 0.5
+    config.estimator.correction = None
+    config.optimizer.name = 'sgd'
+    config.optimizer.weight_decay = 3e-4
+    set_rates(config, RATES)
+    return config
+
+
+def cross_entropy() -> ml_collections.ConfigDict:
+    """Returns the same with a softmax readout in place of the output units."""
+    config = of_2021()
+    config.system.cost = 'cross_entropy'
+    config.system.dropout = 0.0
+    config.estimator.radius = 1.0
+    del config.optimizer.layers['layer_5']
+    set_rates(config, {'readout': RATES['layer_5']})
+    return config
+
+
+def dropout() -> ml_collections.ConfigDict:
+    """Returns that with half of the readout's inputs left out."""
+    config = cross_entropy()
+    config.system.dropout = 0.5
+    return config
+
+
+def of_2022() -> ml_collections.ConfigDict:
+    """Returns softmax pooling and the holomorphic activation."""
+    config = cifar10_conv_free.published()
+    config.system.feedback = 'tied'
+    del config.system['angle']
+    config.homeostasis.weight = 0.0
+    return config
+
+
+def small() -> ml_collections.ConfigDict:
+    """Returns a network that two cores train."""
+    config = cifar10_conv_free.small()
+    config.system.feedback = 'tied'
+    del config.system['angle']
+    config.estimator.correction = None
+    return config
+
+
+def set_rates(config: ml_collections.ConfigDict, rates: dict[str, float]) -> None:
+    """Sets the learning rates of some layers."""
+    for name, rate in rates.items():
+        config.optimizer.layers[name] = ml_collections.ConfigDict()
+        config.optimizer.layers[name].learning_rate = rate
+
+
+VARIANTS = {
+    '': of_2021,
+    '2021_cross_entropy': cross_entropy,
+    '2021_dropout': dropout,
+    '2022': of_2022,
+    'small': small,
+}
