@@ -28,8 +28,9 @@ def check(system: System, contour: Contour) -> None:
     if contour.is_complex and not system.holomorphic:
         raise ValueError(
             'this contour has complex nudges, and the system is not holomorphic (its '
-            'activation, cost or drive is not analytic): use one_sided, random_sign '
-            'or symmetric, or a holomorphic activation such as "sigmoid" or "dsilu"'
+            'activation, pooling, cost or drive is not analytic): use one_sided, '
+            'random_sign or symmetric, or a holomorphic activation such as "sigmoid" '
+            'or "dsilu" and, where there is pooling, "softmax"'
         )
 
 
