@@ -3,8 +3,8 @@
 The sizes of the convolutional network of Scellier et al. 2018
 (https://arxiv.org/abs/1808.04873), kernels of 5 x 5 to 32 and 64 channels with feedback
 weights of their own, for which they report "around 2 %" with rectified units. Here with
-dSiLU, softmax pooling and a softmax readout, from angle 90, by the complex step with the
-adjoint correction, and Adam. Not yet run to its end.
+dSiLU, softmax pooling and a softmax readout, from angle 90, by the complex step with
+the adjoint correction, and Adam. Not yet run to its end.
 
     python launch/prepare_data.py --dataset=mnist        # once
     python launch/train.py --config=configs/conv_mnist.py --workdir=runs/conv_mnist
