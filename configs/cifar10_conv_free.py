@@ -14,6 +14,21 @@ correction, without homeostasis. `:small` is that on 32-64-128-128 for two cores
 
     python launch/train.py --config=configs/cifar10_conv_free.py:small \
         --workdir=runs/cifar10_small
+
+Published test accuracy: 60.4 ± 0.4 % without homeostasis, 81.4 ± 0.1 % with it, 84.3 ±
+0.1 % by the true derivative with it, 87.8 ± 0.3 % by recurrent backprop.
+
+Measured: `:small`, one epoch of 49,000 images, seed 0, on JPEG-compressed CIFAR-10
+(median PSNR 30.5 dB against the original pixels), 2 cores of an AMD EPYC, float32,
+2026-11-24, commit 78e1b1a: test error 47.48 % (52.5 % accuracy), held-out error 50.6 %,
+in 46 minutes beside other work; the gradient's cosine to the exact one is 0.999, at an
+angle of 88 degrees. Its plain and recurrent backprop rows, and the full networks, which
+need an accelerator: not yet run.
+
+One training step of the full network at initialisation, batch 16, all phases below a
+residual of 1e-3, on the same cores beside other work (commit 6d2469f, medians of five):
+0.29 s an image corrected from angle 90, 0.37 from angle 0, 0.23 by two real nudges of
+±1, 0.31 by recurrent backprop.
 """
 
 import ml_collections

@@ -9,6 +9,12 @@ one real nudge β = 1, one update at its end, SGD with a learning rate for each 
 
 `:corrected` has the antisymmetric correction in the nudged phase, `:deep` a third
 hidden layer, and `:small` 256 units a layer, with the correction.
+
+Measured on 2 cores of an AMD EPYC, float32, 2026-11-24, commit fd3326c, seed 0: test
+error 3.52 % after 20 epochs of the plain rule (3.65 % at the best epoch on held-out
+images; 8 minutes), whose gradient's cosine to the exact one is 0.44 at the end, and
+1.92 % (1.95 %) after 10 epochs with the correction (8 minutes). Under a nudge as large
+as 1 the corrected gradient has a cosine of 0.63. `:deep` and `:small`: not yet run.
 """
 
 import ml_collections

@@ -56,6 +56,12 @@ CASES = {
         (2, 4, 5, 2),
         (2, 3, 2, 3),
     ),
+    'convolve_small_map': (  # by patches: the map is no larger than its kernel
+        functools.partial(products.convolve, pads=((2, 2), (1, 2))),
+        functools.partial(reference, pads=((2, 2), (1, 2))),
+        (2, 2, 3, 2),
+        (3, 2, 2, 3),
+    ),
 }
 
 

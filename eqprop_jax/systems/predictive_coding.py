@@ -52,11 +52,10 @@ def predictive_coding(
     """A predictive coding network for classification.
 
     Errors form one block and values another, so that an alternating solver computes
-    the errors of the values at hand before it moves the values. Values feed themselves
-    through the errors above them: tied, a sweep is a step of gradient descent on ½ |e|²,
-    and is stable for a `step_size` below 2 / (1 + ‖W f′‖)², in linear solves too: 0.5 at
-    initialisation, 0.2 in training. Under feedback far from the transposes the errors
-    can grow without bound, whatever the step.
+    the errors of the values at hand before it moves the values. With tied feedback a
+    sweep is then a step of gradient descent on ½ |e|², stable for a `step_size` below
+    2 / (1 + ‖W f′‖)², in linear solves too: 0.5 at initialisation, 0.2 in training.
+    Under feedback far from the transposes errors can grow without bound at any step.
 
     Args:
       sizes: inputs, then the layers from bottom to top, of one value and one error
