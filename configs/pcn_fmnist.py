@@ -11,6 +11,11 @@ softmax readout, complex step, Adam.
 
 `:free` has feedback weights of its own, from angle 30 and with the adjoint correction;
 `:small` 128 units a layer, and one epoch.
+
+Measured on 2 cores of an AMD EPYC, float32, 2026-11-24, commit 36ce5dd, seed 0: test
+error 12.32 % after the last of 3 epochs, which is the best one on held-out images, in
+17 minutes beside other work; the gradient's cosine to the exact one is 0.999 at the
+end. `:free` and `:small`: not yet run.
 """
 
 import ml_collections
