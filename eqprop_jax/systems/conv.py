@@ -23,43 +23,22 @@ References:
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 from jax.typing import ArrayLike
-from jaxtyping import Array, Inexact
+from jaxtyping import Array
 
 from eqprop_jax import linear
 from eqprop_jax.systems import activations, costs, dense
-from eqprop_jax.systems import pooling as pools
 from eqprop_jax.systems.activations import Activation
-from eqprop_jax.systems.pooling import Pooling
+from eqprop_jax.systems.conv_layers import Layer, check_sizes, for_each, stack
 from eqprop_jax.systems.readout import Readout, check_dropout, with_dropout
 from eqprop_jax.types import Params, Rates, State, System
 
 FEEDBACK = ('tied', 'free')
-PADDINGS = ('SAME', 'VALID')
-
-
-class Layer(NamedTuple):
-    """One layer of units and the synapses to it from the layer below."""
-
-    name: str
-    kernel: tuple[int, ...]
-    """[h, w, m, n] of a convolution, [m, n] of a dense layer."""
-    shape: tuple[int, ...]
-    """Of the units of one example: [h, w, n], or [n]."""
-    forward: Callable[[Inexact[Array, 'B ...'], Array], Array]
-    """(rates below, kernel) ↦ z without the bias."""
-    backward: Callable[[Array, Array], Inexact[Array, 'B ...']]
-    """(what is on the map z, kernel) ↦ its transpose, shaped like the rates below."""
-    pooling: str | None = None
-    """Name of its pooling."""
-    pool: Pooling = pools.get(None)
-    """z ↦ P(z) and the gate."""
 
 
 def conv(
@@ -121,15 +100,15 @@ def conv(
     costs.check(cost)
     check_dropout(dropout, cost)
     count = len(channels)
-    sizes = _for_each('kernels', kernels, int, count)
-    _check_sizes(image_shape, channels, sizes, hidden, classes)
+    sizes = for_each('kernels', kernels, int, count)
+    check_sizes(image_shape, channels, sizes, hidden, classes)
     output = (classes,) if cost == 'squared_error' else ()
-    layers = _layers(
+    layers = stack(
         tuple(image_shape),
         tuple(channels),
         sizes,
-        _for_each('paddings', paddings, str, count),
-        _for_each('pooling', pooling, str, count),
+        for_each('paddings', paddings, str, count),
+        for_each('pooling', pooling, str, count),
         (*hidden, *output),
         temperature,
     )
@@ -159,7 +138,7 @@ def _network(
 
     def init(rng: jax.Array, x: ArrayLike) -> Params:
         x = as_input(x)
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
+        dtype = x.dtype
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
             layer.name: {
@@ -224,7 +203,7 @@ def _network(
                 f'an input of shape {x.shape[1:]} does not fit '
                 f'image_shape={image_shape} (height, width, channels)'
             )
-        return x
+        return x.astype(jnp.result_type(x, float))
 
     names = [layer.name for layer in layers]
     system = System(
@@ -246,116 +225,3 @@ def _network(
         affine=not any(layer.pooling for layer in others),
     )
     return with_dropout(system, read)
-
-
-def _layers(
-    shape: tuple[int, ...],
-    channels: tuple[int, ...],
-    kernels: tuple[int, ...],
-    paddings: tuple[str, ...],
-    poolings: tuple[str | None, ...],
-    after: tuple[int, ...],
-    temperature: float,
-) -> tuple[Layer, ...]:
-    """Returns the layers from bottom to top, each checked against the one below."""
-    layers = []
-    each = zip(channels, kernels, paddings, poolings, strict=True)
-    for index, options in enumerate(each, start=1):
-        layer = _convolution(f'layer_{index}', shape, *options, temperature)
-        layers.append(layer)
-        shape = layer.shape
-    for index, size in enumerate(after, start=len(layers) + 1):
-        layers.append(_dense(f'layer_{index}', shape, size))
-        shape = (size,)
-    return tuple(layers)
-
-
-def _convolution(
-    name: str,
-    below: tuple[int, ...],
-    channels: int,
-    size: int,
-    padding: str,
-    pooling: str | None,
-    temperature: float,
-) -> Layer:
-    if padding not in PADDINGS:
-        raise ValueError(f'no padding {padding!r}; choose from {", ".join(PADDINGS)}')
-    rows, columns, features = below
-    image = (rows, columns)
-    if size > min(image):
-        raise ValueError(
-            f'a kernel of {size} x {size} is larger than the map of {image[0]} x '
-            f'{image[1]} below {name}: take a smaller kernel, or fewer layers or '
-            'poolings below it'
-        )
-    height, width = (
-        extent if padding == 'SAME' else extent - size + 1 for extent in image
-    )
-    if pooling is not None:
-        if height % pools.WINDOW or width % pools.WINDOW:
-            raise ValueError(
-                f'{name} has a map of {height} x {width}, which windows of 2 x 2 do '
-                'not divide: change image_shape, its kernel or its padding, or set '
-                'its pooling to None'
-            )
-        height, width = height // pools.WINDOW, width // pools.WINDOW
-    return Layer(
-        name=name,
-        kernel=(size, size, features, channels),
-        shape=(height, width, channels),
-        forward=lambda s, kernel: linear.conv(s, kernel, padding),
-        backward=lambda r, kernel: linear.conv_transpose(r, kernel, image, padding),
-        pooling=pooling,
-        pool=pools.get(pooling, temperature),
-    )
-
-
-def _dense(name: str, below: tuple[int, ...], size: int) -> Layer:
-    def forward(s: Array, kernel: Array) -> Array:
-        return linear.dense(s.reshape(s.shape[0], -1), kernel)
-
-    def backward(r: Array, kernel: Array) -> Array:
-        return linear.dense_transpose(r, kernel).reshape(r.shape[0], *below)
-
-    return Layer(name, (math.prod(below), size), (size,), forward, backward)
-
-
-def _for_each(name: str, value: Any, kind: Any, count: int) -> tuple[Any, ...]:
-    """Returns one value for each convolution, from one for all or from a list."""
-    if value is None or isinstance(value, kind):
-        return (value,) * count
-    values = tuple(value)
-    if len(values) != count:
-        raise ValueError(
-            f'{name}={values} has {len(values)} entries for {count} convolutions: give '
-            'one for each, or one for all'
-        )
-    return values
-
-
-def _check_sizes(
-    image_shape: Sequence[int],
-    channels: Sequence[int],
-    kernels: Sequence[int],
-    hidden: Sequence[int],
-    classes: int,
-) -> None:
-    if len(image_shape) != 3:
-        raise ValueError(
-            f'image_shape is (height, width, channels), not {tuple(image_shape)}'
-        )
-    if not channels:
-        raise ValueError('channels is empty: give those of at least one convolution')
-    for name, values in (
-        ('image_shape', image_shape),
-        ('channels', channels),
-        ('kernels', kernels),
-        ('hidden', hidden),
-        ('classes', (classes,)),
-    ):
-        for value in values:
-            if int(value) != value or value < 1:
-                raise ValueError(
-                    f'{name} holds positive integers, not {value} in {tuple(values)}'
-                )
