@@ -1,8 +1,10 @@
 """MNIST, leaky integrators with clipped potentials, by the rule of 2018.
 
 Scellier et al. 2018 (https://arxiv.org/abs/1808.04873): 784-512-512-10, hard sigmoid,
-Euler steps of 0.5 clipped to [0, 1], forward and feedback weights drawn independently,
-one real nudge β = 1, one update at its end, SGD with a learning rate for each layer.
+states clipped to [0, 1], forward and feedback weights drawn independently, one real
+nudge β = 1, one update at its end, SGD with a learning rate for each layer. Here the
+Euler steps are 1 in the free and 0.5 in the nudged phase, each to a tolerance, and the
+learning rates are ours.
 
     python launch/prepare_data.py --dataset=mnist        # once
     python launch/train.py --config=configs/leaky_mnist.py --workdir=runs/leaky

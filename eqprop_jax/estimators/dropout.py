@@ -5,7 +5,7 @@ what nudges the network and what its gradient is taken of must be one cost. The 
 phase has no nudge and knows nothing of it.
 
 References:
-  Laborieux et al. 2021, section 3.3, https://arxiv.org/abs/2006.03824
+  Laborieux et al. 2021, https://arxiv.org/abs/2006.03824
 """
 
 from collections.abc import Callable
