@@ -4,10 +4,10 @@ Laborieux et al. 2021 (https://arxiv.org/abs/2006.03824): 128-256-512-512 with k
 of 3 x 3 (the last without padding), max-pooling, hard sigmoid, ten output units with
 the squared error; symmetric nudging with β = 0.5; SGD with momentum 0.9 and cosine
 decay from 0.25, 0.15, 0.1, 0.08 and 0.05, decay 3e-4, batch 128, 120 epochs; crops from
-40 x 40. Ours, since we have no published value at hand: pixels over three standard
-deviations, crops padded with the edge, a dropout of one half. Published test error: 12.5 ± 0.2 %; one-sided 86.7, random sign 21.6; with a softmax
-readout and β = 1 (`:2021_cross_entropy`) 11.7 ± 0.2, with dropout too
-(`:2021_dropout`) 11.9 ± 0.3.
+40 x 40. Ours, since no published value is at hand: pixels over three standard
+deviations, crops padded with the edge, a dropout of one half. Published test error:
+12.5 ± 0.2 %; one-sided 86.7, random sign 21.6; with a softmax readout and β = 1
+(`:2021_cross_entropy`) 11.7 ± 0.2, with dropout too (`:2021_dropout`) 11.9 ± 0.3.
 
     python launch/prepare_data.py --dataset=cifar10        # once
     python launch/train.py --config=configs/cifar10_conv_tied.py --workdir=runs/tied
