@@ -37,7 +37,7 @@ def plain() -> ml_collections.ConfigDict:
     """Returns the rule of the paper."""
     config = defaults.get_config()
     config.batch_size = 20
-    config.num_epochs = 20
+    config.num_epochs = 60
     config.log_every_steps = 250
     config.data.name = 'mnist'
     config.data.held_out = 5000
@@ -55,7 +55,7 @@ def plain() -> ml_collections.ConfigDict:
     config.estimator.correction = None
     config.optimizer.name = 'sgd'
     config.optimizer.momentum = 0.0
-    set_rates(config, (0.2, 0.1, 0.02))
+    set_rates(config, (0.1, 0.1, 0.05))
     return config
 
 
@@ -64,6 +64,7 @@ def corrected() -> ml_collections.ConfigDict:
     config = plain()
     config.num_epochs = 10
     config.estimator.correction = 'antisymmetric'
+    set_rates(config, (0.2, 0.1, 0.02))
     return config
 
 

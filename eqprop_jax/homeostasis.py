@@ -80,7 +80,9 @@ def penalty(
             difference = tree.sub(forward, backward)
             return tree.per_example_vdot(difference, difference) / (2 * units)
 
-        return jnp.mean(jax.vmap(one)(jax.random.split(rng, num_probes)))
+        # One after the other, and each again in the backward pass: the memory of one.
+        draws = jax.lax.map(jax.checkpoint(one), jax.random.split(rng, num_probes))
+        return jnp.mean(draws)
 
     return mean_penalty
 
