@@ -30,7 +30,7 @@ def full() -> ml_collections.ConfigDict:
     """Returns the sizes of the paper."""
     config = defaults.get_config()
     config.batch_size = 50
-    config.num_epochs = 1
+    config.num_epochs = 2
     config.log_every_steps = 50
     config.data.name = 'mnist'
     config.data.held_out = 5000

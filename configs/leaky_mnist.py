@@ -37,10 +37,12 @@ def plain() -> ml_collections.ConfigDict:
     """Returns the rule of the paper."""
     config = defaults.get_config()
     config.batch_size = 20
-    config.num_epochs = 60
+    config.num_epochs = 20
     config.log_every_steps = 250
     config.data.name = 'mnist'
     config.data.held_out = 5000
+    config.data.normalization = 'standard'
+    config.data.std_factor = 1.5
     config.system = ml_collections.ConfigDict()
     config.system.name = 'leaky'
     config.system.sizes = (784, 512, 512, 10)
@@ -55,7 +57,7 @@ def plain() -> ml_collections.ConfigDict:
     config.estimator.correction = None
     config.optimizer.name = 'sgd'
     config.optimizer.momentum = 0.0
-    set_rates(config, (0.1, 0.1, 0.05))
+    set_rates(config, (0.2, 0.1, 0.02))
     return config
 
 
@@ -64,7 +66,6 @@ def corrected() -> ml_collections.ConfigDict:
     config = plain()
     config.num_epochs = 10
     config.estimator.correction = 'antisymmetric'
-    set_rates(config, (0.2, 0.1, 0.02))
     return config
 
 
