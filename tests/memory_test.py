@@ -1,13 +1,21 @@
-"""How much memory the compiler sets aside for activity, against relaxation steps."""
+"""How much memory the compiler sets aside for activity."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import zoo
 
 import eqprop_jax as ep
+from configs import cifar10_conv_free
+from eqprop_jax import build
+from eqprop_jax.data import pipeline, sources
+from eqprop_jax.training import step as steps
+from eqprop_jax.training.state import init_state
+
+GIB = 2**30
 
 
 @functools.cache
@@ -45,3 +53,23 @@ def test_memory_of_backprop_through_time_grows_with_the_steps():
     units = (12 + 4) * zoo.BATCH
     states = 4 * units * 990  # one float32 state for each further step
     assert temporary('bptt', 1000) - temporary('bptt', 10) > states
+
+
+def test_a_batch_of_256_of_the_published_network_fits(monkeypatch):
+    """Homeostasis, which costs the most, and crops included."""
+    images = np.zeros((600, 32, 32, 3), np.uint8)
+    split = sources.Split(images, np.zeros(len(images), np.int32))
+    data = sources.Dataset('cifar10', split, split, split, num_classes=10, scale=255.0)
+    load = functools.wraps(sources.load)(lambda *_, **__: data)
+    monkeypatch.setattr(sources, 'load', load)
+    config = cifar10_conv_free.get_config()
+    assert config.batch_size == 256
+    assert config.homeostasis.num_probes == 5
+    experiment = build.experiment(config)
+    state = jax.eval_shape(lambda: init_state(experiment))
+    position = (jnp.int32(0), jnp.int32(0), jnp.int32(1))
+    chunk = steps.make_train_chunk(experiment).lower(
+        state, pipeline.to_device(split), *position
+    )
+    memory = chunk.compile().memory_analysis()
+    assert GIB < memory.temp_size_in_bytes < 12 * GIB
