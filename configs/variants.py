@@ -5,6 +5,10 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 
+class NoVariantError(LookupError):
+    """A configuration was asked for a variant that it has not."""
+
+
 def choose(
     variant: str, choices: Mapping[str, Callable[[], ml_collections.ConfigDict]]
 ) -> ml_collections.ConfigDict:
@@ -15,9 +19,10 @@ def choose(
       choices: functions by variant.
 
     Raises:
-      ValueError: if there is no such variant; lists the choices.
+      NoVariantError: lists the choices. No ValueError, which absl would wrap into a
+        traceback.
     """
     if variant not in choices:
         names = ', '.join(repr(name) for name in choices if name)
-        raise ValueError(f'no variant {variant!r}; choose from {names}')
+        raise NoVariantError(f'no variant {variant!r}; choose from {names}')
     return choices[variant]()

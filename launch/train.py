@@ -65,12 +65,16 @@ def main(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; tells in one line what of the configuration is not there."""
+    from configs import variants
+
     nested = [arg for arg in argv if re.match(r'--?config\.\w+\.', arg)]
     try:
         rest = app.parse_flags_with_usage(argv)
         CONFIG.value.keys()
     except OSError as error:
         _fail(f'cannot read the configuration: {error.__cause__ or error}')
+    except variants.NoVariantError as error:
+        _fail(str(error))
     except KeyError as error:
         if not nested:
             raise

@@ -472,9 +472,9 @@ def test_configurations_of_the_repository(name, variant):
 
 
 def test_an_unknown_variant_is_refused():
-    from configs import cifar10_conv_free
+    from configs import cifar10_conv_free, variants
 
-    with pytest.raises(ValueError, match=r"'big'.*'corrected', 'small'"):
+    with pytest.raises(variants.NoVariantError, match=r"'big'.*'corrected', 'small'"):
         cifar10_conv_free.get_config('big')
 
 

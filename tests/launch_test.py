@@ -16,12 +16,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 def launch(tmp_path):
     """Runs launch/train.py in another process; workdir and data are in tmp_path."""
 
-    def run(*overrides, config='digits_mlp'):
+    def run(*overrides, config='digits_mlp', variant=''):
         return subprocess.run(
             [
                 sys.executable,
                 ROOT / 'launch' / 'train.py',
-                f'--config={ROOT / "configs" / config}.py',
+                f'--config={ROOT / "configs" / config}.py{variant}',
                 f'--workdir={tmp_path / "run"}',
                 f'--compilation_cache={ROOT / ".cache" / "jax"}',
                 *(f'--config.{override}' for override in overrides),
@@ -67,6 +67,14 @@ def test_a_config_that_is_not_there(tmp_path, launch):
     assert result.returncode == 1
     assert re.search(r'cannot read the config.*absent\.py', result.stderr, re.DOTALL)
     assert 'Traceback' not in result.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_variant_that_is_not_there(tmp_path, launch):
+    result = launch(config='leaky_mnist', variant=':big')
+    assert result.returncode == 1
+    assert result.stderr.count('\n') == 1
+    assert "no variant 'big'; choose from 'corrected'" in result.stderr
     assert not (tmp_path / 'run').exists()
 
 
