@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     import jax
     import ml_collections
 
-    from eqprop_jax import analysis, build, checkpoint, records, training
+    from eqprop_jax import analysis, build, checkpoint, diagnosis, records, training
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.figures import bias
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
         checkpoint.CheckpointError,
     ) as error:
         _fail(str(error))
-    settled, methods = build.diagnosis(experiment)
+    settled, methods = diagnosis.prepare(experiment)
     report = analysis.bias(
         experiment.system,
         params,

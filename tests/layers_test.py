@@ -30,6 +30,7 @@ FLOORS = {
     'parts': 4,
     'training': 4,
     'build': 5,
+    'diagnosis': 5,
     'figures': 6,
 }
 # On floor 3 these know floor 0 alone.

@@ -1,0 +1,89 @@
+"""From a run to what `analysis.bias` reports on: its own estimator, and others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eqprop_jax import parts
+from eqprop_jax.analysis import methods
+from eqprop_jax.analysis.methods import Method
+from eqprop_jax.training.state import Experiment
+from eqprop_jax.types import Solver
+
+CORRECTED = ('contour', 'oscillation')  # estimators that take a correction
+REAL_NUDGES = 1e-4  # tolerance that nudges of 0.1 need; a complex step can do with more
+
+
+def prepare(built: Experiment) -> tuple[Solver, dict[str, Method]]:
+    """Returns what `analysis.bias` needs to report on a run.
+
+    Args:
+      built: from `build.experiment`.
+
+    Returns:
+      A solver that settles the free phase more tightly than the run's, and the
+      methods: the run's own estimator, 'this run', and those of `default_methods` with
+      the run's solver for the nudged phases, to a tolerance that real nudges need.
+    """
+    values = built.config
+    settled = parts.solver('solver', tighter(values['solver']))
+    nudged, tight = (
+        parts.solver('nudged_solver', section)
+        for section in (values['nudged_solver'], tighter(values['nudged_solver']))
+    )
+    own = _own(built, nudged, tight)
+    shared = dict(values['nudged_solver'])
+    if 'tol' in shared:
+        shared['tol'] = min(shared['tol'], REAL_NUDGES)
+    nudged = parts.solver('nudged_solver', shared)
+    others = methods.default_methods(
+        built.system,
+        nudged,
+        tight,
+        step_size=values['nudged_solver'].get('step_size', 1.0),
+    )
+    return settled, {'this run': own, **others}
+
+
+def tighter(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a solver's section with a hundredth of the tolerance, and more steps.
+
+    Single precision gains nothing below a tolerance of 1e-6.
+
+    Args:
+      values: of a solver that stops by itself, or after a number of steps.
+    """
+    tight = dict(values)
+    if 'tol' in tight:
+        tight['tol'] = min(tight['tol'], max(tight['tol'] / 100, 1e-6))
+    for key in ('max_steps', 'num_steps'):
+        if tight.get(key):
+            tight[key] *= 20
+    return tight
+
+
+def _own(built: Experiment, nudged: Solver, tight: Solver) -> Method:
+    """Returns the run's own estimator as a method to report on."""
+    system, values = built.system, dict(built.config['estimator'])
+    name = values['name']
+    correction = values.get('correction') if name in CORRECTED else None
+    adjoint = methods.finds_adjoint(system, correction)
+    if name in parts.NUDGED:
+        costs = methods.row_costs(system, parts.contour(values), correction)
+        settled = parts.estimator(system, tight, values)
+        return Method(built.estimate, adjoint, settled, costs)
+    if name == 'oscillation':
+        turns = {key: values[key] for key in ('periods', 'burn_in') if key in values}
+        costs = methods.online_costs(system, values['num_points'], correction, **turns)
+        slower = 10 * values.get('steps_per_point', 20)
+        values |= {'steps_per_point': slower, 'noise': 0.0}
+        settled = parts.estimator(system, nudged, values)
+        return Method(built.estimate, adjoint, settled, costs)
+    if name == 'bptt':
+        values['num_steps'] = 20 * values.get('num_steps', 20)
+    else:
+        values['tol'] = min(values.get('tol', 1e-6), 1e-6)
+        values['max_steps'] = 20 * values.get('max_steps', 500)
+    settled = parts.estimator(system, nudged, values)
+    costs = (2,) if name == 'bptt' else (1,)  # forward and backward
+    adjoint |= name != 'tangent'
+    return Method(built.estimate, adjoint, settled, costs)
