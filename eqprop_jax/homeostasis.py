@@ -52,6 +52,7 @@ def penalty(
     Args:
       system: what moves.
       num_probes: independent draws of ε for each example; positive. Published: 5.
+        Memory does not grow with it.
       form: 'difference' or 'published'.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,6 +138,23 @@ def test_weights_are_those_of_glorot():
     W, B = params['layer_2']['kernel'], params['layer_1']['feedback']
     cosine = np.sum(np.asarray(W).T * B) / np.linalg.norm(W) / np.linalg.norm(B)
     assert cosine == pytest.approx(np.cos(np.pi / 6), abs=1e-9)
+
+
+@pytest.mark.parametrize('angle', [None, 40.0])
+def test_the_scale_of_forward_weights_leaves_the_others(angle):
+    x = jnp.ones((1, SIZES[0]))
+    whole, scaled = (
+        ep.systems.leaky(SIZES, angle=angle, forward_scale=scale).init(
+            jax.random.key(0), x
+        )
+        for scale in (1.0, 0.25)
+    )
+    for name in ('layer_2', 'layer_3'):
+        whole[name]['kernel'] *= 0.25
+    chex.assert_trees_all_equal(scaled, whole)
+    for scale in (0.0, -1.0, float('nan')):
+        with pytest.raises(ValueError, match='forward_scale has to be positive'):
+            ep.systems.leaky(SIZES, forward_scale=scale)
 
 
 def test_corrected_gradients_are_those_of_central_differences():

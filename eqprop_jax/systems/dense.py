@@ -119,6 +119,7 @@ def network(
     blocks: tuple[tuple[str, ...], ...],
     activation: str | activations.Activation,
     kernel_init: Callable[..., Array] | None = None,
+    forward_scale: float = 1.0,
 ) -> System:
     """Returns the system of a feed-forward chain with the given feedback.
 
@@ -129,6 +130,8 @@ def network(
       activation: σ.
       kernel_init: (rng, shape, dtype) -> weights, forward and feedback; None: normal
         ones with the variance 1 / fan in (LeCun).
+      forward_scale: of the forward weights above the first layer, once those of the
+        feedback are drawn.
     """
     draw = kernel_init or initializers.lecun_normal()
     sigma = activations.get(activation)
@@ -161,6 +164,8 @@ def network(
                     key, params[shape.name(source)]['kernel'].T, angle
                 )
             params[shape.name(index)]['feedback'] = weights
+        for name in names[1:]:
+            params[name]['kernel'] *= forward_scale
         return params | read.init(readout_rng, dtype)
 
     def inject(params: Params, x: ArrayLike) -> Float[Array, 'B n']:

@@ -32,6 +32,7 @@ def leaky(
     *,
     activation: str | Activation = 'hard_sigmoid',
     angle: float | None = None,
+    forward_scale: float = 1.0,
 ) -> System:
     """A layered network of leaky integrators, with the squared error on its outputs.
 
@@ -43,14 +44,19 @@ def leaky(
       activation: name of ρ, see `activations`, or an `Activation`.
       angle: the angle in degrees (0 to 180) between feedback and transposed forward
         weights at initialisation, at equal norm; None draws them independently.
+      forward_scale: positive; of the forward weights above the first layer, after
+        that. Small ones are soon what the plain rule makes of them, which is aligned
+        with the feedback (Lillicrap et al. 2016, https://doi.org/10.1038/ncomms13276).
 
     Returns:
       The system, with layers 'layer_1', 'layer_2', ...
 
     Raises:
       ValueError: for an unknown activation, a size that is no positive integer, too few
-        sizes, or an angle outside 0 to 180.
+        sizes, an angle outside 0 to 180, or a scale that is not positive.
     """
+    if not forward_scale > 0:
+        raise ValueError(f'forward_scale has to be positive, not {forward_scale}')
     dense.check_angle(angle, 'free')
     shape = dense.shape(sizes, 'squared_error', None)
     return dense.network(
@@ -59,4 +65,5 @@ def leaky(
         dense.parities(shape),
         activation,
         kernel_init=initializers.glorot_uniform(),
+        forward_scale=forward_scale,
     )
