@@ -5,6 +5,7 @@ constructor of the section takes is an error that lists the choices; one that on
 others take is logged as not used, so that a method can be switched by its name alone.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ SECTIONS = (
 DEFAULTS: dict[str, Any] = {
     'precision': 'float32'
 }  # of keys that older configurations lack
+LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
 
 
@@ -69,7 +71,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     exact = estimators.recurrent_backprop(
         system, tol=1e-5, step_size=values['nudged_solver'].get('step_size', 1.0)
     )
-    _warn_free_residual(values)
+    _warn_tolerances(values)
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])
     aligned = parts.kolen_pollack(system, values['alignment'], values['optimizer'])
     diagnostics = _diagnostics(values['diagnostics'])
@@ -123,17 +125,30 @@ def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
     return section
 
 
-def _warn_free_residual(values: Mapping[str, Any]) -> None:
-    """Warns where what the free phase leaves unsettled is divided by the nudge."""
+def _warn_tolerances(values: Mapping[str, Any]) -> None:
+    """Warns where what a phase leaves unsettled is divided by the nudge."""
     free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
-    single = values['estimator'].get('contour') in ('one_sided', 'random_sign')
-    single |= values['estimator'].get('num_points') == 1
-    single &= values['estimator']['name'] in parts.NUDGED
+    section = values['estimator']
+    if section['name'] not in parts.NUDGED:
+        return
+    name, num_points = section.get('contour', 'circle'), section.get('num_points')
+    single = name in ('one_sided', 'random_sign') or num_points == 1
+    few = name == 'circle' and num_points in (1, 2) and not section.get('half_step')
+    real = single or few or name == 'symmetric'
+    enough = LOOSE * abs(section.get('radius') or math.inf)
+    if real and nudged and nudged > enough:
+        logging.warning(
+            'nudged_solver.tol=%g suits a complex step, whose residual is relative to '
+            'what it moves: set it to %g or less for real nudges of %g',
+            nudged,
+            enough,
+            section['radius'],
+        )
     if single and free and nudged and free > nudged:
         logging.warning(
             'estimator.contour=%r divides what the free phase leaves unsettled by the '
             'nudge: set solver.tol=%g to nudged_solver.tol=%g or less',
-            values['estimator']['contour'],
+            section['contour'],
             free,
             nudged,
         )

@@ -67,10 +67,27 @@ def system(values: Mapping[str, Any]) -> System:
     Raises:
       ConfigError: for an unknown key or name, or a value out of range.
     """
-    if values.get('feedback') in ('tied', 'none') and values.get('angle') is not None:
-        logging.warning('system.feedback=%r does not use: angle', values['feedback'])
-        values = {**values, 'angle': None}
-    return sections.named('system', SYSTEMS, values)
+    built = sections.named('system', SYSTEMS, _without_idle_angle(values))
+    pooling = values.get('pooling')
+    poolings = pooling if isinstance(pooling, tuple | list) else (pooling,)
+    if values.get('feedback') == 'free' and 'max' in poolings:
+        logging.warning(
+            'system.pooling="max" jumps between units: with system.feedback="free" '
+            'many examples may have no equilibrium, at any step size; with "softmax" '
+            'pooling or "tied" feedback they have'
+        )
+    return built
+
+
+def _without_idle_angle(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a system's section; without an angle where no feedback is to turn."""
+    make = SYSTEMS.get(values.get('name'))
+    known = inspect.signature(make).parameters if make else {}
+    idle = values.get('feedback') in ('tied', 'none') and 'feedback' in known
+    if not idle or values.get('angle') is None:
+        return dict(values)
+    logging.warning('system.feedback=%r does not use: angle', values['feedback'])
+    return {**values, 'angle': None}
 
 
 def solver(

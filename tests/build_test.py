@@ -12,6 +12,7 @@ import pytest
 import runs
 
 from eqprop_jax import (
+    alignment,
     build,
     dynamics,
     estimators,
@@ -410,6 +411,46 @@ class TestBuilt:
         with caplog.at_level('WARNING', logger='absl'):
             parts.estimator(self.system, self.solve, section)
         says(caplog.text, "'tangent' does not use: radius", 'not use: correction')
+
+    def test_a_tolerance_that_real_nudges_cannot_do_with_is_logged(self, caplog):
+        def logged(**changes):
+            changes = {f'estimator.{key}': value for key, value in changes.items()}
+            caplog.clear()
+            with caplog.at_level('WARNING', logger='absl'):
+                runs.experiment({'nudged_solver.tol': 3e-2} | changes)
+            return 'suits a complex step' in caplog.text
+
+        assert logged(contour='symmetric', radius=0.1)
+        assert logged(contour='circle', num_points=2, half_step=False, radius=0.1)
+        assert not logged(contour='symmetric', radius=2.0)
+        assert not logged(contour='circle', num_points=2, half_step=True, radius=1e-3)
+        assert not logged(name='recurrent_backprop', contour='symmetric', radius=0.1)
+
+    def test_max_pooling_with_feedback_of_its_own_is_logged(self, caplog):
+        section = {'name': 'conv', 'image_shape': (8, 8, 1), 'channels': (2, 2)}
+        section |= {'classes': 3, 'feedback': 'free', 'pooling': ('softmax', 'max')}
+        for changes, expected in (
+            ({}, True),
+            ({'pooling': 'max'}, True),
+            ({'pooling': 'softmax'}, False),
+            ({'pooling': None}, False),
+            ({'feedback': 'tied'}, False),
+        ):
+            caplog.clear()
+            with caplog.at_level('WARNING', logger='absl'):
+                parts.system(section | changes)
+            assert ('no equilibrium' in caplog.text) is expected
+
+    def test_the_angle_of_leaky_integrators_is_used(self, caplog):
+        section = {'name': 'leaky', 'sizes': (6, 5, 4), 'feedback': 'tied'}
+        section |= {'angle': 10.0}
+        with caplog.at_level('WARNING', logger='absl'):
+            system = parts.system(section)
+        says(caplog.text, "'leaky' does not use: feedback")
+        assert 'angle' not in caplog.text
+        params = system.init(jax.random.key(0), np.ones((1, 6), np.float32))
+        angles = alignment.angles(system, params).values()
+        assert [float(angle) for angle in angles] == pytest.approx([10], abs=0.1)
 
     def test_an_angle_without_free_feedback_is_logged(self, caplog):
         with caplog.at_level('WARNING', logger='absl'):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ import zoo
 from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
-from eqprop_jax.systems import pooling
+from eqprop_jax.systems import pooling, sizes
 
 KEYS = jax.random.split(jax.random.key(3), 8)
 CORRECTIONS = ['antisymmetric', 'adjoint']
@@ -508,7 +509,7 @@ def conv(image=(8, 8, 1), channels=(2, 3), **options):
         (conv((4, 4, 1), kernels=(3, 3)), 'kernel of 3 x 3.*2 x 2 below layer_2'),
         (conv(kernels=9), 'kernel of 9 x 9 is larger'),
         (conv(kernels=(3, 3, 3)), '3 entries for 2 convolutions'),
-        (conv(paddings=('SAME',)), 'paddings.*1 entries for 2'),
+        (conv(paddings=('SAME',) * 3), 'paddings.*3 entries for 2'),
         (conv(pooling=('max', 'max', None)), 'pooling.*3 entries for 2'),
         (conv(channels=()), 'channels is empty'),
         (conv(channels=(2, 0)), 'channels holds positive integers, not 0'),
@@ -533,6 +534,30 @@ def conv(image=(8, 8, 1), channels=(2, 3), **options):
 def test_networks_that_cannot_be_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_one_for_all_may_stand_in_a_tuple():
+    one, each = (
+        conv((16, 16, 1), (2, 3), kernels=k, paddings=p, pooling=o)()
+        for k, p, o in ((5, 'SAME', 'softmax'), ((5,), ('SAME',), ('softmax',)))
+    )
+    x = jnp.ones((2, 16, 16, 1))
+    chex.assert_trees_all_equal(each.init(KEYS[0], x), one.init(KEYS[0], x))
+
+
+@pytest.mark.parametrize(
+    'values',
+    [4, None, '44', (4, 'a'), (None,), (True, 4), (4.5,), (float('nan'),), (1e400,)],
+)
+def test_what_is_no_size_is_named(values):
+    with pytest.raises(ValueError, match='^widths holds positive integers'):
+        sizes.positive('widths', values)
+
+
+def test_sizes_become_integers():
+    given = (np.int64(3), 4.0, jnp.int32(5).item())
+    assert sizes.positive('widths', given) == (3, 4, 5)
+    assert all(type(size) is int for size in sizes.positive('widths', given))
 
 
 @pytest.mark.parametrize('shape', [(2, 8, 8, 3), (2, 8, 4, 1), (2, 64)])

@@ -240,3 +240,29 @@ def test_pairs_are_feedback_and_kernel_of_one_shape():
 def test_networks_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ep.systems.predictive_coding(**{'sizes': SIZES, **options})
+
+
+@pytest.mark.parametrize('scale', [0.3, 1.0, 3.0])
+def test_the_largest_stable_step(scale):
+    """ε² a² + 2ε = 4 for the largest singular value a of ∂e/∂x."""
+    system = ep.systems.predictive_coding(
+        (4, 5, 5, 3), activation='identity', cost='squared_error'
+    )
+    x = jnp.ones((1, 4))
+    params = system.init(jax.random.key(1), x)
+    params = jax.tree.map(lambda w: scale * w, params)
+    batch = ep.Batch(x, jnp.ones((1, 3)))
+    W2, W3 = (np.asarray(params[f'layer_{n}']['kernel']) for n in (2, 3))
+    A = np.eye(13)  # e_l = x_l - x_{l-1} W_l
+    A[5:10, :5], A[10:, 5:10] = -W2.T, -W3.T
+    a2 = np.linalg.norm(A, 2) ** 2
+    bound = (np.sqrt(1 + 4 * a2) - 1) / a2
+    for factor, settles in ((0.97, True), (1.03, False)):
+        solve = ep.solvers.relaxation(
+            order='alternating', step_size=factor * bound, tol=1e-9, max_steps=3000
+        )
+        free = ep.relax(system, params, x, solve)
+        nudge = ep.nudges.complex_step(1e-9)
+        estimate = ep.estimators.contour(system, solve, contour=nudge)
+        residual = estimate(params, batch, free, None).info.residual[0, 0]
+        assert (residual < 1e-4) if settles else not residual < 1

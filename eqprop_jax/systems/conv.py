@@ -14,6 +14,11 @@ With free feedback, too, the gate P′(z) is that of the forward kernels, so tha
 of 0 is the tied network. Where the gate depends on z (softmax) layers feed themselves
 through it, a little, and J depends on the rates.
 
+The gate of the maximum jumps from unit to unit of a window. With tied feedback Φ stays
+continuous, and the network settles; with feedback of its own the jump can be back and
+forth, at any step size, and examples where it is have no equilibrium: on MNIST, from
+angle 90, about half of them at initialisation. Softmax pooling has none of this.
+
 References:
   Ernoult et al. 2019, https://arxiv.org/abs/1905.13633
   Laborieux et al. 2021 (max-pooling, untied), https://arxiv.org/abs/2006.03824
@@ -34,8 +39,9 @@ from jaxtyping import Array
 from eqprop_jax import linear
 from eqprop_jax.systems import activations, costs, dense
 from eqprop_jax.systems.activations import Activation
-from eqprop_jax.systems.conv_layers import Layer, check_sizes, for_each, stack
+from eqprop_jax.systems.conv_layers import Layer, for_each, stack
 from eqprop_jax.systems.readout import Readout, check_dropout, with_dropout
+from eqprop_jax.systems.sizes import positive
 from eqprop_jax.types import Params, Rates, State, System
 
 FEEDBACK = ('tied', 'free')
@@ -69,13 +75,14 @@ def conv(
       channels: of each convolution, from bottom to top; at least one.
       kernels: height and width of its kernel, one for all or one for each.
       paddings: 'SAME' or 'VALID', one for all or one for each.
-      pooling: 'softmax' (holomorphic), 'max' (real nudges only) or None, in windows of
-        2 × 2 with stride 2; one for all or one for each.
+      pooling: 'softmax' (holomorphic), 'max' (real nudges only; tied, see above) or
+        None, in windows of 2 × 2 with stride 2; one for all or one for each.
       hidden: sizes of the dense layers.
       classes: number of classes.
       feedback: 'tied' or 'free'.
       angle: for free feedback, the angle in degrees (0 to 180) between B_l and W_l at
-        initialisation, at equal norm; None draws B_l independently.
+        initialisation, at equal norm; None draws B_l independently. A network of one
+        layer has no B.
       activation: name of σ, see `activations`, or an `Activation`.
       cost: 'cross_entropy' or 'squared_error'.
       dropout: fraction of the last layer's units that the softmax readout does not see
@@ -99,17 +106,21 @@ def conv(
     dense.check_angle(angle, feedback)
     costs.check(cost)
     check_dropout(dropout, cost)
+    shape = positive('image_shape', image_shape)
+    if len(shape) != 3:
+        raise ValueError(f'image_shape is (height, width, channels), not {shape}')
+    channels, hidden = positive('channels', channels), positive('hidden', hidden)
+    if not channels:
+        raise ValueError('channels is empty: give those of at least one convolution')
+    (classes,) = positive('classes', (classes,))
     count = len(channels)
-    sizes = for_each('kernels', kernels, int, count)
-    check_sizes(image_shape, channels, sizes, hidden, classes)
-    output = (classes,) if cost == 'squared_error' else ()
     layers = stack(
-        tuple(image_shape),
-        tuple(channels),
-        sizes,
-        for_each('paddings', paddings, str, count),
-        for_each('pooling', pooling, str, count),
-        (*hidden, *output),
+        shape,
+        channels,
+        positive('kernels', for_each('kernels', kernels, count)),
+        for_each('paddings', paddings, count),
+        for_each('pooling', pooling, count),
+        (*hidden, classes) if cost == 'squared_error' else hidden,
         temperature,
     )
     last = layers[-1]
@@ -120,7 +131,7 @@ def conv(
         cost == 'cross_entropy',
         dropout=dropout,
     )
-    return _network(tuple(image_shape), layers, read, feedback, angle, activation)
+    return _network(shape, layers, read, feedback, angle, activation)
 
 
 def _network(

@@ -6,7 +6,7 @@ built.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Inexact
@@ -123,52 +123,25 @@ def _dense(name: str, below: tuple[int, ...], size: int) -> Layer:
     return Layer(name, (math.prod(below), size), (size,), forward, backward)
 
 
-def for_each(name: str, value: Any, kind: Any, count: int) -> tuple[Any, ...]:
+def for_each(name: str, value: Any, count: int) -> tuple[Any, ...]:
     """Returns one value for each convolution, from one for all or from a list.
 
     Args:
       name: what messages call it.
-      value: of the kind, None, or a list of such values.
-      kind: the type of a single value.
+      value: a number, a name, None, or a list of them; of a single one: for all.
       count: number of convolutions.
 
     Raises:
       ValueError: for a list of another length.
     """
-    if value is None or isinstance(value, kind):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         return (value,) * count
     values = tuple(value)
+    if len(values) == 1:
+        return values * count
     if len(values) != count:
         raise ValueError(
             f'{name}={values} has {len(values)} entries for {count} convolutions: give '
             'one for each, or one for all'
         )
     return values
-
-
-def check_sizes(
-    image_shape: Sequence[int],
-    channels: Sequence[int],
-    kernels: Sequence[int],
-    hidden: Sequence[int],
-    classes: int,
-) -> None:
-    """Raises ValueError unless all sizes are positive integers, and enough of them."""
-    if len(image_shape) != 3:
-        raise ValueError(
-            f'image_shape is (height, width, channels), not {tuple(image_shape)}'
-        )
-    if not channels:
-        raise ValueError('channels is empty: give those of at least one convolution')
-    for name, values in (
-        ('image_shape', image_shape),
-        ('channels', channels),
-        ('kernels', kernels),
-        ('hidden', hidden),
-        ('classes', (classes,)),
-    ):
-        for value in values:
-            if int(value) != value or value < 1:
-                raise ValueError(
-                    f'{name} holds positive integers, not {value} in {tuple(values)}'
-                )

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from eqprop_jax import linear
 from eqprop_jax.systems import activations, costs
 from eqprop_jax.systems.readout import Readout
+from eqprop_jax.systems.sizes import positive
 from eqprop_jax.types import Pair, Params, Rates, State, System
 
 
@@ -65,10 +66,9 @@ def shape(sizes: Sequence[int], cost: str, classes: int | None) -> Shape:
       ValueError: if a size is no positive integer, or there are too few of them.
     """
     costs.check(cost)
-    for size in (*sizes, *(() if classes is None else (classes,))):
-        if int(size) != size or size < 1:
-            raise ValueError(f'sizes are positive integers, not {size} in {sizes}')
-    inputs, *layers = (int(size) for size in sizes) if sizes else (0,)
+    inputs, *layers = positive('sizes', sizes) or (0,)
+    if classes is not None:
+        (classes,) = positive('classes', (classes,))
     if cost == 'squared_error':
         if classes not in (None, layers[-1] if layers else None):
             raise ValueError(

@@ -7,8 +7,8 @@
 Feedback goes back through the gate: each unit of the map receives its window's rate
 times ∂P/∂z_i, so that with transposed kernels the drive is the gradient of
 Φ = Σ s · P(z). The softmax is holomorphic, with poles where Σ e^{z/T} = 0; T → 0 turns
-it into the maximum, T → ∞ into the mean. The maximum takes real maps only, and its gate
-is constant in z.
+it into the maximum, T → ∞ into the mean. The maximum takes real maps only; its gate is
+constant in z up to where another unit becomes the largest, and jumps there.
 
 References:
   Ernoult et al. 2019, https://arxiv.org/abs/1905.13633, and Laborieux et al. 2021,
@@ -61,7 +61,9 @@ def get(name: str | None, temperature: float = 1.0) -> Pooling:
     if name not in POOLINGS:
         raise ValueError(f'no pooling {name!r}; choose from "softmax", "max", None')
     if not 0 < temperature < float('inf'):
-        raise ValueError(f'temperature has to be positive, not {temperature}')
+        raise ValueError(
+            f'temperature has to be positive and finite, not {temperature}'
+        )
     if name is None:
         return lambda z: Pooled(z, None)
     return _max if name == 'max' else lambda z: _softmax(z, temperature)

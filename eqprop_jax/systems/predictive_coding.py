@@ -52,9 +52,13 @@ def predictive_coding(
     """A predictive coding network for classification.
 
     Errors form one block and values another, so that an alternating solver computes
-    the errors of the values at hand before it moves the values. With tied feedback a
-    sweep is then a step of gradient descent on ½ |e|², stable for a `step_size` below
-    2 / (1 + ‖W f′‖)², in linear solves too: 0.5 at initialisation, 0.2 in training.
+    the errors of the values at hand before it moves the values. With tied feedback and
+    errors that are whole steps (ε = 1) that is gradient descent on ½ |e|²; smaller
+    steps ε are descent with momentum, stable for every singular value a of ∂e/∂x if
+
+        ε² a² + 2ε < 4        ε < (√(1 + 4a²) − 1) / a²        a ≤ 1 + ‖W f′‖
+
+    in linear solves too: 0.5 at initialisation, 0.2 where weights have grown large.
     Under feedback far from the transposes errors can grow without bound at any step.
 
     Args:
@@ -71,7 +75,8 @@ def predictive_coding(
     Returns:
       The system, with layers 'value_1', 'error_1', 'value_2', ..., and params
       {'layer_1': {'kernel': [n_0, n_1], 'bias': [n_1]}, 'layer_2': {'kernel', 'bias',
-      'feedback'}, ...}: free feedback has the shape of the kernel it is paired with.
+      'feedback'}, ..., 'readout': {'kernel', 'bias'}}: free feedback has the shape of
+      the kernel it is paired with, and a readout is there with the cross-entropy.
 
     Raises:
       ValueError: for an unknown name, a size that is no positive integer, too few
