@@ -105,6 +105,20 @@ class TestDraw:
             'homeostasis 0.5'
         )
 
+    def test_title_names_the_sizes_and_the_complex_step(self, tmp_path, figures):
+        changes = {'estimator.half_step': True, 'estimator.num_points': 2}
+        write(
+            tmp_path,
+            whole_run(),
+            {
+                'system': {'name': 'conv', 'channels': (8, 16), 'hidden': (32,)},
+                **changes,
+            },
+        )
+        curves.draw(tmp_path)
+        title = figures[0].get_suptitle()
+        assert title.startswith('digits, conv 8-16-32, complex step nudges')
+
     def test_without_diagnostics(self, tmp_path, figures):
         rows = [
             (epoch, split, {k: v for k, v in metrics.items() if k not in DIAGNOSTICS})

@@ -47,7 +47,8 @@ def sentence(
         return (
             f'{name}: not to be judged, since for {100 * unsolved:.3g} % of the '
             'examples there is no settled equilibrium or no adjoint to compare with; '
-            'a smaller step_size or more max_steps of solver may help.'
+            'where there is one, a smaller step_size or more max_steps of solver may '
+            'find it.'
         )
     if not error < RUNAWAY:
         share = f'{100 * unsettled:.3g} % of the examples do not settle'

@@ -142,6 +142,7 @@ def _costs(axis: Axes, methods: dict) -> None:
     _logarithmic(axis, 'x', costs[known])
     _logarithmic(axis, 'y', errors[known])
     axis.margins(0.08)
+    axis.get_figure(root=True).draw_without_rendering()  # lays the panels out
     places = axis.transData.transform(np.stack([costs, errors], axis=1))
     groups: list[list[int]] = []
     for index in known:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,16 +53,27 @@ def run_title(folder: pathlib.Path) -> str:
     """Returns what the run in a workdir is, in a line."""
     config = json.loads((folder / records.CONFIG).read_text())
     system, estimator = config['system'], config['estimator']
-    sizes = '-'.join(map(str, system.get('sizes', ())))
+    sizes = system.get('sizes') or (
+        *system.get('channels', ()),
+        *system.get('hidden', ()),
+    )
     parts = [
         config['data']['name'],
-        f'{system["name"]} {sizes}'.strip(),
+        f'{system["name"]} {"-".join(map(str, sizes))}'.strip(),
         estimator['name'],
     ]
     if estimator['name'] == 'contour':
-        parts[-1] = estimator.get('contour', 'circle').replace('_', ' ') + ' nudges'
+        parts[-1] = _nudges(estimator)
         if estimator.get('correction'):
             parts.append(f'{estimator["correction"]} correction')
     if config['homeostasis']['weight']:
         parts.append(f'homeostasis {config["homeostasis"]["weight"]:g}')
     return ', '.join(parts)
+
+
+def _nudges(estimator: dict[str, Any]) -> str:
+    contour = estimator.get('contour', 'circle')
+    imaginary = estimator.get('num_points') == 2 and estimator.get('half_step')
+    if contour == 'circle' and imaginary:  # β = ±ir
+        contour = 'complex_step'
+    return contour.replace('_', ' ') + ' nudges'
