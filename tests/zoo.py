@@ -26,6 +26,7 @@ class Animal(NamedTuple):
     contraction: bool = True  # whether undamped synchronous sweeps settle
     inputs: tuple[int, ...] = (INPUTS,)
     self_feeding: bool = False  # whether the layers of a block feed one another
+    cousin: bool = False  # of another: estimators see little that they do not see there
 
 
 def quartic_energy(params, x, state):
@@ -163,16 +164,20 @@ def _mlp(sizes=(INPUTS, 6, 5, CLASSES), **options):
 ZOO = {
     'tied': Animal(_mlp(feedback='tied'), symmetric=True),
     'tied_squared_error': Animal(
-        _mlp(feedback='tied', cost='squared_error', activation='tanh'), symmetric=True
+        _mlp(feedback='tied', cost='squared_error', activation='tanh'),
+        symmetric=True,
+        cousin=True,
     ),
     'free': Animal(_mlp(feedback='free'), symmetric=False),
     'free_deep': Animal(
         _mlp((INPUTS, 6, 5, 4, 5, CLASSES), feedback='free', angle=60.0),
         symmetric=False,
+        cousin=True,
     ),
     'free_dsilu': Animal(
         _mlp(feedback='free', activation='dsilu', cost='squared_error'),
         symmetric=False,
+        cousin=True,
     ),
     'free_hard_sigmoid': Animal(
         _mlp(feedback='free', activation='hard_sigmoid'), symmetric=False
@@ -183,13 +188,17 @@ ZOO = {
     'feedforward': Animal(
         lambda: ep.systems.feedforward((INPUTS, 6, 5, CLASSES)), symmetric=False
     ),
-    'one_layer': Animal(_mlp((INPUTS, 6, CLASSES), feedback='tied'), symmetric=True),
+    'one_layer': Animal(
+        _mlp((INPUTS, 6, CLASSES), feedback='tied'), symmetric=True, cousin=True
+    ),
     'loop': Animal(lambda: ep.systems.loop((INPUTS, 6, 5, CLASSES)), symmetric=False),
     'primitive': Animal(primitive, symmetric=True, contraction=False),
     'energy': Animal(energy, symmetric=True, step_size=0.5, contraction=False),
     'drive': Animal(drive, symmetric=False),
     'predictive': Animal(predictive, symmetric=False, step_size=0.5, contraction=False),
-    'conv_tied': Animal(_conv(), symmetric=True, inputs=IMAGE, self_feeding=True),
+    'conv_tied': Animal(
+        _conv(), symmetric=True, inputs=IMAGE, self_feeding=True, cousin=True
+    ),
     'conv_free': Animal(
         _conv(feedback='free', angle=90.0),
         symmetric=False,
@@ -210,8 +219,11 @@ ZOO = {
         ),
         symmetric=False,
         inputs=IMAGE,
+        cousin=True,
     ),
-    'leaky': Animal(lambda: ep.systems.leaky((INPUTS, 6, 5, CLASSES)), symmetric=False),
+    'leaky': Animal(
+        lambda: ep.systems.leaky((INPUTS, 6, 5, CLASSES)), symmetric=False, cousin=True
+    ),
     'coding_tied': Animal(
         lambda: _damped(_coding()()),
         symmetric=True,
@@ -225,6 +237,7 @@ ZOO = {
         step_size=0.5,
         contraction=False,
         self_feeding=True,
+        cousin=True,
     ),
 }
 
