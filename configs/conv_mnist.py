@@ -11,9 +11,12 @@ the adjoint correction, and Adam.
 
 `:small` has 8 and 16 channels and one epoch.
 
-Measured on one of 2 cores of an AMD EPYC, float32, 2026-11-24, commit 0297e06, seed 0:
-test error 2.05 % after one epoch (`--config.num_epochs=1`), in 24 minutes of training.
-`:small`: not yet run.
+Measured on one of 2 cores of an AMD EPYC, float32, 2026-11-24, commit d7f7c28, seed 0:
+test error 1.76 % after the first of two epochs and 1.24 % after the second, in 65
+minutes of training beside other work. The gradient's cosine to the exact one is 0.993
+at the end, at an angle of 75 degrees, where 94 % of the test images settle within 30
+sweeps. A run of one epoch (`--config.num_epochs=1`, commit 0297e06) came to 2.05 % in
+24 minutes. `:small`: not yet run.
 """
 
 import ml_collections
