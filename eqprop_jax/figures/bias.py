@@ -49,7 +49,7 @@ def draw(workdir: str | pathlib.Path) -> pathlib.Path:
     _causes(left, methods)
     _cosines(right, methods)
     left, right = lower.subplots(1, 2, width_ratios=(1.5, 1))
-    _costs(left, methods)
+    _costs(left, methods, figure)
     _asymmetry(right, report['asymmetry'])
     for axis in figure.axes:
         style.strip(axis)
@@ -129,7 +129,7 @@ def _finish(axis: Axes) -> None:
     )
 
 
-def _costs(axis: Axes, methods: dict) -> None:
+def _costs(axis: Axes, methods: dict, figure: Figure) -> None:
     costs = style.numbers([method['evaluations'] for method in methods.values()])
     errors = _totals(methods, 'error')
     axis.plot(costs, errors, 'o', color=style.BLUE, markersize=4)
@@ -142,7 +142,7 @@ def _costs(axis: Axes, methods: dict) -> None:
     _logarithmic(axis, 'x', costs[known])
     _logarithmic(axis, 'y', errors[known])
     axis.margins(0.08)
-    axis.get_figure(root=True).draw_without_rendering()  # lays the panels out
+    figure.draw_without_rendering()  # lays the panels out
     places = axis.transData.transform(np.stack([costs, errors], axis=1))
     groups: list[list[int]] = []
     for index in known:
