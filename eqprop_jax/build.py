@@ -148,7 +148,7 @@ def _warn_tolerances(values: Mapping[str, Any]) -> None:
         logging.warning(
             'estimator.contour=%r divides what the free phase leaves unsettled by the '
             'nudge: set solver.tol=%g to nudged_solver.tol=%g or less',
-            section['contour'],
+            name,
             free,
             nudged,
         )

@@ -55,8 +55,8 @@ def get(name: str | None, temperature: float = 1.0) -> Pooling:
       temperature: T of the softmax, positive.
 
     Raises:
-      ValueError: for an unknown name or a temperature that is not positive; the pooling
-        itself raises TypeError for the maximum of complex maps.
+      ValueError: for an unknown name or a temperature that is not positive and finite;
+        the pooling itself raises TypeError for the maximum of complex maps.
     """
     if name not in POOLINGS:
         raise ValueError(f'no pooling {name!r}; choose from "softmax", "max", None')
