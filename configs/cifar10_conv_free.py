@@ -34,13 +34,20 @@ angle of 88 degrees. Without the correction the error falls to 77 % within 140 s
 and then all images are given the same scores. The full networks, which need an
 accelerator: not yet run.
 
-One training step of the full network at initialisation, batch 16, all phases below a
-residual of 1e-3, on the same two cores (commit aba55b8, medians of five): 0.088 s an
-image corrected from angle 90, 0.107 from angle 0, 0.065 by two real nudges of ±1 (angle
-0), 0.086 by recurrent backprop (angle 0). These time the training chunk of the variants
-with batch_size=16, nudged_solver.tol=1e-3 and homeostasis off; no command of the
-repository prints them yet. A batch of 256 takes 4.1 GiB corrected, and 9.3 GiB as
-published, with homeostasis (of the compiled program, on a CPU).
+One training step of the full network near initialisation, batch 16, all phases below a
+residual of 1e-3: 0.090 s an image corrected from angle 90, and 0.063 by two real nudges
+of ±1 from angle 0 (without `:corrected`), on the same two cores with nothing beside,
+2026-11-24, commit c3dc495. It is 1 / `examples_per_second` in metrics.jsonl, the median
+of steps 6 to 20, of
+
+    python launch/train.py --config=configs/cifar10_conv_free.py:corrected \
+        --workdir=runs/step --config.batch_size=16 --config.nudged_solver.tol=1e-3 \
+        --config.homeostasis.weight=0.0 --config.log_every_steps=5 \
+        --config.data.num_train=320
+
+which may be interrupted when it comes to evaluation. A batch of 256 takes 4.1 GiB
+corrected, and 9.3 GiB as published, with homeostasis: temporary memory of the program
+compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds the larger one.
 """
 
 import ml_collections

@@ -16,7 +16,8 @@ hidden layer, and `:small` 256 units a layer, both with the correction.
 Measured on 2 cores of an AMD EPYC, float32, 2026-11-24, seed 0, test error after the
 last epoch (at the best one on held-out images):
 
-    plain, 30 epochs          2.61 % (2.40 %)    5df271b   16 min on one core
+    plain, 30 epochs          2.61 % (2.40 %)    5df271b   16 min on one core,
+                                                        beside other work
     :corrected, 10 epochs     1.92 % (1.95 %)    fd3326c    8 min beside other work
 
 The plain gradient's cosine to the exact one is 0.50 at the end; under a nudge as large
@@ -79,7 +80,7 @@ def plain() -> ml_collections.ConfigDict:
 
 
 def corrected() -> ml_collections.ConfigDict:
-    """Returns the same network with the antisymmetric correction."""
+    """Returns the correction, on pixels from 0 to 1 and weights of one scale."""
     config = network()
     config.num_epochs = 10
     config.estimator.correction = 'antisymmetric'
