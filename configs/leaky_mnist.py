@@ -20,10 +20,12 @@ last epoch (at the best one on held-out images):
                                                         beside other work
     :corrected, 10 epochs     1.92 % (1.95 %)    fd3326c    8 min beside other work
 
-The plain gradient's cosine to the exact one is 0.50 at the end; under a nudge as large
-as 1 that of the corrected one is 0.63. With pixels from 0 to 1, all weights of one
-scale and rates of (0.2, 0.1, 0.02) the plain rule came to 3.52 % (3.65 %) in 20 epochs
-(fd3326c). `:deep` and `:small`: not yet run.
+The plain gradient's cosine to the exact one is 0.50 at the end, and the angles between
+feedback and forward weights have come to 87 and 60 degrees (layers 1 and 2); under a
+nudge as large as 1 the corrected gradient's cosine is 0.63. With pixels from 0 to 1,
+all weights of one scale and rates of (0.2, 0.1, 0.02) the plain rule came to 3.52 %
+(3.65 %) in 20 epochs (fd3326c), at 90 and 77 degrees. `:deep` and `:small`: not yet
+run.
 """
 
 import ml_collections

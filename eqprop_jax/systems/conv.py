@@ -15,9 +15,8 @@ of 0 is the tied network. Where the gate depends on z (softmax) layers feed them
 through it, a little, and J depends on the rates.
 
 The gate of the maximum jumps from unit to unit of a window. With tied feedback Φ stays
-continuous, and the network settles; with feedback of its own the jump can be back and
-forth, at any step size, and examples where it is have no equilibrium: on MNIST, from
-angle 90, about half of them at initialisation. Softmax pooling has none of this.
+continuous; with feedback of its own the jump can be back and forth at any step size,
+and examples where it is have no equilibrium. The gate of the softmax is continuous.
 
 References:
   Ernoult et al. 2019, https://arxiv.org/abs/1905.13633

@@ -45,8 +45,9 @@ def leaky(
       angle: the angle in degrees (0 to 180) between feedback and transposed forward
         weights at initialisation, at equal norm; None draws them independently.
       forward_scale: positive; of the forward weights above the first layer, after
-        that. Small ones are soon what the plain rule makes of them, which is aligned
-        with the feedback (Lillicrap et al. 2016, https://doi.org/10.1038/ncomms13276).
+        that. Smaller ones leave more of their direction to learning, which the plain
+        rule turns towards the feedback (Lillicrap et al. 2016,
+        https://doi.org/10.1038/ncomms13276).
 
     Returns:
       The system, with layers 'layer_1', 'layer_2', ...
