@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Tree = Any
 
@@ -115,6 +115,16 @@ def select(mask: Bool[Array, ' B'], a: Tree, b: Tree) -> Tree:
     )
 
 
+def take(a: Tree, which: Int[Array, ' k']) -> Tree:
+    """Returns these examples of every leaf, [k, ...] of [B, ...]."""
+    return jax.tree.map(lambda leaf: leaf[which], a)
+
+
+def put(a: Tree, which: Int[Array, ' k'], b: Tree) -> Tree:
+    """Returns a with these examples replaced by those of b: what `take` undoes."""
+    return jax.tree.map(lambda x, y: x.at[which].set(y), a, b)
+
+
 def zeros_like(a: Tree) -> Tree:
     """Returns zeros with the structure, shapes and types of a."""
     return jax.tree.map(jnp.zeros_like, a)
@@ -161,6 +171,27 @@ def on_parts(fn: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
         if not is_complex(z):
             return fn(z)
         return combine(fn(real(z)), fn(imag(z)))
+
+    return apply
+
+
+def on_rows(fn: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Extends a real-linear map of rows to complex ones, both parts in one call.
+
+    Args:
+      fn: a linear function of an array that acts on each entry of the first axis alike.
+
+    Returns:
+      z ↦ fn(Re z) + i fn(Im z) from one fn([Re z, Im z]), and fn on real arguments: a
+      product of few rows costs less for twice as many than two such products.
+    """
+
+    def apply(z: Array) -> Array:
+        if not is_complex(z):
+            return fn(z)
+        rows = z.shape[0]
+        both = fn(jnp.concatenate([z.real, z.imag]))
+        return jax.lax.complex(both[:rows], both[rows:])
 
     return apply
 

@@ -16,7 +16,7 @@ TIGHT = ep.solvers.relaxation(tol=1e-12, max_steps=3000)
 
 
 def products(jaxpr, moving=None):
-    """Matrix products that depend on the arguments, those of complex numbers for two.
+    """Matrix products that depend on the arguments, of real numbers and one batch.
 
     The others are done once, before a loop in which the arguments change.
     """
@@ -29,7 +29,8 @@ def products(jaxpr, moving=None):
         moving |= set(equation.outvars)
         if equation.primitive.name in ('dot_general', 'multiply', 'convolve'):
             kinds = [var.aval.dtype for var in equation.invars]
-            total += 1 + any(jnp.issubdtype(k, jnp.complexfloating) for k in kinds)
+            kind = 1 + any(jnp.issubdtype(k, jnp.complexfloating) for k in kinds)
+            total += kind * equation.outvars[0].aval.shape[0] // zoo.BATCH
         for value in equation.params.values():
             inner = getattr(value, 'jaxpr', value)
             if hasattr(inner, 'eqns'):

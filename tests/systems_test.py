@@ -45,6 +45,25 @@ def test_activation_is_the_formula_off_the_axis(name):
 
 
 @pytest.mark.parametrize('name', HOLOMORPHIC)
+@pytest.mark.parametrize('imaginary', [1e-6, 1e-2, 1.3, 40.0])
+def test_activation_in_single_precision_keeps_both_parts(name, imaginary):
+    """The parts are right to rounding, a tiny imaginary one and the tails included."""
+    real = np.linspace(-6, 6, 241).astype(np.float32)
+    z = (real + 1j * np.float32(imaginary)).astype(np.complex64)
+    got = np.asarray(activations.get(name).fn(jnp.asarray(z)))
+    assert got.dtype == np.complex64
+    exact = NUMPY[name](z.astype(complex))
+    turned = 4 if name == 'sigmoid' else 2  # what the rounding of z is multiplied by
+    rounding = 2e-6 * (1 + turned * np.abs(z)) * (1 + np.abs(exact))
+    crosses = name == 'dsilu'  # zero, and so does its slope
+    assert np.all(np.abs(got - exact) <= rounding * (np.abs(exact) + crosses))
+    if imaginary < 1:
+        np.testing.assert_allclose(
+            got.imag, exact.imag, rtol=2e-5, atol=1e-6 * imaginary * crosses
+        )
+
+
+@pytest.mark.parametrize('name', HOLOMORPHIC)
 def test_cauchy_riemann(name):
     """∂σ/∂(Im z) = i ∂σ/∂(Re z), by central differences and by the derivative rule."""
     fn = activations.get(name).fn
