@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 
 from eqprop_jax import tree
 from eqprop_jax.types import (
@@ -24,6 +24,9 @@ from eqprop_jax.types import (
     State,
     System,
 )
+
+CostGradient = Callable[..., Rates]
+"""(rates) -> ∂C/∂s; (rates, examples) -> that of these examples of the batch."""
 
 
 def free_field(system: System, params: Params, injection: Injection) -> Field:
@@ -39,6 +42,7 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
         rates=system.rates,
         blocks=system.blocks,
         rough=roughly(system, lambda rough: free_field(rough, params, injection)),
+        take=lambda which: free_field(system, params, tree.take(injection, which)),
     )
 
 
@@ -48,7 +52,7 @@ def roughly(system: System, make: Callable[[System], Field]) -> Field | None:
 
 
 def nudged_field(
-    field: Field, cost_gradient: Callable[[Rates], Rates], beta: Inexact[Array, '']
+    field: Field, cost_gradient: CostGradient, beta: Inexact[Array, '']
 ) -> Field:
     """Returns F^β = F − β ∂C/∂s.
 
@@ -66,16 +70,31 @@ def nudged_field(
     rough = field.rough
     if rough is not None:
         rough = nudged_field(rough, cost_gradient, beta)
-    return field._replace(drive=drive, rough=rough)
+    if field.take is None:
+        return field._replace(drive=drive, rough=rough)
+    take = field.take
+
+    def some(which: Int[Array, ' k']) -> Field:
+        def gradient(rates: Rates, of_these: Array | None = None) -> Rates:
+            return cost_gradient(rates, which if of_these is None else which[of_these])
+
+        return nudged_field(take(which), gradient, beta)
+
+    return field._replace(drive=drive, rough=rough, take=some)
 
 
 def cost_gradient(
     system: System, params: Params, y: Float[Array, 'B classes']
-) -> Callable[[Rates], Rates]:
-    """Returns s ↦ ∂C/∂s of every example, for real or complex rates."""
+) -> CostGradient:
+    """Returns s ↦ ∂C/∂s of every example, for real or complex rates.
 
-    def gradient(rates: Rates) -> Rates:
-        cost, pullback = jax.vjp(lambda s: system.cost(params, s, y), rates)
+    Of some of the examples it is gradient(their rates, their numbers).
+    """
+
+    def gradient(rates: Rates, which: Int[Array, ' k'] | None = None) -> Rates:
+        seen = system.take(which) if system.take and which is not None else system
+        targets = y if which is None else y[which]
+        cost, pullback = jax.vjp(lambda s: seen.cost(params, s, targets), rates)
         return pullback(jnp.ones_like(cost))[0]
 
     return gradient

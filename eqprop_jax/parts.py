@@ -36,7 +36,11 @@ SYSTEMS = {
     'leaky': systems.leaky,
     'predictive_coding': systems.predictive_coding,
 }
-SOLVERS = {'relaxation': solvers.relaxation, 'unrolled': solvers.unrolled}
+SOLVERS = {
+    'relaxation': solvers.relaxation,
+    'anderson': solvers.anderson,
+    'unrolled': solvers.unrolled,
+}
 CONTOURS = {
     'circle': nudges.circle,
     'complex_step': nudges.complex_step,

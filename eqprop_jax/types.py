@@ -86,6 +86,8 @@ class System(NamedTuple):
     thin: Callable[[jax.Array, int], 'System'] | None = None
     """(rng, batch size) -> the system whose cost sees a random part of each example's
     units (dropout); None: it has no dropout."""
+    take: Callable[[Int[Array, ' k']], 'System'] | None = None
+    """(examples) -> the system for these; None: it treats all of a batch alike."""
     rough: 'System | None' = None
     """The same system with a cheaper drive (`systems.mixed`), or None."""
 
@@ -101,6 +103,9 @@ class Field(NamedTuple):
     """As in `System`."""
     rough: 'Field | None' = None
     """The same field by cheaper products, for the greater part of a relaxation."""
+    take: 'Callable[[Int[Array, " k"]], Field] | None' = None
+    """The field of these examples of the batch alone, which has a `take`, too; None: it
+    cannot be told apart."""
 
     def __call__(self, state: State) -> State:
         """Returns F(u) = du/dt."""

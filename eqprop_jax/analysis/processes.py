@@ -31,7 +31,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.solvers.relaxation import make_sweep
+from eqprop_jax.solvers.sweeps import make_sweep
 from eqprop_jax.types import Batch, Equilibrium, Field, Params, Rates, State, System
 
 

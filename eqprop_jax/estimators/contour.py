@@ -25,6 +25,7 @@ References:
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule, phases
@@ -54,7 +55,8 @@ def contour(
     contour: Contour,
     correction: str | None = None,
     skip_unconverged: bool = False,
-    batched: bool = True,
+    batched: bool | None = None,
+    warm_start: bool = False,
 ) -> Estimator:
     """Equilibrium propagation over any contour, with the local (vector-field) rule.
 
@@ -72,7 +74,11 @@ def contour(
       skip_unconverged: leave examples out of the mean of which the free or a nudged
         phase did not converge; `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
-        (`lax.map`), which needs the memory of one.
+        (`lax.map`), which needs the memory of one, and no more sweeps than each takes.
+        None: together on accelerators, one after the other on a CPU.
+      warm_start: where points are relaxed one after the other, start all but the first
+        at u* + (β_k/β_1) (u(β_1) − u*) and not at u*. It saves sweeps of solvers that
+        have a tolerance.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. `info` has one row for every
@@ -95,7 +101,14 @@ def contour(
             field = corrected_field(system, params, injection, free.rates, correction)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         nudged = phases.relax(
-            field, gradient, free, solve, contour, rng, batched=batched
+            field,
+            gradient,
+            free,
+            solve,
+            contour,
+            rng,
+            batched=batched,
+            warm_start=warm_start,
         )
         error = phases.response(nudged, free.rates)
         if correction is None:
@@ -147,7 +160,12 @@ def corrected_field(
     rough = dynamics.roughly(
         system, lambda s: corrected_field(s, params, injection, free, correction)
     )
-    return field._replace(drive=drive, rough=rough)
+
+    def some(which: Int[Array, ' k']) -> Field:
+        own = tree.take((injection, free), which)
+        return corrected_field(system, params, *own, correction)
+
+    return field._replace(drive=drive, rough=rough, take=some)
 
 
 def check_correction(correction: str | None) -> None:

@@ -32,7 +32,12 @@ from eqprop_jax.types import (
 
 
 def contrastive(
-    system: System, solve: Solver, *, contour: Contour, batched: bool = True
+    system: System,
+    solve: Solver,
+    *,
+    contour: Contour,
+    batched: bool | None = None,
+    warm_start: bool = False,
 ) -> Estimator:
     """Equilibrium propagation by the contrastive rule, over any contour.
 
@@ -43,6 +48,7 @@ def contrastive(
       solve: relaxes the nudged phases, which start from the free equilibrium.
       contour: from `eqprop_jax.nudges`.
       batched: as in `contour`.
+      warm_start: as in `contour`.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. The error δ is reported; the
@@ -68,7 +74,14 @@ def contrastive(
         field = dynamics.free_field(system, params, system.inject(params, batch.x))
         gradient = dynamics.cost_gradient(system, params, batch.y)
         nudged = phases.relax(
-            field, gradient, free, solve, contour, rng, batched=batched
+            field,
+            gradient,
+            free,
+            solve,
+            contour,
+            rng,
+            batched=batched,
+            warm_start=warm_start,
         )
 
         def contrast(params: Params) -> Array:

@@ -25,7 +25,8 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule
-from eqprop_jax.solvers.relaxation import relative_residual, relaxation
+from eqprop_jax.solvers.relaxation import relaxation
+from eqprop_jax.solvers.sweeps import relative_residual
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -138,15 +139,22 @@ def _implicit(
         J = jacobian.linearize(system, params, injection, rates)
         return J.transpose if adjoint else J.apply
 
-    def iterative(
+    def linear(
         params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
-    ) -> tuple[State, Array]:
+    ) -> Field:
         product = matrix(params, injection, rates)
-        field = Field(
+        examples = (injection, rates, slopes, g)
+        return Field(
             drive=lambda error: tree.sub(product(error), g),
             rates=lambda v: tree.mul(slopes, v),
             blocks=system.blocks,
+            take=lambda which: linear(params, *tree.take(examples, which)),
         )
+
+    def iterative(
+        params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
+    ) -> tuple[State, Array]:
+        field = linear(params, injection, rates, slopes, g)
         response = sweep(field, tree.zeros_like(g))
         return response.state, response.num_steps
 

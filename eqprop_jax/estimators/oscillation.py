@@ -30,9 +30,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, nudges, tree
+from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.estimators.contour import check_correction, corrected_field
-from eqprop_jax.solvers.relaxation import (
+from eqprop_jax.solvers.sweeps import (
     check_options,
     make_sweep,
     projection,
@@ -162,7 +163,7 @@ def oscillation(
 
     def turns(
         field: Field,
-        cost_gradient: Callable[[Rates], Rates],
+        cost_gradient: CostGradient,
         state: State,
         num_turns: int,
         num_averaged: int,

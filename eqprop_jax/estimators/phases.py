@@ -1,6 +1,5 @@
 """Nudged equilibria on a contour, which the contour estimators have in common."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from eqprop_jax import dynamics, tree
+from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import Equilibrium, Field, Rates, Solver, State, System
 
@@ -36,13 +36,14 @@ def check(system: System, contour: Contour) -> None:
 
 def relax(
     field: Field,
-    cost_gradient: Callable[[Rates], Rates],
+    cost_gradient: CostGradient,
     free: Equilibrium,
     solve: Solver,
     contour: Contour,
     rng: jax.Array | None,
     *,
-    batched: bool,
+    batched: bool | None,
+    warm_start: bool,
 ) -> tuple[Phase, ...]:
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
@@ -53,7 +54,10 @@ def relax(
       solve: relaxes each phase.
       contour: the nudges; real and complex ones are relaxed apart, in their types.
       rng: key of a random sign; None if the contour has none.
-      batched: relax the nudges together (`vmap`), or one after the other (`lax.map`).
+      batched: relax the nudges together (`vmap`), or one after the other (`lax.map`);
+        None: the latter on a CPU.
+      warm_start: if one after the other, from the second on start where the first
+        points to.
 
     Raises:
       TypeError: if the free state is complex, or nudges are and it is half precision.
@@ -66,18 +70,41 @@ def relax(
             raise ValueError('random signs need a key: pass rng')
         sign = jax.random.rademacher(rng, (), jnp.float32)
 
+    together = jax.default_backend() != 'cpu' if batched is None else batched
+
     def relax_part(part: Contour) -> Phase:
         start = as_complex(free.state) if part.is_complex else free.state
         points, weights = _cast(part, sign, start)
 
-        def one(beta: Array) -> Equilibrium:
+        def one(beta: Array, start: State) -> Equilibrium:
             return solve(dynamics.nudged_field(field, cost_gradient, beta), start)
 
-        return Phase(
-            weights, jax.vmap(one)(points) if batched else lax.map(one, points)
-        )
+        if together:
+            return Phase(weights, jax.vmap(one, (0, None))(points, start))
+        if not warm_start:
+            return Phase(weights, lax.map(lambda beta: one(beta, start), points))
+        first = one(points[0], start)
+
+        def another(beta: Array) -> Equilibrium:
+            return one(beta, extrapolated(first, start, beta / points[0]))
+
+        return Phase(weights, tree.stack_first(first, lax.map(another, points[1:])))
 
     return tuple(relax_part(part) for part in contour.parts())
+
+
+def extrapolated(nudged: Equilibrium, free: State, ratio: Inexact[Array, '']) -> State:
+    """Returns u* + ρ (u(β) − u*): where to start for the nudge ρβ, up to O(β²).
+
+    An example that has not settled under β starts at u*.
+
+    Args:
+      nudged: u(β).
+      free: u*.
+      ratio: ρ.
+    """
+    there = jax.tree.map(lambda u, u0: u0 + ratio * (u - u0), nudged.state, free)
+    return tree.select(nudged.converged, there, free)
 
 
 def settled(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop_jax import tree
-from eqprop_jax.solvers.relaxation import (
+from eqprop_jax.solvers.sweeps import (
     as_field,
     check_options,
     make_sweep,

@@ -78,10 +78,15 @@ def with_dropout(system: System, readout: Readout) -> System:
 
     def thin(rng: jax.Array, batch_size: int) -> System:
         shape = (batch_size, readout.units)
-        seen = readout._replace(
-            keep=jax.random.bernoulli(rng, 1 - readout.dropout, shape)
+        return seeing(jax.random.bernoulli(rng, 1 - readout.dropout, shape))
+
+    def seeing(keep: Array) -> System:
+        seen = readout._replace(keep=keep)
+        return system._replace(
+            cost=seen.cost,
+            predict=seen.predict,
+            take=lambda which: seeing(keep[which]),
         )
-        return system._replace(cost=seen.cost, predict=seen.predict)
 
     return system._replace(thin=thin) if readout.dropout else system
 

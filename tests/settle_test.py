@@ -1,0 +1,165 @@
+"""Compaction: what is left of a batch goes on alone, and nothing else changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import eqprop_jax as ep
+from eqprop_jax.solvers.settle import sizes
+
+BATCH = 40
+SOLVERS = {
+    'relaxation': ep.solvers.relaxation,
+    'anderson': ep.solvers.anderson,
+    'polished': lambda **options: ep.solvers.polished(
+        ep.solvers.relaxation(**options),
+        ep.solvers.relaxation(**{**options, 'tol': 4e-3}),
+    ),
+}
+
+
+def slow_and_fast(make=ep.systems.mlp, **options):
+    """Returns a tied network and inputs of which some settle late."""
+    system = make((7, 6, 5, 3), feedback='tied', **options)
+    x_key, y_key, key = jax.random.split(jax.random.key(3), 3)
+    scale = jnp.where(jnp.arange(BATCH) % 5 == 0, 1.0, 20.0)
+    x = scale[:, None] * jax.random.normal(x_key, (BATCH, 7))
+    labels = jax.random.randint(y_key, (BATCH,), 0, 3)
+    params = system.init(key, x)
+    params = jax.tree.map(lambda w: 1.2 * w, params)
+    return system, params, ep.Batch(x, jax.nn.one_hot(labels, 3))
+
+
+def test_the_sizes_of_what_is_gathered():
+    assert sizes(500) == [166, 55, 18, 6]
+    assert sizes(50) == [16, 5]
+    assert sizes(12) == [4]
+    assert sizes(11) == []
+
+
+@pytest.mark.parametrize('name', list(SOLVERS))
+def test_nothing_depends_on_it(name):
+    system, params, batch = slow_and_fast()
+    system = ep.systems.mixed(system) if name == 'polished' else system
+
+    def settle(compact):
+        solve = SOLVERS[name](tol=1e-10, max_steps=500, compact=compact)
+        return jax.jit(lambda x: ep.relax(system, params, x, solve))(batch.x)
+
+    together, alone = settle(False), settle(True)
+    assert together.converged.all()
+    late = together.num_steps > jnp.median(together.num_steps)
+    assert 0 < late.sum() < BATCH / 2  # there is something to gather
+    np.testing.assert_array_equal(alone.num_steps, together.num_steps)
+    np.testing.assert_array_equal(alone.converged, together.converged)
+    for part in ('state', 'rates'):
+        for layer, u in getattr(together, part).items():
+            np.testing.assert_allclose(getattr(alone, part)[layer], u, rtol=1e-8)
+
+
+def test_fewer_rows_are_multiplied():
+    """Of the sweeps of a compacted batch most are those of a part of it."""
+    system, params, batch = slow_and_fast()
+    seen = []
+
+    def counted(injection):
+        def drive(rates):
+            jax.debug.callback(lambda: seen.append(len(injection)))
+            return system.drive(params, injection, rates)
+
+        return ep.types.Field(
+            drive=drive,
+            rates=system.rates,
+            blocks=system.blocks,
+            take=lambda which: counted(injection[which]),
+        )
+
+    injection = system.inject(params, batch.x)
+    solve = ep.solvers.relaxation(
+        order='synchronous', tol=1e-6, max_steps=500, compact=True
+    )
+    found = jax.jit(lambda s: solve(counted(injection), s))(system.rest(injection))
+    jax.effects_barrier()
+    assert found.converged.all()
+    assert set(seen) == {BATCH, 13, 4}
+    assert sum(seen) < 0.7 * BATCH * int(found.num_steps.max())
+
+
+@pytest.mark.parametrize('correction', [None, 'antisymmetric', 'adjoint'])
+@pytest.mark.parametrize(
+    'contour', [ep.nudges.symmetric(0.3), ep.nudges.circle(0.3, 4)]
+)
+def test_nudged_phases_are_taken_apart(correction, contour):
+    """Targets, free points and complex states go with the examples they belong to."""
+    system, params, batch = slow_and_fast(activation='tanh')
+    free = ep.relax(system, params, batch.x, ep.solvers.relaxation(tol=1e-11))
+
+    def error(compact, batched, warm_start=False):
+        solve = ep.solvers.relaxation(tol=1e-11, max_steps=500, compact=compact)
+        estimate = ep.estimators.contour(
+            system,
+            solve,
+            contour=contour,
+            correction=correction,
+            batched=batched,
+            warm_start=warm_start,
+        )
+        return jax.jit(estimate)(params, batch, free, None).error
+
+    reference = error(compact=False, batched=True)
+    for options in (
+        {'batched': True},
+        {'batched': False},
+        {'batched': False, 'warm_start': True},
+    ):
+        for layer, part in error(compact=True, **options).items():
+            np.testing.assert_allclose(part, reference[layer], rtol=1e-6, atol=1e-9)
+
+
+def test_dropout_goes_with_its_example():
+    system = ep.systems.conv(
+        (4, 4, 2), (3,), kernels=3, hidden=(5,), classes=3, dropout=0.5
+    )
+    x_key, y_key, key, rng = jax.random.split(jax.random.key(5), 4)
+    x = 4 * jax.random.normal(x_key, (BATCH, 4, 4, 2))
+    y = jax.nn.one_hot(jax.random.randint(y_key, (BATCH,), 0, 3), 3)
+    params, batch = system.init(key, x), ep.Batch(x, y)
+    free = ep.relax(system, params, x, ep.solvers.relaxation(tol=1e-11))
+
+    def grads(compact):
+        solve = ep.solvers.relaxation(tol=1e-11, max_steps=500, compact=compact)
+        estimate = ep.estimators.dropout(
+            system,
+            lambda s: ep.estimators.contour(s, solve, contour=ep.nudges.symmetric(0.3)),
+        )
+        return jax.jit(estimate)(params, batch, free, rng).grads
+
+    for with_it, without in zip(
+        jax.tree.leaves(grads(True)), jax.tree.leaves(grads(False)), strict=True
+    ):
+        np.testing.assert_allclose(with_it, without, rtol=1e-6, atol=1e-9)
+
+
+def test_a_diverged_example_is_not_gathered():
+    """NaN stops; what is gathered are those that still move."""
+    system, params, batch = slow_and_fast()
+    x = batch.x.at[::2].set(jnp.nan)
+    solve = ep.solvers.relaxation(tol=1e-10, max_steps=500, compact=True)
+    found = ep.relax(system, params, x, solve)
+    np.testing.assert_array_equal(found.converged, jnp.arange(BATCH) % 2 == 1)
+
+
+def test_the_adjoint_is_compacted_too():
+    system, params, batch = slow_and_fast()
+    free = ep.relax(system, params, batch.x, ep.solvers.relaxation(tol=1e-11))
+    exact = ep.estimators.recurrent_backprop(system, tol=1e-10)
+    dense = ep.jacobian.dense(system, params, batch.x, free.rates)
+    found = exact(params, batch, free, None)
+    slopes = ep.dynamics.slopes(system, free.state)
+    g = ep.dynamics.cost_gradient(system, params, batch.y)(free.rates)
+    for index in range(0, BATCH, 7):
+        one = jax.tree.map(lambda a, index=index: a[index], (slopes, g, found.error))
+        slope, pull, error = (jax.flatten_util.ravel_pytree(part)[0] for part in one)
+        matrix = dense[index].T - np.diag(1 / slope)
+        np.testing.assert_allclose(np.linalg.solve(matrix, pull), error, rtol=1e-7)
