@@ -26,12 +26,12 @@ Padding = str | Sequence[tuple[int, int]]
 
 def dense(s: Inexact[Array, '*B m'], kernel: Float[Array, 'm n']) -> Array:
     """Returns s W, shape [*B, n], real or complex as s is."""
-    return tree.on_rows(lambda rows: products.multiply(rows, kernel))(s)
+    return tree.on_parts(lambda part: products.multiply(part, kernel))(s)
 
 
 def dense_transpose(r: Inexact[Array, '*B n'], kernel: Float[Array, 'm n']) -> Array:
     """Returns r Wᵀ, shape [*B, m], real or complex as r is."""
-    return tree.on_rows(lambda rows: products.multiply(rows, kernel.T))(r)
+    return tree.on_parts(lambda part: products.multiply(part, kernel.T))(r)
 
 
 def conv(

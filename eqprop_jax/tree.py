@@ -158,40 +158,22 @@ def replace(a: dict, path: tuple[str, ...], value: Any) -> dict:
 
 
 def on_parts(fn: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
-    """Extends a real-linear map to complex arguments, part by part.
+    """Extends a real-linear map to complex arguments, both parts in one call.
+
+    A product of few rows costs less for twice as many than two such products do.
 
     Args:
       fn: a linear function of a pytree with real coefficients.
 
     Returns:
-      z ↦ fn(Re z) + i fn(Im z), and fn itself on real arguments.
+      z ↦ fn(Re z) + i fn(Im z) by `vmap`, and fn itself on real arguments.
     """
 
     def apply(z: Tree) -> Tree:
         if not is_complex(z):
             return fn(z)
-        return combine(fn(real(z)), fn(imag(z)))
-
-    return apply
-
-
-def on_rows(fn: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Extends a real-linear map of rows to complex ones, both parts in one call.
-
-    Args:
-      fn: a linear function of an array that acts on each entry of the first axis alike.
-
-    Returns:
-      z ↦ fn(Re z) + i fn(Im z) from one fn([Re z, Im z]), and fn on real arguments: a
-      product of few rows costs less for twice as many than two such products.
-    """
-
-    def apply(z: Array) -> Array:
-        if not is_complex(z):
-            return fn(z)
-        rows = z.shape[0]
-        both = fn(jnp.concatenate([z.real, z.imag]))
-        return jax.lax.complex(both[:rows], both[rows:])
+        both = jax.vmap(fn)(jax.tree.map(lambda x: jnp.stack([x.real, x.imag]), z))
+        return jax.tree.map(lambda x: jax.lax.complex(x[0], x[1]), both)
 
     return apply
 

@@ -1,5 +1,7 @@
 """What a report counts: evaluations and calls; and the methods that it is about."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,8 @@ def products(jaxpr, moving=None):
         if equation.primitive.name in ('dot_general', 'multiply', 'convolve'):
             kinds = [var.aval.dtype for var in equation.invars]
             kind = 1 + any(jnp.issubdtype(k, jnp.complexfloating) for k in kinds)
-            total += kind * equation.outvars[0].aval.shape[0] // zoo.BATCH
+            rows = math.prod(equation.outvars[0].aval.shape[:-1])
+            total += kind * rows // zoo.BATCH
         for value in equation.params.values():
             inner = getattr(value, 'jaxpr', value)
             if hasattr(inner, 'eqns'):

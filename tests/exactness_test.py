@@ -352,5 +352,5 @@ def test_random_sign_needs_real_nudges_only():
         ep.estimators.contour(
             system, solve, contour=ep.nudges.symmetric(0.1), correction='symmetric'
         )
-    with pytest.raises(ValueError, match='iterative, neumann, krylov'):
+    with pytest.raises(ValueError, match='iterative, anderson, neumann, krylov'):
         ep.estimators.recurrent_backprop(system, method='direct')

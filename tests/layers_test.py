@@ -31,14 +31,15 @@ FLOORS = {
     'training': 4,
     'build': 5,
     'diagnosis': 5,
+    'benchmark': 5,
     'figures': 6,
 }
 # On floor 3 these know floor 0 alone.
 ISLANDS = {'data', 'checkpoint', 'records', 'sections'}
 # Libraries that only these modules import.
 OWNERS = {
-    'flax': {'systems', 'training'},
-    'optax': {'training'},
+    'flax': {'systems', 'training', 'benchmark'},
+    'optax': {'training', 'benchmark'},
     'ml_collections': {'build'},
     'absl': {'build', 'parts', 'sections', 'training', 'data'},
     'tensorflow_datasets': {'data'},

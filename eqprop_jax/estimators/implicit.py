@@ -25,6 +25,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule
+from eqprop_jax.solvers.anderson import anderson
 from eqprop_jax.solvers.relaxation import relaxation
 from eqprop_jax.solvers.sweeps import relative_residual
 from eqprop_jax.types import (
@@ -41,7 +42,7 @@ from eqprop_jax.types import (
     System,
 )
 
-METHODS = ('iterative', 'neumann', 'krylov')
+METHODS = ('iterative', 'anderson', 'neumann', 'krylov')
 KRYLOV_DIMENSION = 30  # vectors kept by GMRES before it starts again
 
 
@@ -96,8 +97,9 @@ def recurrent_backprop(
     Args:
       system: what moves.
       tol: relative residual of the adjoint solve, for each example; positive.
-      method: 'iterative' relaxes the adjoint network, alternating its blocks;
-        'neumann' sums the Neumann series, which converges where the spectral radius
+      method: 'iterative' relaxes the adjoint network, alternating its blocks, and
+        'anderson' does so with mixing, in fewer sweeps where those are many; 'neumann'
+        sums the Neumann series, which converges where the spectral radius
         of J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where
         neither does.
       max_steps: bound on its sweeps, terms or iterations; positive.
@@ -131,7 +133,8 @@ def _implicit(
     if method == 'neumann':
         sweep = relaxation(order='synchronous', tol=tol, max_steps=max_steps)
     else:
-        sweep = relaxation(step_size=step_size, tol=tol, max_steps=max_steps)
+        solver = anderson if method == 'anderson' else relaxation
+        sweep = solver(step_size=step_size, tol=tol, max_steps=max_steps)
 
     def matrix(
         params: Params, injection: Injection, rates: Rates

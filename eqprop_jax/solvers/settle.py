@@ -87,9 +87,14 @@ def settle(
             return end
         if field.take is None:
             raise ValueError('what Field.take returns has to have a take of its own')
-        which = jnp.argsort(~(end[1] > tol))[: leave[0]]  # the unsettled ones first
-        rest = run(field.take(which), tree.take(end, which), step, leave[1:])
-        return tree.put(end, which, rest)
+        take = field.take
+
+        def go_on(end: tuple) -> tuple:
+            which = jnp.argsort(~(end[1] > tol))[: leave[0]]  # the unsettled ones first
+            rest = run(take(which), tree.take(end, which), step, leave[1:])
+            return tree.put(end, which, rest)
+
+        return lax.cond(jnp.any(end[1] > tol), go_on, lambda end: end, end)
 
     drive = field.drive(field.rates(state))
     residual = jnp.full_like(relative_residual(drive, state), jnp.inf)

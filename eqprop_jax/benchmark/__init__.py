@@ -1,0 +1,5 @@
+"""What a step of training costs: networks, methods, and how both are measured."""
+
+from eqprop_jax.benchmark import measure as measure
+from eqprop_jax.benchmark import methods as methods
+from eqprop_jax.benchmark import networks as networks

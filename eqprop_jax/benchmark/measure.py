@@ -1,0 +1,136 @@
+"""Times of methods beside each other, and what does not depend on the clock."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eqprop_jax import tree
+from eqprop_jax.benchmark.methods import (
+    BACKPROP,
+    Method,
+    evaluations,
+    exact_gradient,
+    operations,
+)
+from eqprop_jax.benchmark.networks import SETTLED, Network
+from eqprop_jax.types import Batch, Params
+
+
+class Measurement(NamedTuple):
+    """What was measured of a method."""
+
+    seconds: list[float]
+    """Of a step, in each round."""
+    compile_seconds: float
+    field_evaluations: float
+    """Of the drive, per example and step; a complex one counts as two."""
+    flops: float
+    """Of a step's products, by `analysis.flops`."""
+    peak_memory_mib: float
+    """Of the program, its arguments and results included."""
+    cosine: float | None
+    """Of the gradients to the exact ones, mean over batches; None of other networks."""
+    settled: float | None
+    """Fraction of the examples whose free phase, if any, ended below `SETTLED`."""
+
+
+def measure(
+    network: Network,
+    methods: Mapping[str, Method],
+    *,
+    rounds: int = 5,
+    report: Callable[[str], None] = lambda text: None,
+) -> dict[str, Measurement]:
+    """Compiles and runs every method, then times all of them in turn.
+
+    Rounds go through all methods, so that what disturbs the machine for a while
+    disturbs neighbours alike, and ratios are to be taken within a round.
+
+    Args:
+      network: on which.
+      methods: by name.
+      rounds: how often each is timed.
+      report: is told what is being done.
+    """
+    report('the exact gradient')
+    exact = jax.jit(over_batches(exact_gradient(network)))
+    gradients = exact(network.params, network.batches)
+    programs, found = {}, {}
+    for name, method in methods.items():
+        report(name)
+        other = name == BACKPROP
+        params = network.params
+        if other:
+            params = network.plain.init(jax.random.key(0), network.batches.x[0, :1])
+        begin = time.perf_counter()
+        lowered = jax.jit(over_batches(method.step)).lower(params, network.batches)
+        program = lowered.compile()
+        compile_seconds = time.perf_counter() - begin
+        work = jax.block_until_ready(program(params, network.batches))
+        cosines = None if other else jax.vmap(tree.cosine)(work.grads, gradients)
+        settled = None if work.free is None else work.free.residual <= SETTLED
+        programs[name] = (program, params)
+        found[name] = Measurement(
+            seconds=[],
+            compile_seconds=compile_seconds,
+            field_evaluations=sum(evaluations(method, work)),
+            flops=operations(network, method, params, work),
+            peak_memory_mib=memory(program),
+            cosine=None if cosines is None else float(jnp.mean(cosines)),
+            settled=None if settled is None else float(jnp.mean(settled)),
+        )
+    for number in range(rounds):
+        report(f'round {number + 1} of {rounds}')
+        for name, (program, params) in programs.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(program(params, network.batches))
+            elapsed = time.perf_counter() - begin
+            found[name].seconds.append(elapsed / len(network.batches.x))
+    return found
+
+
+def ceiling(size: int = 2048, repeats: int = 5) -> float:
+    """Returns the operations a second of a large float32 product, the best of some.
+
+    Args:
+      size: of the square matrices.
+      repeats: how many products are timed.
+    """
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision='highest'))
+    jax.block_until_ready(product(a))
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(product(a))
+        seconds.append(time.perf_counter() - begin)
+    return 2 * size**3 / min(seconds)
+
+
+def over_batches(
+    step: Callable[[Params, Batch, jax.Array], Any],
+) -> Callable[[Params, Batch], Any]:
+    """Returns the step done for every batch, as training does it, in one program."""
+
+    def run(params: Params, batches: Batch) -> Any:
+        keys = jax.random.split(jax.random.key(0), len(batches.x))
+        if len(keys) > 1:
+            return jax.lax.map(lambda each: step(params, *each), (batches, keys))
+        one = step(params, jax.tree.map(lambda a: a[0], batches), keys[0])
+        return jax.tree.map(lambda a: a[None], one)
+
+    return run
+
+
+def memory(program: Any) -> float:
+    """Returns the MiB that a compiled program takes."""
+    said = program.memory_analysis()
+    sizes = (
+        said.temp_size_in_bytes,
+        said.argument_size_in_bytes,
+        said.output_size_in_bytes,
+    )
+    return sum(sizes) / 2**20

@@ -1,0 +1,262 @@
+"""Ways to a gradient, and what each of them computes.
+
+A step is the free phase and the gradient of a batch, without the optimizer, which is
+the same for all. Two methods are there to be compared with: the published schedule, a
+fixed number of synchronous sweeps, here in one compiled loop; and backprop of a
+feed-forward network of the same size, written in flax.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from eqprop_jax import dynamics, estimators, homeostasis, nudges, solvers, tree
+from eqprop_jax.analysis import flops
+from eqprop_jax.benchmark.networks import Network
+from eqprop_jax.estimators.local_rule import local_gradient
+from eqprop_jax.nudges import Contour
+from eqprop_jax.solvers.settle import compact_here, sizes
+from eqprop_jax.types import Batch, Equilibrium, Estimator, Info, Params, Solver
+
+PUBLISHED, BACKPROP = 'published schedule', 'backprop'
+BPTT_STEPS = 20
+NAMES = (
+    PUBLISHED,
+    'symmetric',
+    'circle, 4 points',
+    'complex step',
+    'corrected',
+    'online',
+    'tangent',
+    'recurrent backprop',
+    f'bptt, {BPTT_STEPS} steps',
+    'homeostasis',
+    BACKPROP,
+)
+
+
+class Work(NamedTuple):
+    """What a step did."""
+
+    grads: Params
+    free: Equilibrium | None = None
+    """The free phase."""
+    info: Info | None = None
+    """The other phases."""
+
+
+class Method(NamedTuple):
+    """A way to a gradient."""
+
+    step: Callable[[Params, Batch, jax.Array], Work]
+    """(params, batch, key) -> Work."""
+    parts: tuple[Callable[[Params, Batch], Any], ...]
+    """What is computed beside relaxations, as functions whose products are counted."""
+    phases: tuple[int, ...] = ()
+    """Evaluations of the drive in a sweep of each phase of `Work.info`."""
+    compacts: bool = True
+    """Whether relaxations gather what is left of a batch (`solvers.settle`)."""
+    traced: bool = False
+    """Whether `parts` has the phases in it."""
+
+
+def methods(network: Network) -> dict[str, Method]:
+    """Returns all methods by name."""
+    system, settings = network.system, network.settings
+
+    def inject(params: Params, batch: Batch) -> Any:
+        return system.inject(params, batch.x)
+
+    def rule(params: Params, batch: Batch) -> Params:
+        rates = at_rest(network, params, batch).rates
+        return local_gradient(system, params, batch, rates, rates)
+
+    def relaxed(estimate: Estimator, free: Solver = settings.free) -> Method:
+        def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
+            settled = dynamics.relax(system, params, batch.x, free)
+            grads, _, info = estimate(params, batch, settled, rng)
+            return Work(grads, settled, info)
+
+        return Method(step, (inject, rule))
+
+    def solved(estimate: Estimator) -> Method:
+        return relaxed(estimate)._replace(phases=(1,))
+
+    def nudged(
+        contour: Contour, solve: Solver, correction: str | None = None
+    ) -> Method:
+        estimate = estimators.contour(
+            system, solve, contour=contour, correction=correction, warm_start=True
+        )
+        costs = [1 + part.is_complex for part in contour.parts() for _ in part.points]
+        return relaxed(estimate)._replace(phases=tuple(costs))
+
+    def published() -> Method:
+        first, second = (
+            solvers.unrolled(num_steps=count) for count in settings.published
+        )
+        nudge = nudges.symmetric(settings.radius)
+        estimate = estimators.contour(system, second, contour=nudge, batched=False)
+        return relaxed(estimate, first)._replace(phases=(1, 1), compacts=False)
+
+    def online() -> Method:
+        estimate = estimators.oscillation(
+            system, radius=settings.radius, num_points=4, from_rest=True
+        )
+
+        def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
+            rest = at_rest(network, params, batch)
+            grads, _, info = estimate(params, batch, rest, rng)
+            return Work(grads, info=info)
+
+        return Method(step, (inject, rule), phases=(2,) * 4, compacts=False)
+
+    def truncated() -> Method:
+        estimate = estimators.bptt(system, num_steps=BPTT_STEPS)
+
+        def unrolled(params: Params, batch: Batch) -> Params:
+            return estimate(params, batch, at_rest(network, params, batch), None).grads
+
+        return solved(estimate)._replace(
+            parts=(inject, unrolled), phases=(3,), traced=True
+        )
+
+    def homeostatic() -> Method:
+        pull = jax.grad(homeostasis.penalty(system, num_probes=5))
+
+        def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
+            work = symmetric.step(params, batch, rng)
+            pulled = pull(params, batch, work.free, rng)
+            return work._replace(grads=tree.add(work.grads, pulled))
+
+        def alone(params: Params, batch: Batch) -> Params:
+            rest = at_rest(network, params, batch)
+            return pull(params, batch, rest, jax.random.key(0))
+
+        return symmetric._replace(step=step, parts=(*symmetric.parts, alone))
+
+    def backprop() -> Method:
+        def loss(params: Params, batch: Batch) -> Array:
+            scores: Any = network.plain.apply(params, batch.x)
+            return jnp.mean(optax.softmax_cross_entropy(scores, batch.y))
+
+        gradient = jax.grad(loss)
+        return Method(lambda p, batch, _: Work(gradient(p, batch)), (gradient,))
+
+    def rows() -> Iterator[Method]:
+        """Yields the methods in the order of `NAMES`."""
+        step, solve = nudges.complex_step(1e-3), settings.imaginary
+        yield published()
+        yield symmetric
+        yield nudged(nudges.circle(settings.radius, 4), settings.nudged)
+        yield nudged(step, solve)
+        yield nudged(step, solve, settings.correction)
+        yield online()
+        for estimator in (estimators.tangent, estimators.recurrent_backprop):
+            yield solved(estimator(system, tol=0.01, method=settings.linear))
+        yield truncated()
+        yield homeostatic()
+        yield backprop()
+
+    symmetric = nudged(nudges.symmetric(settings.radius), settings.nudged)
+    return dict(zip(NAMES, rows(), strict=True))
+
+
+def exact_gradient(network: Network) -> Callable[[Params, Batch, Any], Params]:
+    """Returns (params, batch, key) -> the gradient at a tightly settled equilibrium."""
+    system = network.system
+    tight = solvers.anderson(tol=1e-6, max_steps=2000)
+    exact = estimators.recurrent_backprop(
+        system, tol=1e-6, method='anderson', max_steps=2000
+    )
+
+    def gradient(params: Params, batch: Batch, rng: Any) -> Params:
+        del rng
+        free = dynamics.relax(system, params, batch.x, tight)
+        return exact(params, batch, free, None).grads
+
+    return gradient
+
+
+def trained(network: Network, batches: Batch, learning_rate: float = 0.01) -> Params:
+    """Returns the params after an epoch of SGD with momentum, by symmetric nudges.
+
+    Args:
+      network: from whose params.
+      batches: of the epoch, leaves [T, B, ...].
+      learning_rate: of SGD; published: 0.01.
+    """
+    optimizer = optax.sgd(learning_rate, momentum=0.9)
+    step = methods(network)['symmetric'].step
+    key = jax.random.key(0)  # of a method that draws nothing
+
+    def update(carry: tuple, batch: Batch) -> tuple:
+        params, state = carry
+        updates, state = optimizer.update(step(params, batch, key).grads, state)
+        return (optax.apply_updates(params, updates), state), None
+
+    def epoch(params: Params, batches: Batch) -> Params:
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(update, start, batches)[0][0]
+
+    return jax.jit(epoch)(network.params, batches)
+
+
+def evaluations(method: Method, work: Work) -> tuple[float, float]:
+    """Returns evaluations of the drive in the free phase, and in the others.
+
+    Per example and step: rows that were swept over rows of a batch, a complex one for
+    two. Each relaxation has one before its first sweep.
+
+    Args:
+      method: whose work it is.
+      work: of several batches, leaves [K, ...].
+    """
+
+    def swept(num_steps: np.ndarray) -> float:
+        batch_size = len(num_steps)
+        stages = sizes(batch_size) if method.compacts and compact_here(None) else []
+        return 1 + flops.rows(num_steps, stages) / batch_size
+
+    free, others = 0.0, 0.0
+    if work.free is not None:
+        free = float(np.mean([swept(one) for one in np.asarray(work.free.num_steps)]))
+    if work.info is not None:
+        batches = np.asarray(work.info.num_steps)
+        others = sum(
+            cost * float(np.mean([swept(one) for one in batches[:, index]]))
+            for index, cost in enumerate(method.phases)
+        )
+    return free, others
+
+
+def operations(network: Network, method: Method, params: Params, work: Work) -> float:
+    """Returns the floating-point operations of a step's products, for a batch."""
+    system, batch = network.system, jax.tree.map(lambda a: a[0], network.batches)
+    total = float(sum(flops.count(part, params, batch) for part in method.parts))
+    if work.free is None and work.info is None:
+        return total
+    free, others = evaluations(method, work)
+    injection = system.inject(params, batch.x)
+    rates = system.rates(system.rest(injection))
+    drive = flops.count(system.drive, params, injection, rates)
+    return total + drive * (free + (0 if method.traced else others))
+
+
+def at_rest(network: Network, params: Params, batch: Batch) -> Equilibrium:
+    """Returns the state of rest in the place of a free equilibrium."""
+    system = network.system
+    state = system.rest(system.inject(params, batch.x))
+    count = batch.x.shape[0]
+    return Equilibrium(
+        state=state,
+        rates=system.rates(state),
+        residual=jnp.ones(count),
+        num_steps=jnp.zeros(count, jnp.int32),
+        converged=jnp.zeros(count, bool),
+    )

@@ -1,0 +1,257 @@
+"""Measures what a step costs by every method, beside backprop and published schedules.
+
+    python launch/benchmark.py [--filter=mlp] [--json=new.json] [--compare=old.json]
+
+A row for each network, batch and method: seconds a step with half the spread between
+the quartiles, compilation, evaluations of the drive, operations by an analytic model,
+their rate as a fraction of that of a large product, memory, the cosine of the gradient
+to the exact one, and how many times faster it is than the published schedule and slower
+than backprop of the feed-forward network. Ratios are medians over rounds.
+
+Images are those of Fashion-MNIST and CIFAR-10 where `launch/prepare_data.py` has
+prepared them, and else enlarged digits.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import tqdm
+from absl import app, flags, logging
+
+from eqprop_jax.benchmark import measure, methods, networks
+
+JSON = flags.DEFINE_string('json', None, 'File that the rows are written to.')
+COMPARE = flags.DEFINE_string('compare', None, 'File of an earlier run.')
+FILTER = flags.DEFINE_string(
+    'filter', '', 'Part of "network/batch/method", such as mlp, /500/ or corrected.'
+)
+ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timings of each method.', lower_bound=1)
+CONV_BATCH = flags.DEFINE_integer(
+    'conv_batch', 16, 'Images in a batch of the convolutional network.', lower_bound=1
+)
+
+METHODS = methods.NAMES
+COLUMNS = {
+    'method': '<20',
+    'ms/step': '>16',
+    'compile s': '>9',
+    'evals': '>7',
+    'GFLOP': '>8',
+    'of peak': '>8',
+    'MiB': '>7',
+    'cosine': '>7',
+    'settled': '>8',
+    'x published': '>12',
+    'x backprop': '>11',
+}
+
+
+def main(argv: list[str]) -> None:
+    """Measures what is asked for and prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    logging.set_verbosity(logging.WARNING)
+    earlier = _read(COMPARE.value) if COMPARE.value else None
+    if JSON.value and not pathlib.Path(JSON.value).parent.is_dir():
+        _fail(f'there is no folder {pathlib.Path(JSON.value).parent} for --json')
+    cases = {name: make for name, make in _cases().items() if _methods_of(name)}
+    if not cases:
+        _fail(
+            f'--filter={FILTER.value} matches nothing; there are '
+            f'{", ".join(_cases())}, each with {", ".join(METHODS)}'
+        )
+    begin = time.perf_counter()
+    peak = measure.ceiling()
+    print(f'{_hardware()}; a large float32 product: {peak / 1e9:.0f} GFLOP/s')
+    rows = []
+    for name, make in cases.items():
+        found = _rows(name, make(), peak)
+        rows += found
+        _print(name, found)
+    run = _provenance(peak, time.perf_counter() - begin)
+    if earlier:
+        _print_comparison(rows, earlier)
+    if JSON.value:
+        pathlib.Path(JSON.value).write_text(
+            json.dumps({'run': run, 'rows': rows}, indent=1) + '\n'
+        )
+        print(f'written to {JSON.value}')
+
+
+def _cases() -> dict[str, Callable[[], networks.Network]]:
+    """Returns the networks by 'network/batch'."""
+
+    def mlp(angle: float, batch: int, *, trained: bool = False) -> networks.Network:
+        network = networks.mlp(angle, batch, max(2, 1000 // batch))
+        if trained:
+            images, labels = networks.pictures('fashion_mnist', (28, 28, 1), 'unit')
+            epoch = networks.cut(images, labels, 50, len(images) // 50)
+            network = network._replace(params=methods.trained(network, epoch))
+        return network
+
+    made: dict[str, Callable[[], networks.Network]] = {}
+    for batch in (50, 500):
+        made[f'mlp 0°/{batch}'] = lambda batch=batch: mlp(0.0, batch)
+        made[f'mlp trained/{batch}'] = lambda batch=batch: mlp(0.0, batch, trained=True)
+        made[f'mlp 90°/{batch}'] = lambda batch=batch: mlp(90.0, batch)
+    batch = CONV_BATCH.value
+    return made | {f'conv 0°/{batch}': lambda: networks.conv(batch)}
+
+
+def _methods_of(case: str) -> list[str]:
+    """Returns the methods that the filter lets pass on a network."""
+    return [name for name in METHODS if FILTER.value in f'{case}/{name}']
+
+
+def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, Any]]:
+    """Measures a network and returns its rows, as the JSON file has them."""
+    everything = methods.methods(network)
+    chosen = {name: everything[name] for name in _methods_of(case)}
+    bar = tqdm.tqdm(total=len(chosen) + ROUNDS.value + 1, desc=case, leave=False)
+
+    def report(text: str) -> None:
+        bar.set_postfix_str(text)
+        bar.update()
+
+    with bar:
+        found = measure.measure(network, chosen, rounds=ROUNDS.value, report=report)
+
+    def ratio(numerator: str, denominator: str) -> float | None:
+        if not {numerator, denominator} <= set(found):
+            return None
+        both = zip(found[numerator].seconds, found[denominator].seconds, strict=True)
+        return statistics.median(a / b for a, b in both)
+
+    name, batch = case.split('/')
+    rows = []
+    for method, one in found.items():
+        seconds = statistics.median(one.seconds)
+        rows.append(
+            {
+                'network': name,
+                'batch': int(batch),
+                'method': method,
+                'seconds_per_step': seconds,
+                'seconds_spread': _spread(one.seconds),
+                'compile_seconds': one.compile_seconds,
+                'field_evaluations': one.field_evaluations,
+                'flops': one.flops,
+                'fraction_of_peak': one.flops / seconds / peak,
+                'peak_memory_mib': one.peak_memory_mib,
+                'cosine_to_rbp': one.cosine,
+                'settled': one.settled,
+                'speedup_over_published_schedule': ratio(methods.PUBLISHED, method),
+                'ratio_to_backprop': ratio(method, methods.BACKPROP),
+            }
+        )
+    return rows
+
+
+def _spread(values: list[float]) -> float:
+    """Returns half the distance between the quartiles, 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return (high - low) / 2
+
+
+def _print(case: str, rows: list[dict[str, Any]]) -> None:
+    """Prints the rows of a network."""
+    print(f'\n{case.split("/")[0]}, batch {case.split("/")[1]}')
+    print(' '.join(f'{title:{width}}' for title, width in COLUMNS.items()))
+    for row in rows:
+        seconds, spread = 1e3 * row['seconds_per_step'], 1e3 * row['seconds_spread']
+        cells = (
+            row['method'],
+            f'{seconds:.2f} ± {spread:.2f}',
+            f'{row["compile_seconds"]:.1f}',
+            f'{row["field_evaluations"]:.1f}',
+            f'{row["flops"] / 1e9:.3f}',
+            f'{row["fraction_of_peak"]:.0%}',
+            f'{row["peak_memory_mib"]:.0f}',
+            _number(row['cosine_to_rbp'], '.4f'),
+            _number(row['settled'], '.1%'),
+            _number(row['speedup_over_published_schedule'], '.2f'),
+            _number(row['ratio_to_backprop'], '.2f'),
+        )
+        widths = zip(cells, COLUMNS.values(), strict=True)
+        print(' '.join(f'{cell:{width}}' for cell, width in widths))
+
+
+def _number(value: float | None, style: str) -> str:
+    return '-' if value is None else f'{value:{style}}'
+
+
+def _print_comparison(rows: list[dict[str, Any]], earlier: dict[str, Any]) -> None:
+    """Prints how many times faster each row has become."""
+    keys = ('network', 'batch', 'method')
+    before = {tuple(row[key] for key in keys): row for row in earlier['rows']}
+    run = earlier['run']
+    print(f'\ntimes faster than on {run["date"]} at {run["commit"]}, {run["hardware"]}')
+    for row in rows:
+        key = tuple(row[key] for key in keys)
+        if key not in before:
+            print(f'{"/".join(map(str, key)):40} new')
+            continue
+        faster = before[key]['seconds_per_step'] / row['seconds_per_step']
+        print(f'{"/".join(map(str, key)):40} {faster:.2f}')
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Returns an earlier run; ends with a message unless it is one."""
+    try:
+        earlier = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        _fail(f'--compare={path}: {error}')
+    if not isinstance(earlier, dict) or not {'run', 'rows'} <= set(earlier):
+        _fail(f'--compare={path} is no file that --json has written')
+    return earlier
+
+
+def _provenance(peak: float, seconds: float) -> dict[str, Any]:
+    """Returns where the numbers come from."""
+    return {
+        'command': ' '.join(['python launch/benchmark.py', *sys.argv[1:]]),
+        'date': datetime.date.today().isoformat(),
+        'commit': _commit(),
+        'hardware': _hardware(),
+        'jax': jax.__version__,
+        'data': {name: networks.source(name) for name in ('fashion_mnist', 'cifar10')},
+        'peak_flops': peak,
+        'seconds': round(seconds, 1),
+    }
+
+
+def _hardware() -> str:
+    device = jax.devices()[0]
+    count = os.cpu_count() if device.platform == 'cpu' else jax.device_count()
+    return f'{count} x {device.device_kind}'
+
+
+def _commit() -> str | None:
+    """Returns the commit of the code, with a + where it has been changed since."""
+    command = ['git', 'describe', '--always', '--dirty=+']
+    folder = pathlib.Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    print(f'benchmark: {message}', file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == '__main__':
+    app.run(main)

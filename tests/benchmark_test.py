@@ -1,0 +1,182 @@
+"""The benchmark counts and compares what it says; its command refuses and records."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import eqprop_jax as ep
+from eqprop_jax.benchmark import measure, methods, networks
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZES = (12, 7, 6, 3)
+BATCH = 5
+
+
+def solver(tol=1e-9):
+    return ep.solvers.anderson(tol=tol, max_steps=500)
+
+
+@pytest.fixture(scope='module')
+def network():
+    """A small untied network and two batches."""
+    system = ep.systems.mlp(SIZES, feedback='free', angle=0.0)
+    x = jax.random.uniform(jax.random.key(0), (2, BATCH, 12))
+    y = jax.nn.one_hot(jnp.arange(2 * BATCH).reshape(2, BATCH) % 3, 3)
+    params = system.init(jax.random.key(1), x[0])
+    return networks.Network(
+        name='small',
+        system=system,
+        params=jax.tree.map(lambda w: 0.5 * w, params),
+        batches=ep.Batch(x, y),
+        settings=networks.Settings(
+            published=(30, 4),
+            radius=0.1,
+            free=solver(),
+            nudged=solver(),
+            imaginary=solver(),
+            correction='antisymmetric',
+        ),
+        plain=networks.Plain(SIZES[1:]),
+    )
+
+
+@pytest.fixture(scope='module')
+def found(network):
+    return measure.measure(network, methods.methods(network), rounds=3)
+
+
+def test_every_method_is_measured(found):
+    assert tuple(found) == methods.NAMES
+    for one in found.values():
+        assert len(one.seconds) == 3
+        assert min(*one.seconds, one.compile_seconds, one.peak_memory_mib) > 0
+
+
+def test_gradients_are_right_where_they_should_be(found):
+    """At angle 0 the first layers' J is symmetric, so that every method is right."""
+    for name, one in found.items():
+        if name == methods.BACKPROP:
+            assert one.cosine is None
+        elif name != 'homeostasis':
+            assert one.cosine > 0.99, name
+    assert found['corrected'].cosine > 1 - 1e-6
+    assert found['symmetric'].settled == 1
+
+
+def test_evaluations_and_operations_of_a_fixed_schedule(network, found):
+    """30 free and twice 4 nudged sweeps, each after a first look at the drive."""
+    one = found[methods.PUBLISHED]
+    assert one.field_evaluations == 31 + 2 * 5
+    inputs, first, second, classes = SIZES
+    drive = 2 * BATCH * 2 * first * second
+    inject = 2 * BATCH * inputs * first
+    rule = inject  # its transpose in the weights, and no gradient of the images
+    credit = inject + drive + drive  # both evaluated, and transposed in the weights
+    readout = 3 * 2 * BATCH * second * classes
+    at_rest = inject  # traced for the state of rest
+    total = inject + at_rest + rule + credit + readout
+    # the transpose of the readout in the rates is not taken
+    total -= 2 * BATCH * second * classes
+    assert one.flops == total + 41 * drive
+
+
+def test_backprop_is_that_of_the_same_sizes(found):
+    """Forward, and back to weights everywhere and to units above the first layer."""
+    inputs, first, second, classes = SIZES
+    above = first * second + second * classes
+    wanted = 2 * BATCH * (2 * inputs * first + 3 * above)
+    assert found[methods.BACKPROP].flops == wanted
+
+
+def test_complex_sweeps_count_twice(network):
+    method = methods.methods(network)['circle, 4 points']
+    assert method.phases == (1, 1, 2)
+    info = ep.types.Info(
+        residual=jnp.zeros((2, 3, BATCH)),
+        num_steps=jnp.full((2, 3, BATCH), 6),
+        converged=jnp.ones(2),
+        skipped=jnp.zeros(2),
+    )
+    work = methods.Work({}, info=info)
+    assert methods.evaluations(method, work) == (0, 7 + 7 + 2 * 7)
+
+
+def test_an_epoch_learns(network):
+    many = jax.tree.map(
+        lambda a: jnp.tile(a, (60, *(1,) * (a.ndim - 1))), network.batches
+    )
+    params = methods.trained(network, many, learning_rate=0.3)
+
+    def cost(params):
+        x = network.batches.x[0]
+        free = ep.relax(network.system, params, x, solver())
+        y = network.batches.y[0]
+        return float(jnp.mean(network.system.cost(params, free.rates, y)))
+
+    assert cost(params) < 0.7 * cost(network.params)
+
+
+def test_digits_stand_in_for_what_is_not_prepared(monkeypatch):
+    def load(name):
+        if name != 'digits':
+            raise ep.data.NotPreparedError(name)
+        return ep.data.load(name)
+
+    monkeypatch.setattr(networks, 'load', load)
+    assert networks.source('cifar10') == 'digits'
+    images, labels = networks.pictures('cifar10', (32, 32, 3), 'unit')
+    assert images.shape[1:] == (32, 32, 3)
+    digits = ep.data.load('digits')
+    np.testing.assert_allclose(
+        images[0, ::4, ::4, 1], digits.train.images[0, :, :, 0] / digits.scale
+    )
+    framed, _ = networks.pictures('fashion_mnist', (28, 28, 1), 'unit')
+    assert framed.shape[1:] == (28, 28, 1)
+    assert not framed[:, :2].any()
+    np.testing.assert_array_equal(labels.argmax(1), digits.train.labels)
+
+
+def run(*args):
+    command = [sys.executable, str(ROOT / 'launch' / 'benchmark.py'), *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_command_records_and_compares(tmp_path):
+    file = tmp_path / 'rows.json'
+    wanted = '--filter=mlp 90°/50/backprop'
+    first = run(wanted, '--rounds=2', f'--json={file}')
+    assert first.returncode == 0, first.stderr
+    data = json.loads(file.read_text())
+    (row,) = data['rows']
+    assert row['network'] == 'mlp 90°'
+    assert row['batch'] == 50
+    assert row['ratio_to_backprop'] == 1
+    assert row['speedup_over_published_schedule'] is None
+    assert data['run']['data']['cifar10'] in ('cifar10', 'digits')
+    second = run(wanted, '--rounds=1', f'--compare={file}')
+    assert second.returncode == 0, second.stderr
+    assert 'times faster than on' in second.stdout
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (
+            ['--filter=transformer'],
+            '--filter=transformer matches nothing; there are mlp',
+        ),
+        (['--compare=absent.json'], '--compare=absent.json: '),
+        (['--json=absent/rows.json'], 'there is no folder absent for --json'),
+    ],
+)
+def test_the_command_refuses(args, message):
+    result = run(*args)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert 'Traceback' not in result.stderr
