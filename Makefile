@@ -5,7 +5,7 @@ PYTHON ?= python3
 ifeq ($(origin UV),undefined)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 endif
-# Further arguments of `make train`, `diagnose`, `figures` and `test`.
+# Further arguments of `make train`, `diagnose`, `figures`, `benchmark` and `test`.
 ARGS =
 
 VENV := .venv
@@ -14,10 +14,10 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds train diagnose figures test lint format lock clean
+.PHONY: help venv tfds train diagnose figures benchmark test lint format lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo 'ARGS="..." is passed on, as in: make train ARGS="--config.num_epochs=5"'
 
 venv: $(STAMP)  ## Install the locked dependencies and the package into .venv
@@ -37,6 +37,9 @@ diagnose: $(STAMP)  ## Say what biases the gradient of that run
 
 figures: $(STAMP)  ## Measure and draw the figures of the analysis, in a few minutes
 	$(BIN)/python launch/figures.py $(ARGS)
+
+benchmark: $(STAMP)  ## Time every method beside backprop and published schedules
+	$(BIN)/python launch/benchmark.py $(ARGS)
 
 test: $(STAMP)  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 \

@@ -34,7 +34,9 @@ COMPARE = flags.DEFINE_string('compare', None, 'File of an earlier run.')
 FILTER = flags.DEFINE_string(
     'filter', '', 'Part of "network/batch/method", such as mlp, /500/ or corrected.'
 )
-ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timings of each method.', lower_bound=1)
+ROUNDS = flags.DEFINE_integer(
+    'rounds', 7, 'Timings of a method, at most.', lower_bound=1
+)
 CONV_BATCH = flags.DEFINE_integer(
     'conv_batch', 16, 'Images in a batch of the convolutional network.', lower_bound=1
 )
@@ -128,7 +130,7 @@ def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, A
     def ratio(numerator: str, denominator: str) -> float | None:
         if not {numerator, denominator} <= set(found):
             return None
-        both = zip(found[numerator].seconds, found[denominator].seconds, strict=True)
+        both = zip(found[numerator].seconds, found[denominator].seconds, strict=False)
         return statistics.median(a / b for a, b in both)
 
     name, batch = case.split('/')

@@ -2,9 +2,10 @@
 
     python launch/figures.py --figure=convergence --figure=oscillation
 
-Everything is measured on one network with random weights and some of scikit-learn's
-digits. The numbers go to <data>/<figure>.json, the pictures, which are drawn from these
-alone, to <out>/<figure>.png.
+All but `scaling`, which goes through networks of many sizes, is measured on one network
+with random weights and some of scikit-learn's digits. The numbers go to
+<data>/<figure>.json, the pictures, which are drawn from these alone, to
+<out>/<figure>.png.
 """
 
 import datetime
@@ -21,13 +22,16 @@ import numpy as np
 from absl import app, flags, logging
 
 import eqprop_jax as ep
-from eqprop_jax.analysis import exhibits
+from eqprop_jax.analysis import exhibits, scaling
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
 from eqprop_jax.figures import processes as processes_figure
+from eqprop_jax.figures import scaling as scaling_figure
 
 FIGURE = flags.DEFINE_multi_string(
-    'figure', ['all'], 'What to make: convergence, oscillation, processes, or all.'
+    'figure',
+    ['all'],
+    'What to make: convergence, oscillation, processes, scaling, or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -55,6 +59,13 @@ ANGLE = 90.0  # degrees between free feedback and the transposes
 RADII = [10 ** (power / 3) for power in range(-27, 1)]
 SWEEPS = [2**power for power in range(8)]  # at each point
 PERIODS = [2**power for power in range(9)]
+GROWTH = {
+    'width': [32, 64, 128, 256, 512],
+    'depth': [2, 3, 4, 5, 6],
+    'batch_size': [4, 16, 64, 256, 1024],
+    'num_points': [2, 4, 6, 8],
+    'tol': [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4],
+}
 
 
 def main(argv: list[str]) -> None:
@@ -150,6 +161,19 @@ def measure_processes() -> dict[str, Any]:
     return exhibits.processes_data(networks)
 
 
+def measure_scaling() -> dict[str, Any]:
+    """Measures the cost of a gradient as networks, batches and demands grow."""
+    digits = ep.data.load('digits')
+    with jax.enable_x64(False):
+        axes = scaling.scaling_data(
+            jnp.asarray(digits.train.images / digits.scale, 'float32'),
+            jax.nn.one_hot(digits.train.labels, digits.num_classes, dtype='float32'),
+            jax.random.key(SEED.value),
+            {name: thinned(values) for name, values in GROWTH.items()},
+        )
+    return {'setting': scaling.DEFAULT._asdict(), 'axes': axes}
+
+
 def thinned(values: list) -> list:
     """Returns as many of the values as --points lets pass, the ends among them."""
     count = min(POINTS.value or len(values), len(values))
@@ -207,6 +231,7 @@ FIGURES = {
     'convergence': (measure_convergence, convergence_figure.draw),
     'oscillation': (measure_oscillation, oscillation_figure.draw),
     'processes': (measure_processes, processes_figure.draw),
+    'scaling': (measure_scaling, scaling_figure.draw),
 }
 
 

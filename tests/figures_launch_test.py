@@ -106,7 +106,7 @@ def test_processes_by_one_command(tmp_path, measure, launch):
     [
         (
             ['--figure=processes,magic'],
-            "'magic'; choose from convergence, oscillation, processes, all",
+            "'magic'; choose from convergence, oscillation, processes, scaling, all",
         ),
         (['--draw_only', '--figure=processes'], 'has no processes.json'),
         (['--sizes=64,many'], '--sizes=64,many: '),

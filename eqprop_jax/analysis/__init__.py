@@ -4,6 +4,7 @@ from eqprop_jax.analysis import convergence as convergence
 from eqprop_jax.analysis import exhibits as exhibits
 from eqprop_jax.analysis import flops as flops
 from eqprop_jax.analysis import methods as methods
+from eqprop_jax.analysis import scaling as scaling
 from eqprop_jax.analysis.bias import Bias as Bias
 from eqprop_jax.analysis.bias import Report as Report
 from eqprop_jax.analysis.bias import as_dict as as_dict

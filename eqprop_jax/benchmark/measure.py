@@ -23,7 +23,7 @@ class Measurement(NamedTuple):
     """What was measured of a method."""
 
     seconds: list[float]
-    """Of a step, in each round."""
+    """Of a step, in each round that it took part in; the first ones."""
     compile_seconds: float
     field_evaluations: float
     """Of the drive, per example and step; a complex one counts as two."""
@@ -42,6 +42,7 @@ def measure(
     methods: Mapping[str, Method],
     *,
     rounds: int = 5,
+    patience: float = 40.0,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Measurement]:
     """Compiles and runs every method, then times all of them in turn.
@@ -52,7 +53,8 @@ def measure(
     Args:
       network: on which.
       methods: by name.
-      rounds: how often each is timed.
+      rounds: how often each is timed, at most.
+      patience: seconds after which a method has been timed often enough.
       report: is told what is being done.
     """
     report('the exact gradient')
@@ -85,6 +87,8 @@ def measure(
     for number in range(rounds):
         report(f'round {number + 1} of {rounds}')
         for name, (program, params) in programs.items():
+            if sum(found[name].seconds) * len(network.batches.x) > patience:
+                continue
             begin = time.perf_counter()
             jax.block_until_ready(program(params, network.batches))
             elapsed = time.perf_counter() - begin
