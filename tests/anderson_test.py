@@ -8,7 +8,7 @@ import zoo
 from solvers_test import contraction, linear_field
 
 import eqprop_jax as ep
-from eqprop_jax.solvers.anderson import PATIENCE, solve_positive
+from eqprop_jax.solvers.mixing import PATIENCE, solve_positive
 
 
 def mixed(**options):
@@ -113,19 +113,6 @@ def test_an_unstable_equilibrium_does_not_attract():
     start = {'layer': jnp.array([[1e-3], [-1e-3]])}
     found = mixed(depth=1)(field, start)
     np.testing.assert_allclose(found.state['layer'], [[8**0.5], [-(8**0.5)]], rtol=1e-9)
-
-
-def test_no_example_depends_on_its_mates():
-    system, params, batch = zoo.setting('tied')
-    x = batch.x * jnp.array([0.0, 1.0, 5.0, 20.0])[:, None]
-    solve = jax.jit(lambda x: ep.relax(system, params, x, mixed(tol=1e-6)))
-    together = solve(x)
-    assert len(set(together.num_steps.tolist())) > 1
-    for index in range(len(x)):
-        alone = solve(x[index : index + 1])
-        assert alone.num_steps[0] == together.num_steps[index]
-        for name, u in alone.state.items():
-            np.testing.assert_allclose(u[0], together.state[name][index], rtol=1e-9)
 
 
 def test_bounds_hold_and_precision_is_kept():

@@ -81,7 +81,7 @@ def relax(
 
         if together:
             return Phase(weights, jax.vmap(one, (0, None))(points, start))
-        if not warm_start:
+        if not warm_start or len(points) == 1:
             return Phase(weights, lax.map(lambda beta: one(beta, start), points))
         first = one(points[0], start)
 

@@ -94,7 +94,8 @@ def settle(
             rest = run(take(which), tree.take(end, which), step, leave[1:])
             return tree.put(end, which, rest)
 
-        return lax.cond(jnp.any(end[1] > tol), go_on, lambda end: end, end)
+        unfinished = jnp.any(end[1] > tol) & (step < max_steps)
+        return lax.cond(unfinished, go_on, lambda end: end, end)
 
     drive = field.drive(field.rates(state))
     residual = jnp.full_like(relative_residual(drive, state), jnp.inf)
