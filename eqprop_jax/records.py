@@ -18,6 +18,7 @@ import json
 import math
 import pathlib
 import re
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -152,6 +153,20 @@ def read_bias(workdir: str | pathlib.Path) -> dict[str, Any]:
       WorkdirError: if there is none, or none that can be read.
     """
     return _read_json(pathlib.Path(workdir) / BIAS)
+
+
+def commit() -> str | None:
+    """Returns the commit of the code that runs, with a + where it was changed since.
+
+    None where the code lies in no repository.
+    """
+    command = ['git', 'describe', '--always', '--dirty=+']
+    folder = pathlib.Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() or None
 
 
 def write_data(

@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import jax
 import tqdm
 from absl import app, flags, logging
 
+from eqprop_jax import records
 from eqprop_jax.benchmark import measure, methods, networks
 
 JSON = flags.DEFINE_string('json', None, 'File that the rows are written to.')
@@ -224,10 +224,12 @@ def _provenance(peak: float, seconds: float) -> dict[str, Any]:
     return {
         'command': ' '.join(['python launch/benchmark.py', *sys.argv[1:]]),
         'date': datetime.date.today().isoformat(),
-        'commit': _commit(),
+        'commit': records.commit(),
         'hardware': _hardware(),
         'jax': jax.__version__,
-        'data': {name: networks.source(name) for name in ('fashion_mnist', 'cifar10')},
+        'data': {
+            name: networks.prepared(name).name for name in ('fashion_mnist', 'cifar10')
+        },
         'peak_flops': peak,
         'seconds': round(seconds, 1),
     }
@@ -237,17 +239,6 @@ def _hardware() -> str:
     device = jax.devices()[0]
     count = os.cpu_count() if device.platform == 'cpu' else jax.device_count()
     return f'{count} x {device.device_kind}'
-
-
-def _commit() -> str | None:
-    """Returns the commit of the code, with a + where it has been changed since."""
-    command = ['git', 'describe', '--always', '--dirty=+']
-    folder = pathlib.Path(__file__).parent
-    try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return None
-    return result.stdout.strip() or None
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

@@ -10,8 +10,6 @@ with random weights and some of scikit-learn's digits. The numbers go to
 
 import datetime
 import os
-import pathlib
-import subprocess
 import sys
 import time
 from typing import Any, NoReturn
@@ -171,7 +169,7 @@ def measure_scaling() -> dict[str, Any]:
             jax.random.key(SEED.value),
             {name: thinned(values) for name, values in GROWTH.items()},
         )
-    return {'setting': scaling.DEFAULT._asdict(), 'axes': axes}
+    return {'network': scaling.DEFAULT._asdict(), 'axes': axes}
 
 
 def thinned(values: list) -> list:
@@ -204,22 +202,11 @@ def provenance(name: str, seconds: float) -> dict[str, Any]:
             [*command, *(flag.serialize() for flag in changed.values())]
         ),
         'date': datetime.date.today().isoformat(),
-        'commit': _commit(),
+        'commit': ep.records.commit(),
         'hardware': f'{os.cpu_count()} cores, {jax.devices()[0].device_kind}',
         'jax': jax.__version__,
         'seconds': round(seconds, 1),
     }
-
-
-def _commit() -> str | None:
-    """Returns the commit of the code, with a + where it has been changed since."""
-    command = ['git', 'describe', '--always', '--dirty=+']
-    folder = pathlib.Path(__file__).parent
-    try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return None
-    return result.stdout.strip() or None
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

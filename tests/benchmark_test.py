@@ -104,7 +104,7 @@ def test_complex_sweeps_count_twice(network):
         skipped=jnp.zeros(2),
     )
     work = methods.Work({}, info=info)
-    assert methods.evaluations(method, work) == (0, 7 + 7 + 2 * 7)
+    assert measure.evaluations(method, work) == (0, 7 + 7 + 2 * 7)
 
 
 def test_an_epoch_learns(network):
@@ -129,7 +129,7 @@ def test_digits_stand_in_for_what_is_not_prepared(monkeypatch):
         return ep.data.load(name)
 
     monkeypatch.setattr(networks, 'load', load)
-    assert networks.source('cifar10') == 'digits'
+    assert networks.prepared('cifar10').name == 'digits'
     images, labels = networks.pictures('cifar10', (32, 32, 3), 'unit')
     assert images.shape[1:] == (32, 32, 3)
     digits = ep.data.load('digits')

@@ -82,23 +82,12 @@ def test_rows_are_those_that_are_swept():
     x = jnp.concatenate([scale * batch.x for scale in (0.1, 0.2, 0.4, 1.0, 9.0)])
     seen = []
 
-    def counted(injection):
-        def drive(rates):
-            jax.debug.callback(lambda: seen.append(len(injection)))
-            return system.drive(params, injection, rates)
-
-        return ep.types.Field(
-            drive=drive,
-            rates=system.rates,
-            blocks=system.blocks,
-            take=lambda which: counted(injection[which]),
-        )
-
     solve = ep.solvers.relaxation(
         order='synchronous', tol=1e-6, max_steps=500, compact=True
     )
     injection = system.inject(params, x)
-    found = jax.jit(lambda u: solve(counted(injection), u))(system.rest(injection))
+    field = zoo.watched(system, params, injection, seen)
+    found = jax.jit(lambda u: solve(field, u))(system.rest(injection))
     jax.effects_barrier()
     swept = flops.rows(found.num_steps, sizes(len(x)))
     assert sum(seen) == len(x) + swept  # and once before the first sweep

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo
 
 import eqprop_jax as ep
 from eqprop_jax.solvers.settle import sizes
@@ -63,23 +64,12 @@ def test_fewer_rows_are_multiplied():
     system, params, batch = slow_and_fast()
     seen = []
 
-    def counted(injection):
-        def drive(rates):
-            jax.debug.callback(lambda: seen.append(len(injection)))
-            return system.drive(params, injection, rates)
-
-        return ep.types.Field(
-            drive=drive,
-            rates=system.rates,
-            blocks=system.blocks,
-            take=lambda which: counted(injection[which]),
-        )
-
     injection = system.inject(params, batch.x)
+    field = zoo.watched(system, params, injection, seen)
     solve = ep.solvers.relaxation(
         order='synchronous', tol=1e-6, max_steps=500, compact=True
     )
-    found = jax.jit(lambda s: solve(counted(injection), s))(system.rest(injection))
+    found = jax.jit(lambda s: solve(field, s))(system.rest(injection))
     jax.effects_barrier()
     assert found.converged.all()
     assert set(seen) == {BATCH, 13, 4}

@@ -253,6 +253,21 @@ def setting(name, dtype=jnp.float64):
     return system, jax.tree.map(lambda w: w.astype(dtype), params), batch
 
 
+def watched(system, params, injection, seen):
+    """Returns the free field, which adds the rows of each evaluation to `seen`."""
+
+    def drive(rates):
+        jax.debug.callback(lambda: seen.append(len(injection)))
+        return system.drive(params, injection, rates)
+
+    return ep.types.Field(
+        drive=drive,
+        rates=system.rates,
+        blocks=system.blocks,
+        take=lambda which: watched(system, params, injection[which], seen),
+    )
+
+
 def solver(name, tol=1e-12, max_steps=5000):
     """Returns a solver under which the animal settles."""
     return ep.solvers.relaxation(

@@ -4,8 +4,8 @@
     convolution        2 · positions · height · width · m · n
 
 and four times that of two complex factors, twice that of one, whose parts are taken
-apart. What is elementwise is not counted. XLA’s own count takes a loop once,
-and a complex product for a real one.
+apart. What is elementwise is not counted. XLA's own count takes a loop once and a
+complex product for a real one.
 """
 
 import math

@@ -21,6 +21,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, estimators, nudges, solvers, systems, tree
 from eqprop_jax.analysis import flops
+from eqprop_jax.analysis.methods import row_costs
 from eqprop_jax.solvers.settle import sizes
 from eqprop_jax.types import Batch, Equilibrium, Info, Params, Solver
 
@@ -91,12 +92,9 @@ def cost(
     )
     batch = Batch(images[: setting.batch_size], labels[: setting.batch_size])
     solve = solver(tol=setting.tol, max_steps=MAX_STEPS, compact=False)
-    estimate = estimators.contour(
-        system,
-        solve,
-        contour=nudges.circle(RADIUS, setting.num_points, half_step=True),
-        correction='antisymmetric',
-    )
+    circle = nudges.circle(RADIUS, setting.num_points, half_step=True)
+    corrected = 'antisymmetric'
+    estimate = estimators.contour(system, solve, contour=circle, correction=corrected)
     tight = solvers.anderson(tol=1e-6, max_steps=MAX_STEPS)
     exact = estimators.recurrent_backprop(system, method='anderson', tol=1e-6)
 
@@ -110,7 +108,7 @@ def cost(
     params = system.init(rng, batch.x)
     free, info, cosine = jax.jit(run)(params, batch)
     steps = np.concatenate([np.asarray(free.num_steps)[None], info.num_steps])
-    weights = np.array([1] + [2] * len(info.num_steps))
+    weights = np.array([1, *row_costs(system, circle, corrected)])
 
     def evaluations(swept: Callable[[np.ndarray], float]) -> float:
         return float(weights @ [1 + swept(one) for one in steps])

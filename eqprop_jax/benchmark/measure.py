@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eqprop_jax import tree
-from eqprop_jax.benchmark.methods import (
-    BACKPROP,
-    Method,
-    evaluations,
-    exact_gradient,
-    operations,
-)
+from eqprop_jax.analysis import flops
+from eqprop_jax.benchmark.methods import BACKPROP, Method, Work, exact_gradient
 from eqprop_jax.benchmark.networks import SETTLED, Network
+from eqprop_jax.solvers.settle import compact_here, sizes
 from eqprop_jax.types import Batch, Params
 
 
@@ -94,6 +91,47 @@ def measure(
             elapsed = time.perf_counter() - begin
             found[name].seconds.append(elapsed / len(network.batches.x))
     return found
+
+
+def evaluations(method: Method, work: Work) -> tuple[float, float]:
+    """Returns evaluations of the drive in the free phase, and in the others.
+
+    Per example and step: rows that were swept over rows of a batch, a complex one for
+    two. Each relaxation has one before its first sweep.
+
+    Args:
+      method: whose work it is.
+      work: of several batches, leaves [K, ...].
+    """
+
+    def swept(num_steps: np.ndarray) -> float:
+        batch_size = len(num_steps)
+        stages = sizes(batch_size) if method.compacts and compact_here(None) else []
+        return 1 + flops.rows(num_steps, stages) / batch_size
+
+    free, others = 0.0, 0.0
+    if work.free is not None:
+        free = float(np.mean([swept(one) for one in np.asarray(work.free.num_steps)]))
+    if work.info is not None:
+        batches = np.asarray(work.info.num_steps)
+        others = sum(
+            cost * float(np.mean([swept(one) for one in batches[:, index]]))
+            for index, cost in enumerate(method.phases)
+        )
+    return free, others
+
+
+def operations(network: Network, method: Method, params: Params, work: Work) -> float:
+    """Returns the floating-point operations of a step's products, for a batch."""
+    system, batch = network.system, jax.tree.map(lambda a: a[0], network.batches)
+    total = float(sum(flops.count(part, params, batch) for part in method.parts))
+    if work.free is None and work.info is None:
+        return total
+    free, others = evaluations(method, work)
+    injection = system.inject(params, batch.x)
+    rates = system.rates(system.rest(injection))
+    drive = flops.count(system.drive, params, injection, rates)
+    return total + drive * (free + (0 if method.traced else others))
 
 
 def ceiling(size: int = 2048, repeats: int = 5) -> float:

@@ -11,16 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, estimators, homeostasis, nudges, solvers, tree
-from eqprop_jax.analysis import flops
+from eqprop_jax.analysis.methods import online_costs, row_costs
 from eqprop_jax.benchmark.networks import Network
 from eqprop_jax.estimators.local_rule import local_gradient
 from eqprop_jax.nudges import Contour
-from eqprop_jax.solvers.settle import compact_here, sizes
 from eqprop_jax.types import Batch, Equilibrium, Estimator, Info, Params, Solver
 
 PUBLISHED, BACKPROP = 'published schedule', 'backprop'
@@ -57,7 +55,7 @@ class Method(NamedTuple):
     """(params, batch, key) -> Work."""
     parts: tuple[Callable[[Params, Batch], Any], ...]
     """What is computed beside relaxations, as functions whose products are counted."""
-    phases: tuple[int, ...] = ()
+    phases: tuple[float, ...] = ()
     """Evaluations of the drive in a sweep of each phase of `Work.info`."""
     compacts: bool = True
     """Whether relaxations gather what is left of a batch (`solvers.settle`)."""
@@ -93,8 +91,7 @@ def methods(network: Network) -> dict[str, Method]:
         estimate = estimators.contour(
             system, solve, contour=contour, correction=correction, warm_start=True
         )
-        costs = [1 + part.is_complex for part in contour.parts() for _ in part.points]
-        return relaxed(estimate)._replace(phases=tuple(costs))
+        return relaxed(estimate)._replace(phases=row_costs(system, contour, correction))
 
     def published() -> Method:
         first, second = (
@@ -114,7 +111,9 @@ def methods(network: Network) -> dict[str, Method]:
             grads, _, info = estimate(params, batch, rest, rng)
             return Work(grads, info=info)
 
-        return Method(step, (inject, rule), phases=(2,) * 4, compacts=False)
+        return Method(
+            step, (inject, rule), online_costs(system, 4, None), compacts=False
+        )
 
     def truncated() -> Method:
         estimate = estimators.bptt(system, num_steps=BPTT_STEPS)
@@ -205,47 +204,6 @@ def trained(network: Network, batches: Batch, learning_rate: float = 0.01) -> Pa
         return jax.lax.scan(update, start, batches)[0][0]
 
     return jax.jit(epoch)(network.params, batches)
-
-
-def evaluations(method: Method, work: Work) -> tuple[float, float]:
-    """Returns evaluations of the drive in the free phase, and in the others.
-
-    Per example and step: rows that were swept over rows of a batch, a complex one for
-    two. Each relaxation has one before its first sweep.
-
-    Args:
-      method: whose work it is.
-      work: of several batches, leaves [K, ...].
-    """
-
-    def swept(num_steps: np.ndarray) -> float:
-        batch_size = len(num_steps)
-        stages = sizes(batch_size) if method.compacts and compact_here(None) else []
-        return 1 + flops.rows(num_steps, stages) / batch_size
-
-    free, others = 0.0, 0.0
-    if work.free is not None:
-        free = float(np.mean([swept(one) for one in np.asarray(work.free.num_steps)]))
-    if work.info is not None:
-        batches = np.asarray(work.info.num_steps)
-        others = sum(
-            cost * float(np.mean([swept(one) for one in batches[:, index]]))
-            for index, cost in enumerate(method.phases)
-        )
-    return free, others
-
-
-def operations(network: Network, method: Method, params: Params, work: Work) -> float:
-    """Returns the floating-point operations of a step's products, for a batch."""
-    system, batch = network.system, jax.tree.map(lambda a: a[0], network.batches)
-    total = float(sum(flops.count(part, params, batch) for part in method.parts))
-    if work.free is None and work.info is None:
-        return total
-    free, others = evaluations(method, work)
-    injection = system.inject(params, batch.x)
-    rates = system.rates(system.rest(injection))
-    drive = flops.count(system.drive, params, injection, rates)
-    return total + drive * (free + (0 if method.traced else others))
 
 
 def at_rest(network: Network, params: Params, batch: Batch) -> Equilibrium:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from eqprop_jax import solvers, systems
-from eqprop_jax.data import NotPreparedError, load, normalizer
+from eqprop_jax.data import Dataset, NotPreparedError, load, normalizer
 from eqprop_jax.systems import activations, pooling
 from eqprop_jax.types import Batch, Params, Solver, System
 
@@ -158,7 +158,7 @@ def pictures(
       shape: height, width and channels.
       normalization: as in `data.normalizer`.
     """
-    dataset = load(source(name))
+    dataset = prepared(name)
     if dataset.name == 'digits':
         large = enlarged(dataset.train.images, shape)
         dataset = dataset._replace(train=dataset.train._replace(images=large))
@@ -168,12 +168,12 @@ def pictures(
     return images, jax.nn.one_hot(dataset.train.labels, 10)
 
 
-def source(name: str) -> str:
-    """Returns the name of the data set if it is prepared, and else 'digits'."""
+def prepared(name: str) -> Dataset:
+    """Returns the data set of that name, or the digits where it is not prepared."""
     try:
-        return load(name).name
+        return load(name)
     except NotPreparedError:
-        return 'digits'
+        return load('digits')
 
 
 def enlarged(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -99,9 +99,9 @@ def recurrent_backprop(
       tol: relative residual of the adjoint solve, for each example; positive.
       method: 'iterative' relaxes the adjoint network, alternating its blocks, and
         'anderson' does so with mixing, in fewer sweeps where those are many; 'neumann'
-        sums the Neumann series, which converges where the spectral radius
-        of J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where
-        neither does.
+        sums the Neumann series, which converges where the spectral radius of
+        J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where none
+        of these does.
       max_steps: bound on its sweeps, terms or iterations; positive.
       step_size: of the iterative sweeps, as in `solvers.relaxation`; where the free
         phase needs small steps the adjoint does, too.
