@@ -107,6 +107,15 @@ class Field(NamedTuple):
     """The field of these examples of the batch alone, which has a `take`, too; None: it
     cannot be told apart."""
 
+    def in_order(self, blocks: tuple[tuple[str, ...], ...]) -> 'Field':
+        """Returns the same field with its blocks in another order."""
+        take = self.take
+        return self._replace(
+            blocks=blocks,
+            rough=None if self.rough is None else self.rough.in_order(blocks),
+            take=None if take is None else lambda which: take(which).in_order(blocks),
+        )
+
     def __call__(self, state: State) -> State:
         """Returns F(u) = du/dt."""
         drive = self.drive(self.rates(state))

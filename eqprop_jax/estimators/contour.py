@@ -99,6 +99,8 @@ def contour(
             field = dynamics.free_field(system, params, injection)
         else:
             field = corrected_field(system, params, injection, free.rates, correction)
+            # the response goes against the synapses: so sweeps keep the free rate
+            field = field.in_order(field.blocks[::-1])
         gradient = dynamics.cost_gradient(system, params, batch.y)
         nudged = phases.relax(
             field,

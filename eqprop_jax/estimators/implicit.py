@@ -24,7 +24,7 @@ from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
-from eqprop_jax.estimators import local_rule
+from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.solvers.anderson import anderson
 from eqprop_jax.solvers.relaxation import relaxation
 from eqprop_jax.solvers.sweeps import relative_residual
@@ -147,10 +147,11 @@ def _implicit(
     ) -> Field:
         product = matrix(params, injection, rates)
         examples = (injection, rates, slopes, g)
+        blocks = system.blocks[::-1] if adjoint else system.blocks
         return Field(
             drive=lambda error: tree.sub(product(error), g),
             rates=lambda v: tree.mul(slopes, v),
-            blocks=system.blocks,
+            blocks=phases.from_the_top(blocks),
             take=lambda which: linear(params, *tree.take(examples, which)),
         )
 

@@ -77,7 +77,8 @@ def relax(
         points, weights = _cast(part, sign, start)
 
         def one(beta: Array, start: State) -> Equilibrium:
-            return solve(dynamics.nudged_field(field, cost_gradient, beta), start)
+            nudged = dynamics.nudged_field(field, cost_gradient, beta)
+            return solve(nudged.in_order(from_the_top(field.blocks)), start)
 
         if together:
             return Phase(weights, jax.vmap(one, (0, None))(points, start))
@@ -91,6 +92,20 @@ def relax(
         return Phase(weights, tree.stack_first(first, lax.map(another, points[1:])))
 
     return tuple(relax_part(part) for part in contour.parts())
+
+
+def from_the_top(blocks: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """Returns the blocks in their turn, from that of the last layer on.
+
+    There the nudge enters. Sweeps converge at the rate that they had: a turn of the
+    blocks does not change the eigenvalues of a sweep's Jacobian.
+    """
+    names = [name for block in blocks for name in block]
+    if not names:
+        return blocks
+    last = tree.natural_order(names)[-1]
+    turn = next(index for index, block in enumerate(blocks) if last in block)
+    return blocks[turn:] + blocks[:turn]
 
 
 def extrapolated(nudged: Equilibrium, free: State, ratio: Inexact[Array, '']) -> State:

@@ -8,7 +8,7 @@ of every example for itself: where G is affine it is GMRES, and where it is not,
 secant method. A slow mode is extrapolated, one that changes sign at every sweep is
 averaged away: undamped synchronous sweeps that swing between two states settle.
 
-Blocks that do not feed themselves are solved by their move. The first block is then a
+Blocks that do not feed themselves are solved by their move. The last block is then a
 function of the others, which alone are mixed: what is mixed is shorter, and a step
 costs the products of one sweep, its exact residual included.
 
@@ -28,6 +28,7 @@ from eqprop_jax.solvers.settle import Progress, compact_here, settle
 from eqprop_jax.solvers.sweeps import (
     as_field,
     check_options,
+    first_moves,
     make_move,
     projection,
     sequence,
@@ -82,7 +83,7 @@ def anderson(
         move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
         solved: tuple[tuple[str, ...], ...] = ()
         if field.blocks and blocks and step_size == 1 and clip is None:
-            solved, blocks = blocks[:1], blocks[1:]
+            blocks, solved = blocks[:-1], blocks[-1:]
         bounded = projection(clip)
 
         def mixed(state: State) -> State:
@@ -113,6 +114,7 @@ def anderson(
             state,
             advance,
             empty(flatten(mixed(state)), depth),
+            ahead=first_moves(blocks),
             reachable=bounded,
             tol=tol,
             max_steps=max_steps,

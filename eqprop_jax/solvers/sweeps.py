@@ -100,7 +100,7 @@ def update(
     Args:
       field: what moves them.
       state: u.
-      drive: D at u.
+      drive: D at u; that of the first block is enough.
       blocks: from `sequence`, or some of them.
       move: from `make_move`.
     """
@@ -112,6 +112,19 @@ def update(
         state = {**state, **moved}
         drive = field.drive(field.rates(state))
     return state, drive
+
+
+def first_moves(
+    blocks: tuple[tuple[str, ...], ...],
+) -> Callable[[State], State]:
+    """Returns the map of a drive to the part that a sweep of these blocks begins with.
+
+    Args:
+      blocks: from `sequence`, or some of them.
+    """
+    if not blocks:
+        return lambda drive: drive
+    return lambda drive: {name: drive[name] for name in blocks[0]}
 
 
 def projection(clip: tuple[float, float] | None) -> Callable[[State], State]:
