@@ -8,6 +8,10 @@ their rate as a fraction of that of a large product, memory, the cosine of the g
 to the exact one, and how many times faster it is than the published schedule and slower
 than backprop of the feed-forward network. Ratios are medians over rounds.
 
+Small batches are also divided among several devices (`--devices`), as data-parallel
+training does it: a product of 50 rows leaves all but one core of a CPU idle. Ratios of
+these rows are to the published schedule and to backprop on one.
+
 Images are those of Fashion-MNIST and CIFAR-10 where `launch/prepare_data.py` has
 prepared them, and else enlarged digits.
 """
@@ -41,9 +45,26 @@ CONV_BATCH = flags.DEFINE_integer(
     'conv_batch', 16, 'Images in a batch of the convolutional network.', lower_bound=1
 )
 
-METHODS = methods.NAMES
+DEVICES = flags.DEFINE_integer(
+    'devices',
+    None,
+    'Devices that batches of 50 are divided among, in rows of their own; on a CPU its '
+    'cores are made to be that many. By default 2 where there are as many.',
+    lower_bound=1,
+)
+
+SHARED = (
+    methods.PUBLISHED,
+    'symmetric',
+    'complex step',
+    'complex step, loose',
+    'corrected',
+    'tangent',
+    'tangent, loose',
+    methods.BACKPROP,
+)  # what is measured on several devices, too
 COLUMNS = {
-    'method': '<20',
+    'method': '<31',
     'ms/step': '>16',
     'compile s': '>9',
     'evals': '>7',
@@ -62,6 +83,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     logging.set_verbosity(logging.WARNING)
+    _provide_devices()
     earlier = _read(COMPARE.value) if COMPARE.value else None
     if JSON.value and not pathlib.Path(JSON.value).parent.is_dir():
         _fail(f'there is no folder {pathlib.Path(JSON.value).parent} for --json')
@@ -69,7 +91,7 @@ def main(argv: list[str]) -> None:
     if not cases:
         _fail(
             f'--filter={FILTER.value} matches nothing; there are '
-            f'{", ".join(_cases())}, each with {", ".join(METHODS)}'
+            f'{", ".join(_cases())}, each with {", ".join(methods.NAMES)}'
         )
     begin = time.perf_counter()
     peak = measure.ceiling()
@@ -111,12 +133,36 @@ def _cases() -> dict[str, Callable[[], networks.Network]]:
 
 def _methods_of(case: str) -> list[str]:
     """Returns the methods that the filter lets pass on a network."""
-    return [name for name in METHODS if FILTER.value in f'{case}/{name}']
+    names = [*methods.NAMES, *(_divided() if case.endswith('/50') else ())]
+    return [name for name in names if FILTER.value in f'{case}/{name}']
+
+
+def _divided() -> dict[str, str]:
+    """Returns the rows of several devices, and whose method each is."""
+    count = _count()
+    return {f'{name}, {count} devices': name for name in SHARED if count > 1}
+
+
+def _count() -> int:
+    """Returns the number of devices that a batch is divided among."""
+    return min(DEVICES.value or 2, jax.device_count())
+
+
+def _provide_devices() -> None:
+    """Makes a CPU count as several devices, if asked to or by default."""
+    count = DEVICES.value or min(2, os.cpu_count() or 1)
+    if 50 % count:
+        _fail(f'--devices={count} does not divide a batch of 50')
+    jax.config.update('jax_num_cpu_devices', count)  # no matter to accelerators
+    if DEVICES.value and jax.device_count() < count:
+        _fail(f'--devices={count}, but there are {jax.device_count()}')
 
 
 def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, Any]]:
     """Measures a network and returns its rows, as the JSON file has them."""
     everything = methods.methods(network)
+    for divided, name in _divided().items():
+        everything[divided] = everything[name]._replace(devices=_count())
     chosen = {name: everything[name] for name in _methods_of(case)}
     bar = tqdm.tqdm(total=len(chosen) + ROUNDS.value + 1, desc=case, leave=False)
 
@@ -153,6 +199,9 @@ def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, A
                 'settled': one.settled,
                 'speedup_over_published_schedule': ratio(methods.PUBLISHED, method),
                 'ratio_to_backprop': ratio(method, methods.BACKPROP),
+                'ratio_to_real_sweeps': ratio(method, methods.REAL)
+                if method == methods.COMPLEX
+                else None,
             }
         )
     return rows
@@ -187,6 +236,8 @@ def _print(case: str, rows: list[dict[str, Any]]) -> None:
         )
         widths = zip(cells, COLUMNS.values(), strict=True)
         print(' '.join(f'{cell:{width}}' for cell, width in widths))
+        if row['ratio_to_real_sweeps'] is not None:
+            print(f'  complex sweeps cost {row["ratio_to_real_sweeps"]:.2f} real ones')
 
 
 def _number(value: float | None, style: str) -> str:

@@ -41,6 +41,7 @@ def network():
             nudged=solver(),
             imaginary=solver(),
             correction='antisymmetric',
+            loose=(solver(), solver()),
         ),
         plain=networks.Plain(SIZES[1:]),
     )
@@ -61,7 +62,7 @@ def test_every_method_is_measured(found):
 def test_gradients_are_right_where_they_should_be(found):
     """At angle 0 the first layers' J is symmetric, so that every method is right."""
     for name, one in found.items():
-        if name == methods.BACKPROP:
+        if name in (methods.BACKPROP, methods.REAL, methods.COMPLEX):
             assert one.cosine is None
         elif name != 'homeostasis':
             assert one.cosine > 0.99, name
@@ -107,6 +108,23 @@ def test_complex_sweeps_count_twice(network):
     assert measure.evaluations(method, work) == (0, 7 + 7 + 2 * 7)
 
 
+def test_sweeps_alone(found):
+    count = methods.SWEEPS + 1
+    assert found[methods.REAL].field_evaluations == count
+    assert found[methods.COMPLEX].field_evaluations == 2 * count
+
+
+def test_rows_of_several_devices_are_counted_apart(network):
+    """Each gathers what is left of its own share of a batch."""
+    method = methods.methods(network)['symmetric']._replace(devices=2, compacts=False)
+    num_steps = jnp.array([[[3, 1, 1, 1, 2, 2], [2, 2, 2, 4, 4, 4]]])
+    info = ep.types.Info(num_steps, num_steps, jnp.ones(1), jnp.zeros(1))
+    # shares of three examples: 3 and 2 sweeps, then 2 and 4; before them a look each
+    wanted = 1 + (3 + 2) / 2 + 1 + (2 + 4) / 2
+    found = measure.evaluations(method, methods.Work({}, info=info))
+    assert found == (0, wanted)
+
+
 def test_an_epoch_learns(network):
     many = jax.tree.map(
         lambda a: jnp.tile(a, (60, *(1,) * (a.ndim - 1))), network.batches
@@ -150,7 +168,7 @@ def run(*args):
 def test_the_command_records_and_compares(tmp_path):
     file = tmp_path / 'rows.json'
     wanted = '--filter=mlp 90°/50/backprop'
-    first = run(wanted, '--rounds=2', f'--json={file}')
+    first = run(wanted, '--devices=1', '--rounds=2', f'--json={file}')
     assert first.returncode == 0, first.stderr
     data = json.loads(file.read_text())
     (row,) = data['rows']
@@ -159,9 +177,21 @@ def test_the_command_records_and_compares(tmp_path):
     assert row['ratio_to_backprop'] == 1
     assert row['speedup_over_published_schedule'] is None
     assert data['run']['data']['cifar10'] in ('cifar10', 'digits')
-    second = run(wanted, '--rounds=1', f'--compare={file}')
+    second = run(wanted, '--devices=1', '--rounds=1', f'--compare={file}')
     assert second.returncode == 0, second.stderr
     assert 'times faster than on' in second.stdout
+
+
+def test_two_devices_come_to_the_same_gradients(tmp_path):
+    file = tmp_path / 'rows.json'
+    args = ('--filter=mlp 90°/50/tangent', '--devices=2', '--rounds=1')
+    result = run(*args, f'--json={file}')
+    assert result.returncode == 0, result.stderr
+    rows = {row['method']: row for row in json.loads(file.read_text())['rows']}
+    for name in ('tangent', 'tangent, loose'):
+        whole, parts = rows[name], rows[f'{name}, 2 devices']
+        assert abs(whole['cosine_to_rbp'] - parts['cosine_to_rbp']) < 1e-5
+        assert whole['settled'] == parts['settled']
 
 
 @pytest.mark.parametrize(
@@ -172,6 +202,7 @@ def test_the_command_records_and_compares(tmp_path):
             '--filter=transformer matches nothing; there are mlp',
         ),
         (['--compare=absent.json'], '--compare=absent.json: '),
+        (['--devices=3'], '--devices=3 does not divide a batch of 50'),
         (['--json=absent/rows.json'], 'there is no folder absent for --json'),
     ],
 )

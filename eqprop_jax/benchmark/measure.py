@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from eqprop_jax import tree
 from eqprop_jax.analysis import flops
 from eqprop_jax.benchmark.methods import BACKPROP, Method, Work, exact_gradient
 from eqprop_jax.benchmark.networks import SETTLED, Network
 from eqprop_jax.solvers.settle import compact_here, sizes
-from eqprop_jax.types import Batch, Params
+from eqprop_jax.types import Batch, Info, Params
 
 
 class Measurement(NamedTuple):
@@ -39,7 +40,7 @@ def measure(
     methods: Mapping[str, Method],
     *,
     rounds: int = 5,
-    patience: float = 40.0,
+    patience: float = 20.0,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Measurement]:
     """Compiles and runs every method, then times all of them in turn.
@@ -60,18 +61,22 @@ def measure(
     programs, found = {}, {}
     for name, method in methods.items():
         report(name)
-        other = name == BACKPROP
+        other = name.startswith(BACKPROP)
         params = network.params
         if other:
             params = network.plain.init(jax.random.key(0), network.batches.x[0, :1])
+        run, data = over_batches(method.step), (params, network.batches)
+        if method.devices > 1:
+            run, data = divided(method, *data)
         begin = time.perf_counter()
-        lowered = jax.jit(over_batches(method.step)).lower(params, network.batches)
-        program = lowered.compile()
+        program = jax.jit(run).lower(*data).compile()
         compile_seconds = time.perf_counter() - begin
-        work = jax.block_until_ready(program(params, network.batches))
-        cosines = None if other else jax.vmap(tree.cosine)(work.grads, gradients)
+        work = jax.block_until_ready(program(*data))
+        cosines = None
+        if work.grads and not other:
+            cosines = jax.vmap(tree.cosine)(jax.device_get(work.grads), gradients)
         settled = None if work.free is None else work.free.residual <= SETTLED
-        programs[name] = (program, params)
+        programs[name] = (program, data)
         found[name] = Measurement(
             seconds=[],
             compile_seconds=compile_seconds,
@@ -83,11 +88,11 @@ def measure(
         )
     for number in range(rounds):
         report(f'round {number + 1} of {rounds}')
-        for name, (program, params) in programs.items():
+        for name, (program, data) in programs.items():
             if sum(found[name].seconds) * len(network.batches.x) > patience:
                 continue
             begin = time.perf_counter()
-            jax.block_until_ready(program(params, network.batches))
+            jax.block_until_ready(program(*data))
             elapsed = time.perf_counter() - begin
             found[name].seconds.append(elapsed / len(network.batches.x))
     return found
@@ -97,7 +102,8 @@ def evaluations(method: Method, work: Work) -> tuple[float, float]:
     """Returns evaluations of the drive in the free phase, and in the others.
 
     Per example and step: rows that were swept over rows of a batch, a complex one for
-    two. Each relaxation has one before its first sweep.
+    two. Each relaxation has one before its first sweep (of which alternating sweeps of
+    a chain need one half).
 
     Args:
       method: whose work it is.
@@ -105,9 +111,10 @@ def evaluations(method: Method, work: Work) -> tuple[float, float]:
     """
 
     def swept(num_steps: np.ndarray) -> float:
-        batch_size = len(num_steps)
+        batch_size = len(num_steps) // method.devices
+        shares = num_steps.reshape(method.devices, batch_size)
         stages = sizes(batch_size) if method.compacts and compact_here(None) else []
-        return 1 + flops.rows(num_steps, stages) / batch_size
+        return 1 + sum(flops.rows(one, stages) for one in shares) / len(num_steps)
 
     free, others = 0.0, 0.0
     if work.free is not None:
@@ -165,6 +172,54 @@ def over_batches(
         return jax.tree.map(lambda a: a[None], one)
 
     return run
+
+
+def divided(
+    method: Method, params: Params, batches: Batch
+) -> tuple[Callable[[Params, Batch], Work], tuple[Params, Batch]]:
+    """Returns the method on several devices, each with its part of every batch.
+
+    Args:
+      method: whose `devices` divide the batches.
+      params: go to all of them.
+      batches: leaves [K, B, ...].
+
+    Returns:
+      What runs them, and its arguments laid out: (run, (params, batches)).
+    """
+    mesh = jax.make_mesh((method.devices,), ('data',))
+    whole, parts = PartitionSpec(), PartitionSpec(None, 'data')
+    key = jax.random.key(0)
+    work = jax.eval_shape(
+        method.step, params, jax.tree.map(lambda a: a[0], batches), key
+    )
+    phases = PartitionSpec(None, None, 'data')
+    layout = Work(
+        grads=jax.tree.map(lambda _: whole, work.grads),
+        free=jax.tree.map(lambda _: parts, work.free),
+        info=jax.tree.map(lambda leaf: phases if leaf.ndim else whole, work.info),
+    )
+
+    def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
+        work = method.step(params, batch, rng)
+        info = work.info
+        if info is not None:
+            means = jax.lax.pmean((info.converged, info.skipped), 'data')
+            info = Info(info.residual, info.num_steps, *means)
+        return Work(jax.lax.pmean(work.grads, 'data'), work.free, info)
+
+    run = jax.shard_map(
+        over_batches(step),
+        mesh=mesh,
+        in_specs=(whole, parts),
+        out_specs=layout,
+        check_vma=False,
+    )
+    params, batches = (
+        jax.device_put(data, NamedSharding(mesh, spec))
+        for data, spec in ((params, whole), (batches, parts))
+    )
+    return run, (params, batches)
 
 
 def memory(program: Any) -> float:

@@ -23,17 +23,23 @@ from eqprop_jax.types import Batch, Equilibrium, Estimator, Info, Params, Solver
 
 PUBLISHED, BACKPROP = 'published schedule', 'backprop'
 BPTT_STEPS = 20
+SWEEPS = 20
+REAL, COMPLEX = f'{SWEEPS} real sweeps', f'{SWEEPS} complex sweeps'
 NAMES = (
     PUBLISHED,
     'symmetric',
     'circle, 4 points',
     'complex step',
+    'complex step, loose',
     'corrected',
     'online',
     'tangent',
+    'tangent, loose',
     'recurrent backprop',
     f'bptt, {BPTT_STEPS} steps',
     'homeostasis',
+    REAL,
+    COMPLEX,
     BACKPROP,
 )
 
@@ -42,6 +48,7 @@ class Work(NamedTuple):
     """What a step did."""
 
     grads: Params
+    """{} of sweeps alone."""
     free: Equilibrium | None = None
     """The free phase."""
     info: Info | None = None
@@ -61,6 +68,8 @@ class Method(NamedTuple):
     """Whether relaxations gather what is left of a batch (`solvers.settle`)."""
     traced: bool = False
     """Whether `parts` has the phases in it."""
+    devices: int = 1
+    """Among which every batch is divided."""
 
 
 def methods(network: Network) -> dict[str, Method]:
@@ -82,16 +91,20 @@ def methods(network: Network) -> dict[str, Method]:
 
         return Method(step, (inject, rule))
 
-    def solved(estimate: Estimator) -> Method:
-        return relaxed(estimate)._replace(phases=(1,))
+    def solved(estimate: Estimator, free: Solver = settings.free) -> Method:
+        return relaxed(estimate, free)._replace(phases=(1,))
 
     def nudged(
-        contour: Contour, solve: Solver, correction: str | None = None
+        contour: Contour,
+        solve: Solver,
+        correction: str | None = None,
+        free: Solver = settings.free,
     ) -> Method:
         estimate = estimators.contour(
             system, solve, contour=contour, correction=correction, warm_start=True
         )
-        return relaxed(estimate)._replace(phases=row_costs(system, contour, correction))
+        costs = row_costs(system, contour, correction)
+        return relaxed(estimate, free)._replace(phases=costs)
 
     def published() -> Method:
         first, second = (
@@ -139,6 +152,32 @@ def methods(network: Network) -> dict[str, Method]:
 
         return symmetric._replace(step=step, parts=(*symmetric.parts, alone))
 
+    def sweeps(beta: float | complex, cost: int) -> Method:
+        """Returns a fixed number of alternating sweeps under a nudge, from rest."""
+        solve = solvers.unrolled(num_steps=SWEEPS, order='alternating')
+
+        def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
+            del rng
+            start = system.rest(inject(params, batch))
+            field = dynamics.free_field(system, params, inject(params, batch))
+            gradient = dynamics.cost_gradient(system, params, batch.y)
+            if isinstance(beta, complex):
+                start = tree.to_complex(start)
+            nudged = dynamics.nudged_field(field, gradient, jnp.asarray(beta))
+            end = solve(nudged, start)
+            info = Info(
+                end.residual[None], end.num_steps[None], jnp.ones(()), jnp.zeros(())
+            )
+            return Work({}, info=info)
+
+        return Method(step, (inject,), (cost,), compacts=False)
+
+    def linear(
+        estimator: Callable[..., Estimator], *, loose: bool = False
+    ) -> Estimator:
+        bound = settings.linear_steps[loose]
+        return estimator(system, tol=0.01, method=settings.linear, max_steps=bound)
+
     def backprop() -> Method:
         def loss(params: Params, batch: Batch) -> Array:
             scores: Any = network.plain.apply(params, batch.x)
@@ -150,16 +189,21 @@ def methods(network: Network) -> dict[str, Method]:
     def rows() -> Iterator[Method]:
         """Yields the methods in the order of `NAMES`."""
         step, solve = nudges.complex_step(1e-3), settings.imaginary
+        free, loose = settings.loose
         yield published()
         yield symmetric
         yield nudged(nudges.circle(settings.radius, 4), settings.nudged)
         yield nudged(step, solve)
+        yield nudged(step, loose, free=free)
         yield nudged(step, solve, settings.correction)
         yield online()
-        for estimator in (estimators.tangent, estimators.recurrent_backprop):
-            yield solved(estimator(system, tol=0.01, method=settings.linear))
+        yield solved(linear(estimators.tangent))
+        yield solved(linear(estimators.tangent, loose=True), free)
+        yield solved(linear(estimators.recurrent_backprop))
         yield truncated()
         yield homeostatic()
+        yield sweeps(settings.radius, 1)
+        yield sweeps(1j * settings.radius, 2)
         yield backprop()
 
     symmetric = nudged(nudges.symmetric(settings.radius), settings.nudged)
