@@ -1,7 +1,7 @@
 """Ways to a gradient, and what each of them computes.
 
 A step is the free phase and the gradient of a batch, without the optimizer, which is
-the same for all. Two methods are there to be compared with: the published schedule, a
+the same for all. Some rows are parts of one, and say where its time goes. Two methods are there to be compared with: the published schedule, a
 fixed number of synchronous sweeps, here in one compiled loop; and backprop of a
 feed-forward network of the same size, written in flax.
 """
@@ -24,6 +24,7 @@ from eqprop_jax.types import Batch, Equilibrium, Estimator, Info, Params, Solver
 PUBLISHED, BACKPROP = 'published schedule', 'backprop'
 BPTT_STEPS = 20
 SWEEPS = 20
+FREE = 'free phase'
 REAL, COMPLEX = f'{SWEEPS} real sweeps', f'{SWEEPS} complex sweeps'
 NAMES = (
     PUBLISHED,
@@ -38,6 +39,7 @@ NAMES = (
     'recurrent backprop',
     f'bptt, {BPTT_STEPS} steps',
     'homeostasis',
+    FREE,
     REAL,
     COMPLEX,
     BACKPROP,
@@ -48,7 +50,7 @@ class Work(NamedTuple):
     """What a step did."""
 
     grads: Params
-    """{} of sweeps alone."""
+    """{} of parts of a step."""
     free: Equilibrium | None = None
     """The free phase."""
     info: Info | None = None
@@ -152,6 +154,16 @@ def methods(network: Network) -> dict[str, Method]:
 
         return symmetric._replace(step=step, parts=(*symmetric.parts, alone))
 
+    def alone() -> Method:
+        """Returns the free phase and nothing else."""
+
+        def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
+            del rng
+            settled = dynamics.relax(system, params, batch.x, settings.free)
+            return Work({}, settled)
+
+        return Method(step, (inject,))
+
     def sweeps(beta: float | complex, cost: int) -> Method:
         """Returns a fixed number of alternating sweeps under a nudge, from rest."""
         solve = solvers.unrolled(num_steps=SWEEPS, order='alternating')
@@ -202,6 +214,7 @@ def methods(network: Network) -> dict[str, Method]:
         yield solved(linear(estimators.recurrent_backprop))
         yield truncated()
         yield homeostatic()
+        yield alone()
         yield sweeps(settings.radius, 1)
         yield sweeps(1j * settings.radius, 2)
         yield backprop()
