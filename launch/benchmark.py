@@ -39,10 +39,10 @@ FILTER = flags.DEFINE_string(
     'filter', '', 'Part of "network/batch/method", such as mlp, /500/ or corrected.'
 )
 ROUNDS = flags.DEFINE_integer(
-    'rounds', 7, 'Timings of a method, at most.', lower_bound=1
+    'rounds', 5, 'Timings of a method, at most.', lower_bound=1
 )
 CONV_BATCH = flags.DEFINE_integer(
-    'conv_batch', 16, 'Images in a batch of the convolutional network.', lower_bound=1
+    'conv_batch', 8, 'Images in a batch of the convolutional network.', lower_bound=1
 )
 
 DEVICES = flags.DEFINE_integer(
@@ -53,12 +53,17 @@ DEVICES = flags.DEFINE_integer(
     lower_bound=1,
 )
 
+TRACE = flags.DEFINE_string(
+    'trace', None, 'Folder for a profile of one more round, to be opened by xprof.'
+)
+
 SHARED = (
     methods.PUBLISHED,
     'symmetric',
     'complex step',
     'complex step, loose',
     'corrected',
+    'corrected, loose',
     'tangent',
     'tangent, loose',
     methods.BACKPROP,
@@ -164,14 +169,19 @@ def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, A
     for divided, name in _divided().items():
         everything[divided] = everything[name]._replace(devices=_count())
     chosen = {name: everything[name] for name in _methods_of(case)}
-    bar = tqdm.tqdm(total=len(chosen) + ROUNDS.value + 1, desc=case, leave=False)
+    trace = TRACE.value and str(pathlib.Path(TRACE.value) / case.replace('/', '_'))
+    bar = tqdm.tqdm(
+        total=len(chosen) + ROUNDS.value + 1 + bool(trace), desc=case, leave=False
+    )
 
     def report(text: str) -> None:
         bar.set_postfix_str(text)
         bar.update()
 
     with bar:
-        found = measure.measure(network, chosen, rounds=ROUNDS.value, report=report)
+        found = measure.measure(
+            network, chosen, rounds=ROUNDS.value, report=report, trace=trace
+        )
 
     def ratio(numerator: str, denominator: str) -> float | None:
         if not {numerator, denominator} <= set(found):

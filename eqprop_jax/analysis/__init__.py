@@ -1,5 +1,6 @@
 """What biases a gradient: by cause, by order of convergence, and step by step."""
 
+from eqprop_jax.analysis import budget as budget
 from eqprop_jax.analysis import convergence as convergence
 from eqprop_jax.analysis import exhibits as exhibits
 from eqprop_jax.analysis import flops as flops

@@ -42,6 +42,7 @@ def measure(
     rounds: int = 5,
     patience: float = 20.0,
     report: Callable[[str], None] = lambda text: None,
+    trace: str | None = None,
 ) -> dict[str, Measurement]:
     """Compiles and runs every method, then times all of them in turn.
 
@@ -54,6 +55,7 @@ def measure(
       rounds: how often each is timed, at most.
       patience: seconds after which a method has been timed often enough.
       report: is told what is being done.
+      trace: folder that a profile of one more round is written to.
     """
     report('the exact gradient')
     exact = jax.jit(over_batches(exact_gradient(network)))
@@ -95,6 +97,12 @@ def measure(
             jax.block_until_ready(program(*data))
             elapsed = time.perf_counter() - begin
             found[name].seconds.append(elapsed / len(network.batches.x))
+    if trace:
+        report('a profile')
+        with jax.profiler.trace(trace):
+            for name, (program, data) in programs.items():
+                with jax.profiler.TraceAnnotation(name):
+                    jax.block_until_ready(program(*data))
     return found
 
 

@@ -1,9 +1,10 @@
 """Ways to a gradient, and what each of them computes.
 
 A step is the free phase and the gradient of a batch, without the optimizer, which is
-the same for all. Some rows are parts of one, and say where its time goes. Two methods are there to be compared with: the published schedule, a
-fixed number of synchronous sweeps, here in one compiled loop; and backprop of a
-feed-forward network of the same size, written in flax.
+the same for all. Some rows are parts of one, and say where its time goes. Two methods
+are there to be compared with: the published schedule, a fixed number of synchronous
+sweeps, here in one compiled loop; and backprop of a feed-forward network of the same
+size, written in flax.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from eqprop_jax import dynamics, estimators, homeostasis, nudges, solvers, tree
+from eqprop_jax import (
+    dynamics,
+    estimators,
+    homeostasis,
+    nudges,
+    solvers,
+    systems,
+    tree,
+)
 from eqprop_jax.analysis.methods import online_costs, row_costs
 from eqprop_jax.benchmark.networks import Network
 from eqprop_jax.estimators.local_rule import local_gradient
@@ -29,10 +38,12 @@ REAL, COMPLEX = f'{SWEEPS} real sweeps', f'{SWEEPS} complex sweeps'
 NAMES = (
     PUBLISHED,
     'symmetric',
+    'symmetric, bfloat16',
     'circle, 4 points',
     'complex step',
     'complex step, loose',
     'corrected',
+    'corrected, loose',
     'online',
     'tangent',
     'tangent, loose',
@@ -76,7 +87,7 @@ class Method(NamedTuple):
 
 def methods(network: Network) -> dict[str, Method]:
     """Returns all methods by name."""
-    system, settings = network.system, network.settings
+    system, settings = systems.mixed(network.system), network.settings
 
     def inject(params: Params, batch: Batch) -> Any:
         return system.inject(params, batch.x)
@@ -107,6 +118,14 @@ def methods(network: Network) -> dict[str, Method]:
         )
         costs = row_costs(system, contour, correction)
         return relaxed(estimate, free)._replace(phases=costs)
+
+    def rounded() -> Method:
+        """Returns symmetric nudges, with phases that begin in bfloat16."""
+        free, solve = (
+            solvers.polished(solve, solvers.relaxation(tol=0.01, max_steps=20))
+            for solve in (settings.free, settings.nudged)
+        )
+        return nudged(nudges.symmetric(settings.radius), solve, free=free)
 
     def published() -> Method:
         first, second = (
@@ -204,10 +223,12 @@ def methods(network: Network) -> dict[str, Method]:
         free, loose = settings.loose
         yield published()
         yield symmetric
+        yield rounded()
         yield nudged(nudges.circle(settings.radius, 4), settings.nudged)
         yield nudged(step, solve)
         yield nudged(step, loose, free=free)
         yield nudged(step, solve, settings.correction)
+        yield nudged(step, loose, settings.correction, free=free)
         yield online()
         yield solved(linear(estimators.tangent))
         yield solved(linear(estimators.tangent, loose=True), free)
