@@ -180,12 +180,7 @@ def best(
     Raises:
       ValueError: if the memory of a chip is too small for every division.
     """
-    options = [
-        step(
-            size, schedule, chip, batch_size, min(chips // sharing, batch_size), sharing
-        )
-        for sharing in range(1, min(schedule.phases, chips) + 1)
-    ]
+    options = divisions(size, schedule, chip, batch_size, chips)
     fitting = [option for option in options if option.memory <= chip.memory]
     if not fitting:
         needed = min(option.memory for option in options)
@@ -196,10 +191,32 @@ def best(
     return min(fitting, key=lambda option: option.seconds)
 
 
+def divisions(
+    size: Size, schedule: Schedule, chip: Chip, batch_size: int, chips: int
+) -> list[Budget]:
+    """Returns the budgets of 1, 2, ... chips that share a contour.
+
+    Args:
+      size: from `size`.
+      schedule: of the gradient.
+      chip: each of them.
+      batch_size: B, of the whole batch.
+      chips: how many there are; what does not divide them leaves some idle.
+    """
+    return [
+        step(
+            size, schedule, chip, batch_size, min(chips // sharing, batch_size), sharing
+        )
+        for sharing in range(1, min(schedule.phases, chips) + 1)
+    ]
+
+
 def turning_point(
     size: Size, schedule: Schedule, chip: Chip, batch_size: int, most: int = 2**14
 ) -> int | None:
     """Returns from how many chips on, in powers of two, sharing a contour is quicker.
+
+    Whatever the memory: chips that are too few for a batch are so in either way.
 
     Args:
       size: from `size`.
@@ -210,7 +227,8 @@ def turning_point(
     """
     chips = 1
     while chips <= most:
-        if best(size, schedule, chip, batch_size, chips).sharing > 1:
+        options = divisions(size, schedule, chip, batch_size, chips)
+        if min(options, key=lambda option: option.seconds).sharing > 1:
             return chips
         chips *= 2
     return None
