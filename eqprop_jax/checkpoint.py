@@ -1,23 +1,27 @@
 """The state of a run on the disk: written atomically, checked when it is read.
 
     checkpoint/1/             what orbax writes; arrays by name: params/layer_1/bias
+    checkpoint/1/notes.json   plain values that go with them, if there are any
     checkpoint/1/SHA256SUMS   of those files; `sha256sum --check` reads it, too
 
 The highest number is the checkpoint. A save writes under another name, renames, and
-only then removes the older one: whenever it is interrupted, a whole one is left. Names,
+only then removes older ones: whenever it is interrupted, a whole one is left. Names,
 shapes and dtypes are all that stands beside the arrays; nothing is unpickled.
 """
 
 import hashlib
+import json
 import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from absl import logging
 
 CHECKPOINT = 'checkpoint'
 SUMS = 'SHA256SUMS'
+NOTES = 'notes.json'
 UNFINISHED = 'unfinished'
 
 
@@ -25,12 +29,20 @@ class CheckpointError(ValueError):
     """There is no checkpoint that can be read; the message says why."""
 
 
-def save(workdir: str | pathlib.Path, state: Any) -> pathlib.Path:
-    """Writes a state, and then removes the older one.
+def save(
+    workdir: str | pathlib.Path,
+    state: Any,
+    notes: Mapping[str, Any] | None = None,
+    *,
+    keep: int = 1,
+) -> pathlib.Path:
+    """Writes a state, and then removes older ones.
 
     Args:
       workdir: made if need be.
       state: pytree of arrays; random keys are not supported.
+      notes: plain values that go with it, as JSON has them.
+      keep: how many checkpoints are left, this one included.
 
     Returns:
       The folder of the checkpoint.
@@ -43,11 +55,13 @@ def save(workdir: str | pathlib.Path, state: Any) -> pathlib.Path:
     folder = pathlib.Path(workdir).resolve() / CHECKPOINT
     older = _newest(folder)
     unfinished, path = folder / UNFINISHED, folder / str(older + 1)
-    _keep_only(folder, older)
+    _keep_only(folder, older, keep)
     ocp.save(str(unfinished), _by_name(state))
+    if notes is not None:
+        (unfinished / NOTES).write_text(json.dumps(notes), encoding='utf-8')
     (unfinished / SUMS).write_text(_sums(unfinished), encoding='utf-8')
     unfinished.rename(path)
-    _keep_only(folder, older + 1)
+    _keep_only(folder, older + 1, keep)
     return path
 
 
@@ -70,6 +84,37 @@ def restore(workdir: str | pathlib.Path, like: Any) -> Any:
             f'{workdir} has no checkpoint, which a run leaves when it ends: choose the '
             'workdir of a run that has ended, or train again'
         )
+    return _read(path, like)
+
+
+def latest(workdir: str | pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Returns the newest whole state in a workdir and its notes, None without any.
+
+    A damaged checkpoint is passed over, with a warning, for the one before it.
+
+    Args:
+      workdir: of a run that may have been interrupted.
+      like: as in `restore`.
+
+    Raises:
+      CheckpointError: if names, shapes or dtypes differ from those of `like`.
+    """
+    folder = pathlib.Path(workdir).resolve() / CHECKPOINT
+    for number in sorted(_numbers(folder), reverse=True):
+        path = folder / str(number)
+        try:
+            _check_whole(path)
+        except CheckpointError as error:
+            logging.warning('%s; the one before it is taken', str(error).split(':')[0])
+            continue
+        notes = path / NOTES
+        known = json.loads(notes.read_text(encoding='utf-8')) if notes.exists() else {}
+        return _read(path, like), known
+    return None
+
+
+def _read(path: pathlib.Path, like: Any) -> Any:
+    """Returns the state in the folder of a checkpoint; CheckpointError unless it is."""
     _check_whole(path)
 
     from orbax.checkpoint import v1 as ocp
@@ -98,13 +143,18 @@ def remove(workdir: str | pathlib.Path) -> None:
 
 def _newest(folder: pathlib.Path) -> int:
     """Returns the number of the newest whole checkpoint; 0: there is none."""
-    names = [path.name for path in folder.glob('*')]
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max(_numbers(folder), default=0)
 
 
-def _keep_only(folder: pathlib.Path, number: int) -> None:
+def _numbers(folder: pathlib.Path) -> list[int]:
+    return [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
+
+
+def _keep_only(folder: pathlib.Path, number: int, count: int) -> None:
+    """Removes all but the `count` checkpoints up to that number."""
+    kept = {str(number - index) for index in range(count)}
     for path in folder.glob('*'):
-        if path.is_dir() and path.name != str(number):
+        if path.is_dir() and path.name not in kept:
             shutil.rmtree(path)
 
 

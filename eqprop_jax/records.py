@@ -3,7 +3,8 @@
     config.json          the configuration, as it was resolved
     metrics.jsonl        one JSON object a line: step, epoch, split, loss, error, ...
     tensorboard/         the same scalars as TensorBoard events
-    checkpoint/          the state after the last step: see `eqprop_jax.checkpoint`
+    checkpoint/          the state after the last step, or where an unfinished run goes
+                         on from: see `eqprop_jax.checkpoint`
     summary.json         last and best epoch, speed, hardware, versions
     bias.json            what biases the gradient, if `launch/diagnose.py` was asked
 
@@ -37,16 +38,26 @@ class WorkdirError(ValueError):
 
 
 class Writer:
-    """Appends records to a workdir; a context manager that closes its files."""
+    """Appends records to a workdir; a context manager that closes its files.
 
-    def __init__(self, workdir: str | pathlib.Path):
+    Args:
+      workdir: the folder.
+      step: that a run goes on from: records up to it stay, and later ones, or half a
+        line, are removed. 0: a new run.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, step: int = 0):
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (folder / SUMMARY, *folder.glob('tensorboard/events.*')):
+        (folder / SUMMARY).unlink(missing_ok=True)
+        events = [] if step else list(folder.glob('tensorboard/events.*'))
+        for stale in events:
             stale.unlink(missing_ok=True)
         self._path = folder / METRICS
-        self._path.write_text('', encoding='utf-8')
-        self._events = SummaryWriter(str(folder / 'tensorboard'))
+        replace(self._path, ''.join(_lines_up_to(self._path, step)))
+        self._events = SummaryWriter(
+            str(folder / 'tensorboard'), purge_step=step + 1 if step else None
+        )
 
     def write(
         self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
@@ -79,11 +90,19 @@ class Writer:
         self._events.close()
 
 
+def replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file as a whole: whenever it is interrupted, the old one is there."""
+    unfinished = path.with_name(path.name + '.unfinished')
+    unfinished.write_text(text, encoding='utf-8')
+    unfinished.replace(path)
+
+
 def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
     """Writes config.json into a workdir, which is made if need be.
 
     A workdir that already holds a run of the same configuration may be claimed again:
-    the run is a function of its configuration and starts anew.
+    the run is a function of its configuration. One that has ended starts anew, one
+    that has not goes on from its checkpoint, if it left any.
 
     Args:
       workdir: the folder.
@@ -103,7 +122,7 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
                 f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
             )
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(_dumps(config, indent=2) + '\n')
+        replace(path, _dumps(config, indent=2) + '\n')
     except json.JSONDecodeError as error:
         raise WorkdirError(
             f'{path} is damaged ({error}): choose another --workdir, or delete that one'
@@ -112,6 +131,12 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
         raise WorkdirError(
             f'cannot write to {folder} ({error}): choose another --workdir'
         ) from error
+
+
+def is_unfinished(workdir: str | pathlib.Path) -> bool:
+    """Returns whether a run was begun in a workdir and did not end."""
+    folder = pathlib.Path(workdir)
+    return (folder / METRICS).exists() and not (folder / SUMMARY).exists()
 
 
 def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -136,14 +161,12 @@ def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def write_summary(workdir: str | pathlib.Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json."""
-    path = pathlib.Path(workdir) / SUMMARY
-    path.write_text(_dumps(summary, indent=2) + '\n')
+    replace(pathlib.Path(workdir) / SUMMARY, _dumps(summary, indent=2) + '\n')
 
 
 def write_bias(workdir: str | pathlib.Path, report: Mapping[str, Any]) -> None:
     """Writes bias.json, a report of `analysis.bias` as nested dicts."""
-    path = pathlib.Path(workdir) / BIAS
-    path.write_text(_dumps(report, indent=2) + '\n')
+    replace(pathlib.Path(workdir) / BIAS, _dumps(report, indent=2) + '\n')
 
 
 def read_bias(workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -246,6 +269,23 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         raise WorkdirError(f'{path.parent} has no {path.name}') from error
     except ValueError as error:
         raise WorkdirError(f'{path} is damaged ({error})') from error
+
+
+def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
+    """Returns the whole lines of a file of records up to a step, in their order."""
+    kept: list[str] = []
+    if not step or not path.exists():
+        return kept
+    with path.open(encoding='utf-8', errors='replace') as lines:
+        for line in lines:
+            try:
+                late = json.loads(line)['step'] > step
+            except (ValueError, TypeError, KeyError):
+                break
+            if late or not line.endswith('\n'):
+                break
+            kept.append(line)
+    return kept
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:

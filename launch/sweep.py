@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     import jax
     import ml_collections
 
-    from eqprop_jax import build, records, training
+    from eqprop_jax import build, checkpoint, records, training
     from eqprop_jax.data import NotPreparedError
 
     if CACHE.value:
@@ -84,7 +84,12 @@ def main(argv: list[str]) -> None:
         except training.TrainingError as error:
             failures[run.workdir] = str(error)
             print(f'sweep: {error}', file=sys.stderr)
-        except (build.ConfigError, NotPreparedError, records.WorkdirError) as error:
+        except (
+            build.ConfigError,
+            checkpoint.CheckpointError,
+            NotPreparedError,
+            records.WorkdirError,
+        ) as error:
             _fail(f'{run.row}: {error}')
         except KeyboardInterrupt:
             _fail('interrupted; the same command goes on with what is missing', 130)

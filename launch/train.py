@@ -3,6 +3,7 @@
     python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits
 
 Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01
+A run that was interrupted, or killed, goes on by the same command.
 """
 
 import os
@@ -24,6 +25,12 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder for the records of the run.', required=True
 )
+SAVE_EVERY = flags.DEFINE_float(
+    'save_every',
+    60.0,
+    'Seconds between checkpoints, which the same command goes on from.',
+    lower_bound=0,
+)
 CACHE = flags.DEFINE_string(
     'compilation_cache',
     os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
@@ -39,7 +46,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import jax
 
-    from eqprop_jax import build, records, training
+    from eqprop_jax import build, checkpoint, records, training
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.figures import curves
 
@@ -49,14 +56,17 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(WORKDIR.value)
     try:
         experiment = build.experiment(CONFIG.value)
-        training.train_and_evaluate(experiment, workdir)
+        training.train_and_evaluate(experiment, workdir, save_every=SAVE_EVERY.value)
     except (
         build.ConfigError,
+        checkpoint.CheckpointError,
         NotPreparedError,
         records.WorkdirError,
         training.TrainingError,
     ) as error:
         _fail(str(error))
+    except training.Interrupted as interrupted:
+        _fail(str(interrupted), 128 + interrupted.number)
     except KeyboardInterrupt:
         _fail(f'interrupted; what was recorded is in {workdir}', 130)
     curves.draw(workdir)

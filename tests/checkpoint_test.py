@@ -224,10 +224,10 @@ class TestInterruptedSave:
         checkpoint.save(tmp_path, state_of())
         clear = checkpoint._keep_only
 
-        def fail(folder, number):
+        def fail(folder, number, count):
             if number == 2:
                 raise KeyboardInterrupt
-            clear(folder, number)
+            clear(folder, number, count)
 
         newer = state_of(2.0)
         with monkeypatch.context() as patch:

@@ -1,6 +1,7 @@
 """The training loop: it receives built objects and reads no configuration."""
 
 from eqprop_jax.training.diagnose import first_examples as first_examples
+from eqprop_jax.training.interrupts import Interrupted as Interrupted
 from eqprop_jax.training.loop import TrainingError as TrainingError
 from eqprop_jax.training.loop import train_and_evaluate as train_and_evaluate
 from eqprop_jax.training.state import Diagnostics as Diagnostics

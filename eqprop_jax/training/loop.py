@@ -15,6 +15,7 @@ from eqprop_jax import checkpoint, records
 from eqprop_jax.data import pipeline
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.diagnose import make_diagnose
+from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.state import Experiment, TrainState, init_state, stream
 
 
@@ -32,7 +33,11 @@ class Chunk(NamedTuple):
 
 
 def train_and_evaluate(
-    experiment: Experiment, workdir: str | pathlib.Path, *, progress: bool = True
+    experiment: Experiment,
+    workdir: str | pathlib.Path,
+    *,
+    progress: bool = True,
+    save_every: float = 60.0,
 ) -> TrainState:
     """Trains, evaluates on held-out and test examples, writes records and checkpoint.
 
@@ -40,11 +45,15 @@ def train_and_evaluate(
     (the loss decides between equals); the test error reported as `best` is the one
     measured at that point. Without held-out examples there is no best.
 
+    A run that did not end goes on from its last checkpoint, to the same numbers to the
+    bit. SIGINT and SIGTERM are obeyed at the end of a chunk, once the state is saved.
+
     Args:
       experiment: from `eqprop_jax.build.experiment`.
       workdir: where config.json, metrics.jsonl, tensorboard/, checkpoint/ and
         summary.json go.
       progress: show a progress bar (on process 0).
+      save_every: seconds between checkpoints, which are written at the ends of chunks.
 
     Returns:
       The state after the last step.
@@ -52,6 +61,8 @@ def train_and_evaluate(
     Raises:
       TrainingError: if the loss or a gradient turns non-finite. The records up to
         there stay in the workdir, without a checkpoint.
+      CheckpointError: if the checkpoint to go on from has another state.
+      Interrupted: if a signal asked to leave.
       WorkdirError: if the workdir holds the run of another configuration.
     """
     records.claim(workdir, experiment.config)
@@ -66,17 +77,49 @@ def train_and_evaluate(
     names = steps.quantities(state.params)
     on_main = jax.process_index() == 0
     evaluations: list[dict[str, Any]] = []
-    seconds = 0.0
+    seconds, timed = 0.0, 0
+    begun = None
+    if records.is_unfinished(workdir):
+        begun = checkpoint.latest(workdir, state)
+    if begun and begun[1]:
+        state, notes = begun
+        evaluations = notes['evaluations']
+        seconds, timed = notes['seconds'], notes['timed_steps']
+    else:
+        checkpoint.remove(workdir)  # it belongs to records that the writer removes
+    start = int(state.step)
+
+    def assess(
+        state: TrainState, step: int, epoch: float, writer: records.Writer
+    ) -> dict[str, Any]:
+        """Evaluates, records it, and returns what the summary needs."""
+        every = experiment.diagnostics.every_evals
+        extra = {}
+        if every and len(evaluations) % every == 0:
+            rng = jax.random.fold_in(stream(experiment.seed, 'diagnose'), step)
+            extra = _floats(diagnose(state.params, train, rng))
+        row: dict[str, Any] = {'step': step, 'epoch': epoch}
+        for split, examples in (('eval', held_out), ('test', test)):
+            if examples.size:
+                row[split] = _floats(evaluate(state.params, examples))
+                writer.write(step, epoch, split, row[split] | extra)
+                extra = {}
+        return row
+
+    def save(keep: int = 2) -> None:
+        notes = {'evaluations': evaluations, 'seconds': seconds, 'timed_steps': timed}
+        checkpoint.save(workdir, state, notes, keep=keep)
 
     bar = tqdm.tqdm(
         total=experiment.num_steps,
+        initial=start,
         unit='step',
         miniters=1,
         disable=not (progress and on_main),
     )
-    checkpoint.remove(workdir)  # it belongs to the records that the writer removes
-    with bar, records.Writer(workdir) as writer:
-        for chunk in schedule(experiment):
+    saved = time.monotonic()
+    with bar, records.Writer(workdir, start) as writer, Watch() as watch:
+        for number, chunk in enumerate(schedule(experiment, start)):
             begin = time.perf_counter()
             position = (jnp.int32(n) for n in chunk[:3])
             state, result = run_chunk(state, train, *position)
@@ -85,7 +128,7 @@ def train_and_evaluate(
             step = int(state.step)
             epoch = step / experiment.steps_per_epoch
             taken = int(result.num_steps)
-            compiled = bool(chunk.epoch or chunk.first)  # the first chunk compiles
+            compiled = number > 0  # the first chunk compiles
             speed = taken * experiment.batch_size / elapsed
             if taken:
                 metrics = _floats(result.metrics)
@@ -94,38 +137,37 @@ def train_and_evaluate(
                 writer.write(step, epoch, 'train', metrics)
             if not finite.all():
                 message = _diagnosis(experiment, names, finite, step, workdir)
+                checkpoint.remove(workdir)
                 raise TrainingError(message)
             if compiled:
                 seconds += elapsed
+                timed += taken
             bar.set_postfix_str(
                 f'error {100 * metrics["error"]:.1f} %, '
                 f'residual {metrics["residual"]:.1e}, {speed:,.0f} examples/s',
                 refresh=False,
             )
             bar.update(taken)
-            if not chunk.evaluate:
-                continue
-            options = experiment.diagnostics
-            due = options.every_evals and len(evaluations) % options.every_evals == 0
-            extra = {}
-            if due:
-                rng = jax.random.fold_in(stream(experiment.seed, 'diagnose'), step)
-                extra = _floats(diagnose(state.params, train, rng))
-            row: dict[str, Any] = {'step': step, 'epoch': epoch}
-            for split, examples in (('eval', held_out), ('test', test)):
-                if examples.size:
-                    row[split] = _floats(evaluate(state.params, examples))
-                    writer.write(step, epoch, split, row[split] | extra)
-                    extra = {}
-            evaluations.append(row)
-    checkpoint.save(workdir, state)
-    records.write_summary(workdir, _summary(experiment, evaluations, seconds))
+            if chunk.evaluate:
+                evaluations.append(assess(state, step, epoch, writer))
+            if watch.number is not None:
+                save()
+                raise Interrupted(
+                    f'interrupted after step {step} of {experiment.num_steps}; '
+                    f'{workdir} has it, and the same command goes on from there',
+                    watch.number,
+                )
+            if time.monotonic() - saved >= save_every and step < experiment.num_steps:
+                save()
+                saved = time.monotonic()
+    save(keep=1)
+    records.write_summary(workdir, _summary(experiment, evaluations, seconds, timed))
     _warn_unsettled(evaluations[-1]['test']['converged'])
     return state
 
 
-def schedule(experiment: Experiment) -> Iterator[Chunk]:
-    """Yields the chunks of a run; each is followed by a record of its means.
+def schedule(experiment: Experiment, start: int = 0) -> Iterator[Chunk]:
+    """Yields the chunks of a run from a step on; a record of its means follows each.
 
     Evaluations fall on multiples of `eval_every_steps` (0: on the ends of epochs) and
     on the last step. No chunk crosses an evaluation or the end of an epoch, and none
@@ -133,7 +175,7 @@ def schedule(experiment: Experiment) -> Iterator[Chunk]:
     """
     length = experiment.steps_per_epoch
     every = experiment.eval_every_steps or length
-    step = 0
+    step = start
     while step < experiment.num_steps:
         epoch, first = divmod(step, length)
         ends = ((step // period + 1) * period for period in (length, every))
@@ -163,7 +205,10 @@ def _diagnosis(
 
 
 def _summary(
-    experiment: Experiment, evaluations: list[dict[str, Any]], seconds: float
+    experiment: Experiment,
+    evaluations: list[dict[str, Any]],
+    seconds: float,
+    timed_steps: int,
 ) -> dict[str, Any]:
     scored = [row for row in evaluations if 'eval' in row]
     best = min(
@@ -171,7 +216,7 @@ def _summary(
         key=lambda row: (row['eval']['error'], row['eval']['loss']),
         default=None,
     )
-    timed = (experiment.num_steps - _first_chunk(experiment)) * experiment.batch_size
+    timed = timed_steps * experiment.batch_size
     return {
         'last': evaluations[-1],
         'best': best,
@@ -181,10 +226,6 @@ def _summary(
         'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
         'jax': jax.__version__,
     }
-
-
-def _first_chunk(experiment: Experiment) -> int:
-    return next(schedule(experiment)).num_steps
 
 
 def _floats(metrics: steps.Metrics) -> dict[str, float]:

@@ -1,0 +1,54 @@
+"""Signals to leave, which a run obeys between two chunks, once it has saved."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+from absl import logging
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to leave and has saved; the message says how to go on."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
+        """Of the signal."""
+
+
+class Watch:
+    """Notes SIGINT and SIGTERM while it is entered; a second one is not held back.
+
+    Outside the main thread, where Python takes no signals, it sees none.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        """Of the signal that came, if one has."""
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> 'Watch':
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._note) for one in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.number = number
+        self._restore()
+        logging.warning('asked to leave: saving first; once more to leave at once')
+
+    def _restore(self) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)  # ty: ignore[invalid-argument-type]
+        self._before = {}

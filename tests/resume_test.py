@@ -1,0 +1,191 @@
+"""A run that is interrupted or killed goes on as if nothing had happened."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from eqprop_jax import checkpoint, records, training
+from eqprop_jax.training.state import init_state
+
+ROOT = pathlib.Path(__file__).parents[1]
+KILLS = int(os.environ.get('KILLS', '3'))
+CHANGES = {'eval_every_steps': 4, 'diagnostics.every_evals': 2}
+
+
+def experiment():
+    return runs.experiment(CHANGES)
+
+
+def run(workdir, save_every=0.0):
+    return training.train_and_evaluate(
+        experiment(), workdir, progress=False, save_every=save_every
+    )
+
+
+def lines_of(workdir):
+    """The records but for what is timed."""
+    lines = (workdir / records.METRICS).read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    for record in found:
+        record.pop('examples_per_second', None)
+    return found
+
+
+def outcome(workdir):
+    summary = json.loads((workdir / records.SUMMARY).read_text())
+    return {key: summary[key] for key in ('last', 'best', 'seed')}
+
+
+def assert_same(workdir, other):
+    like = init_state(experiment())
+    states = [checkpoint.restore(folder, like) for folder in (workdir, other)]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    assert lines_of(workdir) == lines_of(other)
+    assert outcome(workdir) == outcome(other)
+    assert [path.name for path in workdir.glob('*unfinished*')] == []
+    assert len(list((workdir / 'checkpoint').iterdir())) == 1
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """The workdir of a run that nothing has disturbed."""
+    workdir = tmp_path_factory.mktemp('whole')
+    run(workdir)
+    return workdir
+
+
+class CrashError(Exception):
+    """Something that no code here expects."""
+
+
+def after(count, action):
+    """Returns a way to write that acts instead of the write of that number."""
+    write, left = records.Writer.write, [count]
+
+    def counted(self, *args):
+        left[0] -= 1
+        if left[0] == 0:
+            action()
+        write(self, *args)
+
+    return counted
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_before_it_is_obeyed(tmp_path, monkeypatch, whole, number):
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        act = after(4, lambda: os.kill(os.getpid(), number))
+        patch.setattr(records.Writer, 'write', act)
+        with pytest.raises(training.Interrupted, match='goes on from there') as raised:
+            run(tmp_path, save_every=1e9)
+    assert raised.value.number == number
+    assert signal.getsignal(number) is handler
+    assert records.is_unfinished(tmp_path)
+    begun = lines_of(tmp_path)
+    assert 0 < len(begun) < len(lines_of(whole))
+    run(tmp_path)
+    assert_same(tmp_path, whole)
+    assert lines_of(tmp_path)[: len(begun)] == begun
+
+
+@pytest.mark.parametrize('count', [1, 2, 5, 6, 7, 9])
+def test_a_crash_at_a_record(tmp_path, monkeypatch, whole, count):
+    """Of the first one, before any checkpoint, and between those of an evaluation."""
+
+    def crash():
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Writer, 'write', after(count, crash))
+        with pytest.raises(CrashError):
+            run(tmp_path)
+    with (tmp_path / records.METRICS).open('a') as lines:
+        lines.write('{"step": 1')  # half a record
+    run(tmp_path)
+    assert_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize('part', ['_sums', '_keep_only'])
+@pytest.mark.parametrize('count', [1, 3])
+def test_a_crash_in_a_save(tmp_path, monkeypatch, whole, part, count):
+    done, left = getattr(checkpoint, part), [count]
+
+    def crash(*args):
+        left[0] -= 1
+        if not left[0]:
+            raise CrashError
+        return done(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, part, crash)
+        with pytest.raises(CrashError):
+            run(tmp_path)
+    run(tmp_path)
+    assert_same(tmp_path, whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whole):
+    def crash():
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Writer, 'write', after(9, crash))
+        with pytest.raises(CrashError):
+            run(tmp_path)
+    older, newest = sorted((tmp_path / 'checkpoint').iterdir(), key=lambda p: p.name)
+    file = max(newest.rglob('*'), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1])
+    run(tmp_path)
+    assert f'checkpoint/{newest.name} is damaged' in caplog.text
+    assert caplog.text.count('is damaged') == 1
+    assert not older.exists()
+    assert_same(tmp_path, whole)
+
+
+def test_a_run_that_has_ended_starts_anew(tmp_path, whole):
+    for _ in range(2):
+        run(tmp_path)
+        assert_same(tmp_path, whole)
+
+
+def test_it_is_killed_at_any_moment(tmp_path, whole):
+    """SIGKILL, at random moments of one run; `KILLS=20` for more than three."""
+    script = (
+        'import sys, pathlib; sys.path.insert(0, sys.argv[1])\n'
+        'import resume_test; resume_test.run(pathlib.Path(sys.argv[2]))'
+    )
+    command = [sys.executable, '-c', script, str(ROOT / 'tests'), str(tmp_path / 'run')]
+    cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}
+    environment = {
+        **os.environ,
+        **cache,
+        'JAX_ENABLE_X64': str(int(jax.config.jax_enable_x64)),
+    }
+    draw = random.Random(0)
+    killed = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(command, env=environment, cwd=ROOT)
+        metrics = tmp_path / 'run' / records.METRICS
+        before = metrics.stat().st_mtime_ns if metrics.exists() else 0
+        while process.poll() is None:
+            if metrics.exists() and metrics.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 1.5))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+    assert killed
+    subprocess.run(command, env=environment, cwd=ROOT, check=True)
+    assert_same(tmp_path / 'run', whole)
