@@ -13,11 +13,10 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from absl import logging
 
 CHECKPOINT = 'checkpoint'
 SUMS = 'SHA256SUMS'
@@ -87,14 +86,17 @@ def restore(workdir: str | pathlib.Path, like: Any) -> Any:
     return _read(path, like)
 
 
-def latest(workdir: str | pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
+def latest(
+    workdir: str | pathlib.Path, like: Any, warn: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]] | None:
     """Returns the newest whole state in a workdir and its notes, None without any.
 
-    A damaged checkpoint is passed over, with a warning, for the one before it.
+    A damaged checkpoint is passed over for the one before it.
 
     Args:
       workdir: of a run that may have been interrupted.
       like: as in `restore`.
+      warn: is told of damaged ones.
 
     Raises:
       CheckpointError: if names, shapes or dtypes differ from those of `like`.
@@ -105,7 +107,8 @@ def latest(workdir: str | pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]]
         try:
             _check_whole(path)
         except CheckpointError as error:
-            logging.warning('%s; the one before it is taken', str(error).split(':')[0])
+            damage = str(error).partition(':')[0]
+            warn(f'{damage}; the one before it is taken')
             continue
         notes = path / NOTES
         known = json.loads(notes.read_text(encoding='utf-8')) if notes.exists() else {}

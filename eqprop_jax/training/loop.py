@@ -80,7 +80,7 @@ def train_and_evaluate(
     seconds, timed = 0.0, 0
     begun = None
     if records.is_unfinished(workdir):
-        begun = checkpoint.latest(workdir, state)
+        begun = checkpoint.latest(workdir, state, logging.warning)
     if begun and begun[1]:
         state, notes = begun
         evaluations = notes['evaluations']
