@@ -208,3 +208,29 @@ def test_another_order_goes_along():
         assert one.blocks == blocks
     u = mixed.rest(mixed.inject(params, batch.x))
     np.testing.assert_array_equal(other(u)['layer_1'], field(u)['layer_1'])
+
+
+@pytest.mark.parametrize('method', ['iterative', 'anderson'])
+def test_errors_are_swept_against_the_synapses(method):
+    """Of a feed-forward chain of four layers the adjoint is solved by one sweep.
+
+    In the order of the free phase each sweep would carry the error one layer down.
+    """
+    system = ep.systems.feedforward((7, 6, 6, 6, 5, 3))
+    x = jax.random.normal(jax.random.key(0), (4, 7))
+    batch = ep.Batch(x, jax.nn.one_hot(jnp.arange(4) % 3, 3))
+    params = system.init(jax.random.key(1), x)
+    free = ep.relax(system, params, x, ep.solvers.relaxation(tol=1e-10))
+    exact = ep.estimators.recurrent_backprop(system, tol=1e-10, method=method)
+    info = exact(params, batch, free, None).info
+    assert (info.num_steps == 1).all()
+    assert info.converged == 1
+    solve = ep.solvers.relaxation(tol=1e-8)
+    estimate = ep.estimators.contour(
+        system,
+        solve,
+        contour=ep.nudges.complex_step(1e-3),
+        correction='antisymmetric',
+    )
+    info = estimate(params, batch, free, None).info
+    assert (info.num_steps <= 3).all()

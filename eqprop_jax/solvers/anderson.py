@@ -28,7 +28,6 @@ from eqprop_jax.solvers.settle import Progress, compact_here, settle
 from eqprop_jax.solvers.sweeps import (
     as_field,
     check_options,
-    first_moves,
     make_move,
     projection,
     sequence,
@@ -114,7 +113,6 @@ def anderson(
             state,
             advance,
             empty(flatten(mixed(state)), depth),
-            ahead=first_moves(blocks),
             reachable=bounded,
             tol=tol,
             max_steps=max_steps,

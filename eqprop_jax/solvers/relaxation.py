@@ -10,15 +10,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from eqprop_jax.solvers.settle import Progress, compact_here, settle
-from eqprop_jax.solvers.sweeps import (
-    as_field,
-    check_options,
-    first_moves,
-    make_move,
-    projection,
-    sequence,
-    update,
-)
+from eqprop_jax.solvers.sweeps import as_field, check_options, make_sweep, projection
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 
@@ -64,22 +56,17 @@ def relaxation(
     check_options(order, step_size, clip, tol, max_steps)
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = as_field(field)
-        move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
-
         def advance(
             field: Field, progress: Progress, residual: Float[Array, ' B'], step: Array
         ) -> Progress:
             del residual, step
-            return Progress(
-                *update(field, progress.state, progress.drive, blocks, move)
-            )
+            sweep = make_sweep(field, progress.state, order, step_size, clip)
+            return Progress(*sweep(progress.state, progress.drive))
 
         return settle(
-            field,
+            as_field(field),
             state,
             advance,
-            ahead=first_moves(blocks),
             reachable=projection(clip),
             tol=tol,
             max_steps=max_steps,

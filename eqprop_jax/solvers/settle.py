@@ -29,13 +29,13 @@ class Progress(NamedTuple):
     state: State
     """u."""
     drive: State
-    """D at u, as far as the next sweep begins with it."""
+    """D at u."""
     memory: Any = ()
     """What the method keeps of earlier sweeps; that of settled examples is moot."""
 
 
 Advance = Callable[[Field, Progress, Float[Array, ' B'], Int[Array, '']], Progress]
-"""(field, progress, its residual, sweeps so far) -> after one more, with all of D."""
+"""(field, progress, residual of it, sweeps so far) -> progress after one more."""
 
 
 def settle(
@@ -44,7 +44,6 @@ def settle(
     advance: Advance,
     memory: Any = (),
     *,
-    ahead: Callable[[State], State],
     reachable: Callable[[State], State],
     tol: float,
     max_steps: int,
@@ -57,15 +56,15 @@ def settle(
       state: where it starts.
       advance: one sweep.
       memory: what `advance` starts with.
-      ahead: the part of a drive that a sweep begins with. The others are not kept, so
-        that the compiler leaves them out where nobody reads them: before the first
-        sweep.
       reachable: the part of a drive that the state can follow, for the residual.
       tol: relative residual at which an example is settled.
       max_steps: bound on the number of sweeps.
       compact: gather what is left once it is a third of the batch, if the field can
         be taken apart.
     """
+
+    def gap(progress: Progress) -> Float[Array, ' B']:
+        return relative_residual(reachable(progress.drive), progress.state)
 
     def run(field: Field, start: tuple, step: Array, leave: list[int]) -> tuple:
         """Runs until no more than leave[0] are unsettled, then with those alone."""
@@ -78,11 +77,11 @@ def settle(
             (progress, residual, num_steps), step = carry
             active = residual > tol
             moved = advance(field, progress, residual, step)
-            gap = relative_residual(reachable(moved.drive), moved.state)
-            residual = jnp.where(active, gap, residual)
-            reached = (moved.state, ahead(moved.drive))
-            kept = tree.select(active, reached, progress[:2])
+            kept = tree.select(active, moved[:2], progress[:2])
             progress = Progress(*kept, moved.memory)
+            # Of what moved: then a sweep reads of the D before it only the first block,
+            # and the compiler leaves the rest out of the one before all sweeps.
+            residual = jnp.where(active, gap(moved), residual)
             return (progress, residual, num_steps + active), step + 1
 
         end, step = lax.while_loop(unsettled, body, (start, step))
@@ -104,7 +103,7 @@ def settle(
     residual = jnp.full_like(relative_residual(drive, state), jnp.inf)
     num_steps = jnp.zeros(residual.shape, jnp.int32)
     leave = sizes(residual.size) if compact and field.take is not None else []
-    start = (Progress(state, ahead(drive), memory), residual, num_steps)
+    start = (Progress(state, drive, memory), residual, num_steps)
     progress, residual, num_steps = run(
         field, start, jnp.zeros((), jnp.int32), [*leave, 0]
     )

@@ -114,19 +114,6 @@ def update(
     return state, drive
 
 
-def first_moves(
-    blocks: tuple[tuple[str, ...], ...],
-) -> Callable[[State], State]:
-    """Returns the map of a drive to the part that a sweep of these blocks begins with.
-
-    Args:
-      blocks: from `sequence`, or some of them.
-    """
-    if not blocks:
-        return lambda drive: drive
-    return lambda drive: {name: drive[name] for name in blocks[0]}
-
-
 def projection(clip: tuple[float, float] | None) -> Callable[[State], State]:
     """Returns the map of a drive into the bounds, where a clipped state can follow."""
     if clip is None:
