@@ -83,6 +83,7 @@ def restore(workdir: str | pathlib.Path, like: Any) -> Any:
             f'{workdir} has no checkpoint, which a run leaves when it ends: choose the '
             'workdir of a run that has ended, or train again'
         )
+    _check_whole(path)
     return _read(path, like)
 
 
@@ -108,7 +109,7 @@ def latest(
             _check_whole(path)
         except CheckpointError as error:
             damage = str(error).partition(':')[0]
-            warn(f'{damage}; the one before it is taken')
+            warn(f'{damage}: an earlier one is taken, or else the start')
             continue
         notes = path / NOTES
         known = json.loads(notes.read_text(encoding='utf-8')) if notes.exists() else {}
@@ -117,9 +118,7 @@ def latest(
 
 
 def _read(path: pathlib.Path, like: Any) -> Any:
-    """Returns the state in the folder of a checkpoint; CheckpointError unless it is."""
-    _check_whole(path)
-
+    """Returns the state in the folder of a checkpoint that is whole."""
     from orbax.checkpoint import v1 as ocp
 
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

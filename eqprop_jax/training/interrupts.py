@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 from absl import logging
 
@@ -27,7 +28,7 @@ class Watch:
     def __init__(self) -> None:
         self.number: int | None = None
         """Of the signal that came, if one has."""
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> 'Watch':
         if threading.current_thread() is threading.main_thread():
@@ -50,5 +51,5 @@ class Watch:
 
     def _restore(self) -> None:
         for one, handler in self._before.items():
-            signal.signal(one, handler)  # ty: ignore[invalid-argument-type]
+            signal.signal(one, signal.SIG_DFL if handler is None else handler)
         self._before = {}

@@ -73,20 +73,9 @@ def train_and_evaluate(
     run_chunk = steps.make_train_chunk(experiment)
     evaluate = steps.make_evaluate(experiment)
     diagnose = make_diagnose(experiment)
-    state = init_state(experiment)
+    state, notes = _begin(experiment, workdir)
     names = steps.quantities(state.params)
     on_main = jax.process_index() == 0
-    evaluations: list[dict[str, Any]] = []
-    seconds, timed = 0.0, 0
-    begun = None
-    if records.is_unfinished(workdir):
-        begun = checkpoint.latest(workdir, state, logging.warning)
-    if begun and begun[1]:
-        state, notes = begun
-        evaluations = notes['evaluations']
-        seconds, timed = notes['seconds'], notes['timed_steps']
-    else:
-        checkpoint.remove(workdir)  # it belongs to records that the writer removes
     start = int(state.step)
 
     def assess(
@@ -95,7 +84,7 @@ def train_and_evaluate(
         """Evaluates, records it, and returns what the summary needs."""
         every = experiment.diagnostics.every_evals
         extra = {}
-        if every and len(evaluations) % every == 0:
+        if every and len(notes['evaluations']) % every == 0:
             rng = jax.random.fold_in(stream(experiment.seed, 'diagnose'), step)
             extra = _floats(diagnose(state.params, train, rng))
         row: dict[str, Any] = {'step': step, 'epoch': epoch}
@@ -105,10 +94,6 @@ def train_and_evaluate(
                 writer.write(step, epoch, split, row[split] | extra)
                 extra = {}
         return row
-
-    def save(keep: int = 2) -> None:
-        notes = {'evaluations': evaluations, 'seconds': seconds, 'timed_steps': timed}
-        checkpoint.save(workdir, state, notes, keep=keep)
 
     bar = tqdm.tqdm(
         total=experiment.num_steps,
@@ -140,8 +125,8 @@ def train_and_evaluate(
                 checkpoint.remove(workdir)
                 raise TrainingError(message)
             if compiled:
-                seconds += elapsed
-                timed += taken
+                notes['train_seconds'] += elapsed
+                notes['timed_steps'] += taken
             bar.set_postfix_str(
                 f'error {100 * metrics["error"]:.1f} %, '
                 f'residual {metrics["residual"]:.1e}, {speed:,.0f} examples/s',
@@ -149,21 +134,34 @@ def train_and_evaluate(
             )
             bar.update(taken)
             if chunk.evaluate:
-                evaluations.append(assess(state, step, epoch, writer))
+                notes['evaluations'].append(assess(state, step, epoch, writer))
             if watch.number is not None:
-                save()
+                checkpoint.save(workdir, state, notes, keep=2)
                 raise Interrupted(
                     f'interrupted after step {step} of {experiment.num_steps}; '
                     f'{workdir} has it, and the same command goes on from there',
                     watch.number,
                 )
             if time.monotonic() - saved >= save_every and step < experiment.num_steps:
-                save()
+                checkpoint.save(workdir, state, notes, keep=2)
                 saved = time.monotonic()
-    save(keep=1)
-    records.write_summary(workdir, _summary(experiment, evaluations, seconds, timed))
-    _warn_unsettled(evaluations[-1]['test']['converged'])
+    checkpoint.save(workdir, state, notes)
+    records.write_summary(workdir, _summary(experiment, notes))
+    _warn_unsettled(notes['evaluations'][-1]['test']['converged'])
     return state
+
+
+def _begin(
+    experiment: Experiment, workdir: str | pathlib.Path
+) -> tuple[TrainState, dict[str, Any]]:
+    """Returns the state to start from, and what was noted of the run up to there."""
+    state = init_state(experiment)
+    if records.is_unfinished(workdir):
+        begun = checkpoint.latest(workdir, state, logging.warning)
+        if begun and begun[1]:
+            return begun
+    checkpoint.remove(workdir)  # it belongs to records that the writer removes
+    return state, {'evaluations': [], 'train_seconds': 0.0, 'timed_steps': 0}
 
 
 def schedule(experiment: Experiment, start: int = 0) -> Iterator[Chunk]:
@@ -204,19 +202,15 @@ def _diagnosis(
     )
 
 
-def _summary(
-    experiment: Experiment,
-    evaluations: list[dict[str, Any]],
-    seconds: float,
-    timed_steps: int,
-) -> dict[str, Any]:
+def _summary(experiment: Experiment, notes: dict[str, Any]) -> dict[str, Any]:
+    evaluations, seconds = notes['evaluations'], notes['train_seconds']
     scored = [row for row in evaluations if 'eval' in row]
     best = min(
         scored,
         key=lambda row: (row['eval']['error'], row['eval']['loss']),
         default=None,
     )
-    timed = timed_steps * experiment.batch_size
+    timed = notes['timed_steps'] * experiment.batch_size
     return {
         'last': evaluations[-1],
         'best': best,
