@@ -1,40 +1,27 @@
-"""What a run leaves in its workdir, and the reader for figures and tables.
-
-    config.json          the configuration, as it was resolved
-    metrics.jsonl        one JSON object a line: step, epoch, split, loss, error, ...
-    tensorboard/         the same scalars as TensorBoard events
-    checkpoint/          the state after the last step, or where an unfinished run goes
-                         on from: see `eqprop_jax.checkpoint`
-    summary.json         last and best epoch, speed, hardware, versions
-    bias.json            what biases the gradient, if `launch/diagnose.py` was asked
-
-`split` is 'train' (means over the steps since the previous such line), 'eval' (the
-held-out examples) or 'test'. Diagnostics of the gradient (`gradient_cosine`, ...) are
-measured on training examples and stand in the 'eval' line of the same step. `error` is
-a fraction. What is not finite is null, and
-left out of TensorBoard.
-"""
+"""The records of a run: written while it trains, read for figures and tables."""
 
 import json
 import math
 import pathlib
-import re
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from eqprop_jax.records.files import (
+    WorkdirError,
+    dumps,
+    plain,
+    read_json,
+    write_whole,
+)
+
 METRICS = 'metrics.jsonl'
 CONFIG = 'config.json'
 SUMMARY = 'summary.json'
 BIAS = 'bias.json'
 SPLITS = ('train', 'eval', 'test')
-
-
-class WorkdirError(ValueError):
-    """The workdir cannot take this run."""
 
 
 class Writer:
@@ -54,7 +41,7 @@ class Writer:
         for stale in events:
             stale.unlink(missing_ok=True)
         self._path = folder / METRICS
-        replace(self._path, ''.join(_lines_up_to(self._path, step)))
+        write_whole(self._path, ''.join(_lines_up_to(self._path, step)))
         self._events = SummaryWriter(
             str(folder / 'tensorboard'), purge_step=step + 1 if step else None
         )
@@ -78,7 +65,7 @@ class Writer:
         values = {name: float(value) for name, value in metrics.items()}
         record = {'step': step, 'epoch': round(epoch, 6), 'split': split}
         with self._path.open('a', encoding='utf-8') as lines:
-            lines.write(_dumps({**record, **values}) + '\n')
+            lines.write(dumps({**record, **values}) + '\n')
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         for name, value in finite.items():
             self._events.add_scalar(f'{split}/{name}', value, step)
@@ -88,13 +75,6 @@ class Writer:
 
     def __exit__(self, *exception: object) -> None:
         self._events.close()
-
-
-def replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file as a whole: whenever it is interrupted, the old one is there."""
-    unfinished = path.with_name(path.name + '.unfinished')
-    unfinished.write_text(text, encoding='utf-8')
-    unfinished.replace(path)
 
 
 def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -116,13 +96,13 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
     path = folder / CONFIG
     try:
         if path.exists():
-            _check_same(folder, json.loads(path.read_text()), _plain(config))
+            _check_same(folder, json.loads(path.read_text()), plain(config))
         elif (folder / METRICS).exists():
             raise WorkdirError(
                 f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
             )
         folder.mkdir(parents=True, exist_ok=True)
-        replace(path, _dumps(config, indent=2) + '\n')
+        write_whole(path, dumps(config, indent=2) + '\n')
     except json.JSONDecodeError as error:
         raise WorkdirError(
             f'{path} is damaged ({error}): choose another --workdir, or delete that one'
@@ -161,12 +141,12 @@ def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def write_summary(workdir: str | pathlib.Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json."""
-    replace(pathlib.Path(workdir) / SUMMARY, _dumps(summary, indent=2) + '\n')
+    write_whole(pathlib.Path(workdir) / SUMMARY, dumps(summary, indent=2) + '\n')
 
 
 def write_bias(workdir: str | pathlib.Path, report: Mapping[str, Any]) -> None:
     """Writes bias.json, a report of `analysis.bias` as nested dicts."""
-    replace(pathlib.Path(workdir) / BIAS, _dumps(report, indent=2) + '\n')
+    write_whole(pathlib.Path(workdir) / BIAS, dumps(report, indent=2) + '\n')
 
 
 def read_bias(workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -175,59 +155,7 @@ def read_bias(workdir: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    return _read_json(pathlib.Path(workdir) / BIAS)
-
-
-def commit() -> str | None:
-    """Returns the commit of the code that runs, with a + where it was changed since.
-
-    None where the code lies in no repository.
-    """
-    command = ['git', 'describe', '--always', '--dirty=+']
-    folder = pathlib.Path(__file__).parent
-    try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return None
-    return result.stdout.strip() or None
-
-
-def write_data(
-    folder: str | pathlib.Path, name: str, data: Mapping[str, Any]
-) -> pathlib.Path:
-    """Writes what a figure is drawn from to <name>.json, numbers in rows.
-
-    Args:
-      folder: where to; made if need be.
-      name: of the figure.
-      data: plain values, as JSON has them.
-
-    Returns:
-      The path.
-
-    Raises:
-      WorkdirError: if the folder cannot be written to.
-    """
-    path = pathlib.Path(folder) / f'{name}.json'
-    rows = re.compile(r'\[\n\s+([^][{}"]+)\n\s*\]')
-    text = rows.sub(
-        lambda row: '[' + ' '.join(row[1].split()) + ']', _dumps(data, indent=2)
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + '\n')
-    except OSError as error:
-        raise WorkdirError(f'cannot write to {folder} ({error})') from error
-    return path
-
-
-def read_data(folder: str | pathlib.Path, name: str) -> dict[str, Any]:
-    """Returns what `write_data` wrote; what was not finite is None.
-
-    Raises:
-      WorkdirError: if there is none, or none that can be read.
-    """
-    return _read_json(pathlib.Path(folder) / f'{name}.json')
+    return read_json(pathlib.Path(workdir) / BIAS)
 
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -262,15 +190,6 @@ def series(
     return np.asarray(epochs, float), np.asarray(values, float)
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise WorkdirError(f'{path.parent} has no {path.name}') from error
-    except ValueError as error:
-        raise WorkdirError(f'{path} is damaged ({error})') from error
-
-
 def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
     """Returns the whole lines of a file of records up to a step, in their order."""
     kept: list[str] = []
@@ -286,21 +205,6 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
                 break
             kept.append(line)
     return kept
-
-
-def _dumps(value: Any, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value as JSON will give it back: null for NaN, lists for tuples."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _check_same(folder: pathlib.Path, old: Any, new: Any) -> None:

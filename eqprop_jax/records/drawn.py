@@ -1,0 +1,61 @@
+"""What figures and tables are drawn from, and by which commit it was found."""
+
+import pathlib
+import re
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from eqprop_jax.records.files import WorkdirError, dumps, read_json, write_whole
+
+
+def commit() -> str | None:
+    """Returns the commit of the code that runs, with a + where it was changed since.
+
+    None where the code lies in no repository.
+    """
+    command = ['git', 'describe', '--always', '--dirty=+']
+    folder = pathlib.Path(__file__).parent
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def write_data(
+    folder: str | pathlib.Path, name: str, data: Mapping[str, Any]
+) -> pathlib.Path:
+    """Writes what a figure is drawn from to <name>.json, numbers in rows.
+
+    Args:
+      folder: where to; made if need be.
+      name: of the figure.
+      data: plain values, as JSON has them.
+
+    Returns:
+      The path.
+
+    Raises:
+      WorkdirError: if the folder cannot be written to.
+    """
+    path = pathlib.Path(folder) / f'{name}.json'
+    rows = re.compile(r'\[\n\s+([^][{}"]+)\n\s*\]')
+    text = rows.sub(
+        lambda row: '[' + ' '.join(row[1].split()) + ']', dumps(data, indent=2)
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text + '\n')
+    except OSError as error:
+        raise WorkdirError(f'cannot write to {folder} ({error})') from error
+    return path
+
+
+def read_data(folder: str | pathlib.Path, name: str) -> dict[str, Any]:
+    """Returns what `write_data` wrote; what was not finite is None.
+
+    Raises:
+      WorkdirError: if there is none, or none that can be read.
+    """
+    return read_json(pathlib.Path(folder) / f'{name}.json')
