@@ -20,7 +20,6 @@ import datetime
 import json
 import os
 import pathlib
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ import tqdm
 from absl import app, flags, logging
 
 from eqprop_jax import records
-from eqprop_jax.benchmark import measure, methods, networks
+from eqprop_jax.benchmark import measure, methods, networks, report
 
 JSON = flags.DEFINE_string('json', None, 'File that the rows are written to.')
 COMPARE = flags.DEFINE_string('compare', None, 'File of an earlier run.')
@@ -68,19 +67,6 @@ SHARED = (
     'tangent, loose',
     methods.BACKPROP,
 )  # what is measured on several devices, too
-COLUMNS = {
-    'method': '<31',
-    'ms/step': '>16',
-    'compile s': '>9',
-    'evals': '>7',
-    'GFLOP': '>8',
-    'of peak': '>8',
-    'MiB': '>7',
-    'cosine': '>7',
-    'settled': '>8',
-    'x published': '>12',
-    'x backprop': '>11',
-}
 
 
 def main(argv: list[str]) -> None:
@@ -105,10 +91,10 @@ def main(argv: list[str]) -> None:
     for name, make in cases.items():
         found = _rows(name, make(), peak)
         rows += found
-        _print(name, found)
+        print(report.table(found))
     run = _provenance(peak, time.perf_counter() - begin)
     if earlier:
-        _print_comparison(rows, earlier)
+        print(report.comparison(rows, earlier))
     if JSON.value:
         pathlib.Path(JSON.value).write_text(
             json.dumps({'run': run, 'rows': rows}, indent=1) + '\n'
@@ -174,99 +160,16 @@ def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, A
         total=len(chosen) + ROUNDS.value + 1 + bool(trace), desc=case, leave=False
     )
 
-    def report(text: str) -> None:
+    def tell(text: str) -> None:
         bar.set_postfix_str(text)
         bar.update()
 
     with bar:
         found = measure.measure(
-            network, chosen, rounds=ROUNDS.value, report=report, trace=trace
+            network, chosen, rounds=ROUNDS.value, report=tell, trace=trace
         )
 
-    def ratio(numerator: str, denominator: str) -> float | None:
-        if not {numerator, denominator} <= set(found):
-            return None
-        both = zip(found[numerator].seconds, found[denominator].seconds, strict=False)
-        return statistics.median(a / b for a, b in both)
-
-    name, batch = case.split('/')
-    rows = []
-    for method, one in found.items():
-        seconds = statistics.median(one.seconds)
-        rows.append(
-            {
-                'network': name,
-                'batch': int(batch),
-                'method': method,
-                'seconds_per_step': seconds,
-                'seconds_spread': _spread(one.seconds),
-                'compile_seconds': one.compile_seconds,
-                'field_evaluations': one.field_evaluations,
-                'flops': one.flops,
-                'fraction_of_peak': one.flops / seconds / peak,
-                'peak_memory_mib': one.peak_memory_mib,
-                'cosine_to_rbp': one.cosine,
-                'settled': one.settled,
-                'speedup_over_published_schedule': ratio(methods.PUBLISHED, method),
-                'ratio_to_backprop': ratio(method, methods.BACKPROP),
-                'ratio_to_real_sweeps': ratio(method, methods.REAL)
-                if method == methods.COMPLEX
-                else None,
-            }
-        )
-    return rows
-
-
-def _spread(values: list[float]) -> float:
-    """Returns half the distance between the quartiles, 0 of a single value."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
-    return (high - low) / 2
-
-
-def _print(case: str, rows: list[dict[str, Any]]) -> None:
-    """Prints the rows of a network."""
-    print(f'\n{case.split("/")[0]}, batch {case.split("/")[1]}')
-    print(' '.join(f'{title:{width}}' for title, width in COLUMNS.items()))
-    for row in rows:
-        seconds, spread = 1e3 * row['seconds_per_step'], 1e3 * row['seconds_spread']
-        cells = (
-            row['method'],
-            f'{seconds:.2f} ± {spread:.2f}',
-            f'{row["compile_seconds"]:.1f}',
-            f'{row["field_evaluations"]:.1f}',
-            f'{row["flops"] / 1e9:.3f}',
-            f'{row["fraction_of_peak"]:.0%}',
-            f'{row["peak_memory_mib"]:.0f}',
-            _number(row['cosine_to_rbp'], '.4f'),
-            _number(row['settled'], '.1%'),
-            _number(row['speedup_over_published_schedule'], '.2f'),
-            _number(row['ratio_to_backprop'], '.2f'),
-        )
-        widths = zip(cells, COLUMNS.values(), strict=True)
-        print(' '.join(f'{cell:{width}}' for cell, width in widths))
-        if row['ratio_to_real_sweeps'] is not None:
-            print(f'  complex sweeps cost {row["ratio_to_real_sweeps"]:.2f} real ones')
-
-
-def _number(value: float | None, style: str) -> str:
-    return '-' if value is None else f'{value:{style}}'
-
-
-def _print_comparison(rows: list[dict[str, Any]], earlier: dict[str, Any]) -> None:
-    """Prints how many times faster each row has become."""
-    keys = ('network', 'batch', 'method')
-    before = {tuple(row[key] for key in keys): row for row in earlier['rows']}
-    run = earlier['run']
-    print(f'\ntimes faster than on {run["date"]} at {run["commit"]}, {run["hardware"]}')
-    for row in rows:
-        key = tuple(row[key] for key in keys)
-        if key not in before:
-            print(f'{"/".join(map(str, key)):40} new')
-            continue
-        faster = before[key]['seconds_per_step'] / row['seconds_per_step']
-        print(f'{"/".join(map(str, key)):40} {faster:.2f}')
+    return report.rows(case, found, peak)
 
 
 def _read(path: str) -> dict[str, Any]:

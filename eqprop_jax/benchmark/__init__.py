@@ -3,3 +3,4 @@
 from eqprop_jax.benchmark import measure as measure
 from eqprop_jax.benchmark import methods as methods
 from eqprop_jax.benchmark import networks as networks
+from eqprop_jax.benchmark import report as report

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from eqprop_jax import tree
 from eqprop_jax.analysis import flops
-from eqprop_jax.benchmark.methods import BACKPROP, Method, Work, exact_gradient
+from eqprop_jax.benchmark.methods import Method, Work, exact_gradient
 from eqprop_jax.benchmark.networks import SETTLED, Network
 from eqprop_jax.solvers.settle import compact_here, sizes
 from eqprop_jax.types import Batch, Info, Params
@@ -63,9 +63,8 @@ def measure(
     programs, found = {}, {}
     for name, method in methods.items():
         report(name)
-        other = name.startswith(BACKPROP)
         params = network.params
-        if other:
+        if method.plain:
             params = network.plain.init(jax.random.key(0), network.batches.x[0, :1])
         run, data = over_batches(method.step), (params, network.batches)
         if method.devices > 1:
@@ -75,7 +74,7 @@ def measure(
         compile_seconds = time.perf_counter() - begin
         work = jax.block_until_ready(program(*data))
         cosines = None
-        if work.grads and not other:
+        if work.grads and not method.plain:
             cosines = jax.vmap(tree.cosine)(jax.device_get(work.grads), gradients)
         settled = None if work.free is None else work.free.residual <= SETTLED
         programs[name] = (program, data)

@@ -81,12 +81,15 @@ class Method(NamedTuple):
     """Whether relaxations gather what is left of a batch (`solvers.settle`)."""
     traced: bool = False
     """Whether `parts` has the phases in it."""
+    plain: bool = False
+    """Whether the params are those of the feed-forward network."""
     devices: int = 1
     """Among which every batch is divided."""
 
 
 def methods(network: Network) -> dict[str, Method]:
     """Returns all methods by name."""
+    # only solvers that polish make use of the rough twin
     system, settings = systems.mixed(network.system), network.settings
 
     def inject(params: Params, batch: Batch) -> Any:
@@ -173,7 +176,7 @@ def methods(network: Network) -> dict[str, Method]:
 
         return symmetric._replace(step=step, parts=(*symmetric.parts, alone))
 
-    def alone() -> Method:
+    def free_phase() -> Method:
         """Returns the free phase and nothing else."""
 
         def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
@@ -215,7 +218,9 @@ def methods(network: Network) -> dict[str, Method]:
             return jnp.mean(optax.softmax_cross_entropy(scores, batch.y))
 
         gradient = jax.grad(loss)
-        return Method(lambda p, batch, _: Work(gradient(p, batch)), (gradient,))
+        return Method(
+            lambda p, batch, _: Work(gradient(p, batch)), (gradient,), plain=True
+        )
 
     def rows() -> Iterator[Method]:
         """Yields the methods in the order of `NAMES`."""
@@ -235,7 +240,7 @@ def methods(network: Network) -> dict[str, Method]:
         yield solved(linear(estimators.recurrent_backprop))
         yield truncated()
         yield homeostatic()
-        yield alone()
+        yield free_phase()
         yield sweeps(settings.radius, 1)
         yield sweeps(1j * settings.radius, 2)
         yield backprop()

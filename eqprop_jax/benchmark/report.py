@@ -1,0 +1,133 @@
+"""Rows of a benchmark: as its file has them, as a table, beside an earlier run."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from eqprop_jax.benchmark.measure import Measurement
+from eqprop_jax.benchmark.methods import BACKPROP, COMPLEX, PUBLISHED, REAL
+
+COLUMNS = {
+    'method': '<31',
+    'ms/step': '>16',
+    'compile s': '>9',
+    'evals': '>7',
+    'GFLOP': '>8',
+    'of peak': '>8',
+    'MiB': '>7',
+    'cosine': '>7',
+    'settled': '>8',
+    'x published': '>12',
+    'x backprop': '>11',
+}
+
+
+def rows(
+    case: str, found: Mapping[str, Measurement], peak: float
+) -> list[dict[str, Any]]:
+    """Returns what was measured on a network, as the JSON file has it.
+
+    Ratios are medians of those within a round; None where the other row is not there.
+
+    Args:
+      case: 'network/batch'.
+      found: by method.
+      peak: operations a second of a large product.
+    """
+
+    def ratio(numerator: str, denominator: str) -> float | None:
+        if not {numerator, denominator} <= set(found):
+            return None
+        both = zip(found[numerator].seconds, found[denominator].seconds, strict=False)
+        return statistics.median(a / b for a, b in both)
+
+    name, batch = case.split('/')
+    made = []
+    for method, one in found.items():
+        seconds = statistics.median(one.seconds)
+        made.append(
+            {
+                'network': name,
+                'batch': int(batch),
+                'method': method,
+                'seconds_per_step': seconds,
+                'seconds_spread': _spread(one.seconds),
+                'compile_seconds': one.compile_seconds,
+                'field_evaluations': one.field_evaluations,
+                'flops': one.flops,
+                'fraction_of_peak': one.flops / seconds / peak,
+                'peak_memory_mib': one.peak_memory_mib,
+                'cosine_to_rbp': one.cosine,
+                'settled': one.settled,
+                'speedup_over_published_schedule': ratio(PUBLISHED, method),
+                'ratio_to_backprop': ratio(method, BACKPROP),
+                'ratio_to_real_sweeps': ratio(method, REAL)
+                if method == COMPLEX
+                else None,
+            }
+        )
+    return made
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows of a network as text."""
+    first = rows[0]
+    lines = [
+        f'\n{first["network"]}, batch {first["batch"]}',
+        ' '.join(f'{title:{width}}' for title, width in COLUMNS.items()),
+    ]
+    for row in rows:
+        seconds, spread = 1e3 * row['seconds_per_step'], 1e3 * row['seconds_spread']
+        cells = (
+            row['method'],
+            f'{seconds:.2f} ± {spread:.2f}',
+            f'{row["compile_seconds"]:.1f}',
+            f'{row["field_evaluations"]:.1f}',
+            f'{row["flops"] / 1e9:.3f}',
+            f'{row["fraction_of_peak"]:.0%}',
+            f'{row["peak_memory_mib"]:.0f}',
+            _number(row['cosine_to_rbp'], '.4f'),
+            _number(row['settled'], '.1%'),
+            _number(row['speedup_over_published_schedule'], '.2f'),
+            _number(row['ratio_to_backprop'], '.2f'),
+        )
+        widths = zip(cells, COLUMNS.values(), strict=True)
+        lines.append(' '.join(f'{cell:{width}}' for cell, width in widths))
+        if row['ratio_to_real_sweeps'] is not None:
+            cost = f'{row["ratio_to_real_sweeps"]:.2f}'
+            lines.append(f'  complex sweeps cost {cost} real ones')
+    return '\n'.join(lines)
+
+
+def comparison(rows: list[dict[str, Any]], earlier: Mapping[str, Any]) -> str:
+    """Returns how many times faster each row has become, as text.
+
+    Args:
+      rows: of this run.
+      earlier: an earlier run, as its file has it.
+    """
+    keys = ('network', 'batch', 'method')
+    before = {tuple(row[key] for key in keys): row for row in earlier['rows']}
+    run = earlier['run']
+    when = f'{run["date"]} at {run["commit"]}, {run["hardware"]}'
+    lines = [f'\ntimes faster than on {when}']
+    for row in rows:
+        key = tuple(row[key] for key in keys)
+        if key not in before:
+            lines.append(f'{"/".join(map(str, key)):40} new')
+            continue
+        faster = before[key]['seconds_per_step'] / row['seconds_per_step']
+        lines.append(f'{"/".join(map(str, key)):40} {faster:.2f}')
+    return '\n'.join(lines)
+
+
+def _spread(values: list[float]) -> float:
+    """Returns half the distance between the quartiles, 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return (high - low) / 2
+
+
+def _number(value: float | None, style: str) -> str:
+    return '-' if value is None else f'{value:{style}}'
