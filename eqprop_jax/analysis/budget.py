@@ -57,7 +57,8 @@ class Schedule(NamedTuple):
     nudged: float
     """E_1, those of each nudged phase."""
     phases: int = 1
-    """K; circles of N points have N/2 + 1, conjugates being one."""
+    """K; circles of N points have N/2 + 1, conjugates being one. The two real ones are
+    taken for as dear as the others."""
     is_complex: bool = True
 
 
@@ -171,10 +172,10 @@ def best(
     """Returns the quickest step on that many chips, which may leave some idle.
 
     Args:
-      size: from `size`.
-      schedule: of the gradient.
-      chip: each of them.
-      batch_size: B, of the whole batch.
+      size: as in `step`.
+      schedule: as in `step`.
+      chip: as in `step`.
+      batch_size: as in `step`.
       chips: how many there are.
 
     Raises:
@@ -197,10 +198,10 @@ def divisions(
     """Returns the budgets of 1, 2, ... chips that share a contour.
 
     Args:
-      size: from `size`.
-      schedule: of the gradient.
-      chip: each of them.
-      batch_size: B, of the whole batch.
+      size: as in `step`.
+      schedule: as in `step`.
+      chip: as in `step`.
+      batch_size: as in `step`.
       chips: how many there are; what does not divide them leaves some idle.
     """
     return [
@@ -219,10 +220,10 @@ def turning_point(
     Whatever the memory: chips that are too few for a batch are so in either way.
 
     Args:
-      size: from `size`.
-      schedule: of the gradient.
-      chip: each of them.
-      batch_size: B, of the whole batch.
+      size: as in `step`.
+      schedule: as in `step`.
+      chip: as in `step`.
+      batch_size: as in `step`.
       most: chips that are tried; None is returned where data sharding wins up to them.
     """
     chips = 1
