@@ -73,7 +73,7 @@ def penalty(
         units = sum(leaf.size for leaf in jax.tree.leaves(rates)) // batch.x.shape[0]
 
         def one(key: jax.Array) -> Float[Array, ' B']:
-            probe = tree.random_normal(key, rates)
+            probe = tree.per_example_normal(key, rates, batch.numbers)
             forward, backward = J.apply(probe), J.transpose(probe)
             if form == 'published':
                 square = tree.per_example_vdot(forward, forward)
@@ -83,7 +83,7 @@ def penalty(
 
         # One after the other, and each again in the backward pass: the memory of one.
         draws = jax.lax.map(jax.checkpoint(one), jax.random.split(rng, num_probes))
-        return jnp.mean(draws)
+        return tree.mean_of(batch.counted, draws)
 
     return mean_penalty
 

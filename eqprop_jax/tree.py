@@ -73,6 +73,23 @@ def random_normal(rng: jax.Array, like: Tree) -> Tree:
     return jax.tree.unflatten(structure, draws)
 
 
+def per_example_normal(rng: jax.Array, like: Tree, numbers: Int[Array, ' B']) -> Tree:
+    """Returns standard normal draws with the shapes of `like`, [B, ...].
+
+    Those of an example depend on the key and its number: it gets the same ones in
+    whatever part of a batch it stands.
+    """
+    one = jax.tree.map(lambda leaf: leaf[0], like)
+    return per_example_draw(lambda key: random_normal(key, one), rng, numbers)
+
+
+def per_example_draw(
+    draw: Callable[[jax.Array], Tree], rng: jax.Array, numbers: Int[Array, ' B']
+) -> Tree:
+    """Returns draw(key) of every example, [B, ...], with a key of its own number."""
+    return jax.vmap(lambda number: draw(jax.random.fold_in(rng, number)))(numbers)
+
+
 def vdot(a: Tree, b: Tree) -> Array:
     """Returns Σ conj(a) b over all leaves and axes."""
     products = jax.tree.map(lambda x, y: jnp.sum(jnp.conj(x) * y), a, b)
@@ -113,6 +130,18 @@ def select(mask: Bool[Array, ' B'], a: Tree, b: Tree) -> Tree:
     return jax.tree.map(
         lambda x, y: jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, y), a, b
     )
+
+
+def mean_of(mask: Bool[Array, ' B'], values: Array) -> Float[Array, '']:
+    """Returns the mean over the examples whose mask is set, and other axes; 0 of none.
+
+    Args:
+      mask: which examples count.
+      values: [..., B].
+    """
+    total = jnp.sum(jnp.where(mask, values, 0))
+    count = jnp.maximum(jnp.sum(mask), 1) * (values.size // mask.size)
+    return total / count
 
 
 def take(a: Tree, which: Int[Array, ' k']) -> Tree:

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 Params = Any  # pytree of real arrays
@@ -48,6 +49,19 @@ class Batch(NamedTuple):
     """Clamped inputs."""
     y: Float[Array, 'B classes']
     """Targets, one-hot."""
+    rows: Int[Array, ' B'] | None = None
+    """Numbers of the examples in the batch that this is a part of; −1: a filler, which
+    no mean counts. None: the whole batch, 0 to B − 1."""
+
+    @property
+    def numbers(self) -> Int[Array, ' B']:
+        """What an example's random draws depend on, beside the key."""
+        return jnp.arange(self.x.shape[0]) if self.rows is None else self.rows
+
+    @property
+    def counted(self) -> Bool[Array, ' B']:
+        """Which examples are no fillers."""
+        return self.numbers >= 0
 
 
 class System(NamedTuple):
@@ -83,9 +97,9 @@ class System(NamedTuple):
     signature: tuple[tuple[str, int], ...] | None = None
     """(layer, ς = ±1) of every layer, under which ς ⊙ J is symmetric (1 on those that
     the cost reads); None where no such signs are known, or all are 1."""
-    thin: Callable[[jax.Array, int], 'System'] | None = None
-    """(rng, batch size) -> the system whose cost sees a random part of each example's
-    units (dropout); None: it has no dropout."""
+    thin: 'Callable[[jax.Array, Int[Array, " B"]], System] | None' = None
+    """(rng, numbers of the examples) -> the system whose cost sees a random part of
+    each example's units (dropout); None: it has no dropout."""
     take: Callable[[Int[Array, ' k']], 'System'] | None = None
     """(examples) -> the system for these; None: it treats all of a batch alike."""
     rough: 'System | None' = None
@@ -151,16 +165,16 @@ class Info(NamedTuple):
     num_steps: Int[Array, 'P B']
     """Sweeps used; −1 where the method does not count them."""
     converged: Float[Array, '']
-    """Fraction of the B examples whose phases, the free one included, all settled."""
+    """Fraction of the examples whose phases, the free one included, all settled."""
     skipped: Float[Array, '']
-    """Fraction of the B examples left out of the mean."""
+    """Fraction of the examples left out of the mean. Fillers are in neither."""
 
 
 class Estimate(NamedTuple):
     """A gradient estimate and the error vector it was read off from."""
 
     grads: Params
-    """Like params: the mean over the batch of dC/dθ."""
+    """Like params: the mean of dC/dθ over the examples that count."""
     error: Rates | None
     """δ, leaves [B, ...], not divided by B; None where the method has none."""
     info: Info

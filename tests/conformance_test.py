@@ -203,7 +203,7 @@ def dense_adjoint(system, params, batch, free):
         direct = jax.grad(cost)(params, flat_rates)
         return jax.tree.map(jnp.add, direct, implicit)
 
-    per_example = jax.vmap(one)(*batch, free.rates, free.state)
+    per_example = jax.vmap(one)(batch.x, batch.y, free.rates, free.state)
     return jax.tree.map(lambda g: jnp.mean(g, axis=0), per_example)
 
 

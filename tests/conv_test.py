@@ -404,7 +404,7 @@ def test_dropout_is_one_mask_for_nudge_and_gradient():
     """The dense adjoint of the thinned cost, drawn with the very same key."""
     system, params, batch, free, rng = thinned()
     own = jax.random.split(rng)[0]
-    fewer = system.thin(own, zoo.BATCH)
+    fewer = system.thin(own, jnp.arange(zoo.BATCH))
 
     def cost(params, rates):
         return jnp.sum(fewer.cost(params, rates, batch.y))
@@ -435,7 +435,7 @@ def test_dropped_units_are_unseen_and_the_others_weigh_more():
     kernel, bias = (np.asarray(params['readout'][name]) for name in ('kernel', 'bias'))
     seen = []
     for key in jax.random.split(rng, 12):
-        cost = system.thin(key, 1).cost
+        cost = system.thin(key, jnp.arange(1)).cost
         grads = jax.grad(lambda p, cost=cost: cost(p, one[1], one[0].y)[0])(params)
         rows = np.asarray(grads['readout']['kernel'])
         keep = np.any(rows != 0, axis=1)
@@ -450,7 +450,11 @@ def test_dropped_units_are_unseen_and_the_others_weigh_more():
 def test_scores_are_unbiased_under_dropout(dropout):
     system, params, _, free, rng = thinned(dropout)
     draw = jax.jit(
-        jax.vmap(lambda key: system.thin(key, zoo.BATCH).predict(params, free.rates))
+        jax.vmap(
+            lambda key: system.thin(key, jnp.arange(zoo.BATCH)).predict(
+                params, free.rates
+            )
+        )
     )
     scores = np.asarray(draw(jax.random.split(rng, 4000)))
     noise = scores.std(axis=0) / np.sqrt(len(scores))

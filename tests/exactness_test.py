@@ -307,7 +307,9 @@ def test_gradient_is_the_mean_over_the_batch():
             params, batch, free_phase(system, params, batch.x, solve), RNG
         ).grads
 
-    singles = [grads(ep.Batch(x[None], y[None])) for x, y in zip(*batch, strict=True)]
+    singles = [
+        grads(ep.Batch(x[None], y[None])) for x, y in zip(batch.x, batch.y, strict=True)
+    ]
     mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *singles)
     for a, b in zip(jax.tree.leaves(grads(batch)), jax.tree.leaves(mean), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13)

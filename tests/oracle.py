@@ -75,7 +75,7 @@ def at(system, params, batch, free):
         slopes = jax.jacrev(sigma)(flat_state).sum(axis=0)  # σ is elementwise
         return J, slopes, g, P, direct
 
-    found = jax.jit(jax.vmap(one))(*batch, free.state)
+    found = jax.jit(jax.vmap(one))(batch.x, batch.y, free.state)
     J, slopes, g, P, direct = (np.asarray(value) for value in found)
     return Oracle(system, params, batch, free, J, slopes, g, P, direct.mean(axis=0))
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8
 
+from eqprop_jax import tree
+
 PADDINGS = ('zero', 'edge', 'reflect')
 
-Augment = Callable[
-    [Array, UInt8[Array, 'B height width channels']],
-    UInt8[Array, 'B height width channels'],
-]
+Augment = Callable[..., UInt8[Array, 'B height width channels']]
+"""(rng, images, numbers of the examples) -> images."""
 
 
 def augmentation(*, pad: int = 0, flip: bool = False, padding: str = 'zero') -> Augment:
@@ -36,9 +36,11 @@ def augmentation(*, pad: int = 0, flip: bool = False, padding: str = 'zero') -> 
         its outermost pixels, which are not repeated).
 
     Returns:
-      (rng, images [B, height, width, channels] uint8) -> images of the same shape and
-      type. With neither `pad` nor `flip` it returns the images and draws nothing. It
-      raises ValueError where `pad` does not fit the images that 'reflect' continues.
+      (rng, images [B, height, width, channels] uint8, numbers [B]) -> images of the
+      same shape and type. What an image goes through depends on the key and on its
+      number, by default 0 to B − 1. With neither `pad` nor `flip` it returns the images
+      and draws nothing. It raises ValueError where `pad` does not fit the images that
+      'reflect' continues.
 
     Raises:
       ValueError: if `pad` is negative or no integer, or for an unknown padding.
@@ -53,7 +55,9 @@ def augmentation(*, pad: int = 0, flip: bool = False, padding: str = 'zero') -> 
         raise ValueError(f'no padding {padding!r}; choose from {", ".join(PADDINGS)}')
 
     def augment(
-        rng: Array, images: UInt8[Array, 'B height width channels']
+        rng: Array,
+        images: UInt8[Array, 'B height width channels'],
+        numbers: Int[Array, ' B'] | None = None,
     ) -> UInt8[Array, 'B height width channels']:
         num_images, height, width, _ = images.shape
         if padding == 'reflect' and pad >= min(height, width):
@@ -64,17 +68,23 @@ def augmentation(*, pad: int = 0, flip: bool = False, padding: str = 'zero') -> 
             )
         if not pad and not flip:
             return images
+        if numbers is None:
+            numbers = jnp.arange(num_images)
         offset_rng, flip_rng = jax.random.split(rng)
         rows, columns = (
             jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (num_images, size))
             for size in (height, width)
         )
         if flip:
-            mirrored = jax.random.bernoulli(flip_rng, shape=(num_images, 1))
+            mirrored = tree.per_example_draw(
+                lambda key: jax.random.bernoulli(key, shape=(1,)), flip_rng, numbers
+            )
             columns = jnp.where(mirrored, columns[:, ::-1], columns)
         if pad:
-            offsets = jax.random.randint(
-                offset_rng, (num_images, 2), -pad, pad + 1, jnp.int32
+            offsets = tree.per_example_draw(
+                lambda key: jax.random.randint(key, (2,), -pad, pad + 1, jnp.int32),
+                offset_rng,
+                numbers,
             )
             rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
         each = jnp.arange(num_images, dtype=jnp.int32)[:, None, None]

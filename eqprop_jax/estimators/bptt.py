@@ -73,7 +73,8 @@ def bptt(
                 return tree.add(field.drive(rates), offset)
 
             end = solve(field._replace(drive=drive), free.state)
-            return jnp.mean(system.cost(params, end.rates, batch.y)), end
+            cost = system.cost(params, end.rates, batch.y)
+            return tree.mean_of(batch.counted, cost), end
 
         offset = tree.zeros_like(free.state)
         (grads, slope), end = jax.grad(loss, argnums=(0, 1), has_aux=True)(
@@ -82,9 +83,10 @@ def bptt(
         info = Info(
             residual=end.residual[None],
             num_steps=end.num_steps[None],
-            converged=jnp.mean(free.converged),
+            converged=tree.mean_of(batch.counted, free.converged),
             skipped=jnp.zeros(()),
         )
-        return Estimate(grads, tree.scale(-batch.x.shape[0], slope), info)
+        count = jnp.sum(batch.counted)
+        return Estimate(grads, tree.scale(-count, slope), info)
 
     return estimate

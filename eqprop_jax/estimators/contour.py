@@ -121,7 +121,7 @@ def contour(
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )
-        info = Info(residual, num_steps, jnp.mean(settled), jnp.mean(~keep))
+        info = Info(residual, num_steps, *local_rule.shares(batch, settled, keep))
         return Estimate(grads, error, info)
 
     return estimate

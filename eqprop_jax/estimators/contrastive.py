@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from eqprop_jax import dynamics
+from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import phases
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
@@ -85,18 +85,19 @@ def contrastive(
         )
 
         def contrast(params: Params) -> Array:
-            total = jnp.mean(system.cost(params, free.rates, batch.y))
+            cost = system.cost(params, free.rates, batch.y)
+            total = tree.mean_of(batch.counted, cost)
             phi_free = primitive(params, batch.x, free.rates)
             for weights, equilibrium in nudged:
                 phi = jax.vmap(lambda s: primitive(params, batch.x, s))(
                     equilibrium.rates
                 )
-                shift = jnp.mean(phi - phi_free[None], axis=1)
-                total -= jnp.sum(jnp.real(weights * shift))
+                change = jnp.real(weights[:, None] * (phi - phi_free[None]))
+                total -= tree.mean_of(batch.counted, jnp.sum(change, axis=0))
             return total
 
         residual, num_steps, converged = phases.settled(nudged)
-        settled = jnp.mean(free.converged & converged)
+        settled = tree.mean_of(batch.counted, free.converged & converged)
         return Estimate(
             grads=jax.grad(contrast)(params),
             error=phases.response(nudged, free.rates),

@@ -43,6 +43,6 @@ def dropout(system: System, make: Callable[[System], Estimator]) -> Estimator:
         if rng is None:
             raise ValueError('dropout needs a key: pass rng')
         own, rng = jax.random.split(rng)
-        return make(thin(own, batch.x.shape[0]))(params, batch, free, rng)
+        return make(thin(own, batch.numbers))(params, batch, free, rng)
 
     return estimate

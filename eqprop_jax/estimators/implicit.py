@@ -200,12 +200,8 @@ def _implicit(
             error = dynamics.signed(system, error)
         settled = free.converged & (residual <= tol)
         keep = settled if skip_unconverged else jnp.ones_like(settled)
-        info = Info(
-            residual=residual[None],
-            num_steps=num_steps[None],
-            converged=jnp.mean(settled),
-            skipped=jnp.mean(~keep),
-        )
+        fractions = local_rule.shares(batch, settled, keep)
+        info = Info(residual[None], num_steps[None], *fractions)
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )

@@ -8,10 +8,17 @@ first is the cost's own dependence on θ: the readout's weights, a weight penalt
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import tree
 from eqprop_jax.types import Batch, Params, Rates, State, System
+
+
+def shares(
+    batch: Batch, settled: Bool[Array, ' B'], keep: Bool[Array, ' B']
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+    """Returns which fractions of the examples settled, and are left out."""
+    return tree.mean_of(batch.counted, settled), tree.mean_of(batch.counted, ~keep)
 
 
 def local_gradient(
@@ -22,7 +29,7 @@ def local_gradient(
     error: Rates,
     keep: Bool[Array, ' B'] | None = None,
 ) -> Params:
-    """Returns the mean over the batch of ∂C/∂θ − (∂D/∂θ)ᵀ δ.
+    """Returns the mean over the examples that count of ∂C/∂θ − (∂D/∂θ)ᵀ δ.
 
     Args:
       system: what moves.
@@ -37,8 +44,7 @@ def local_gradient(
       Scellier et al. 2018, https://arxiv.org/abs/1808.04873 (Appendix A: costs
       that depend on θ).
     """
-    if keep is None:
-        keep = jnp.ones(batch.x.shape[0], bool)
+    keep = batch.counted if keep is None else keep & batch.counted
     x, rates, error = (
         tree.select(keep, kept, tree.zeros_like(kept))
         for kept in (batch.x, rates, error)

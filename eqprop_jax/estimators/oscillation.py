@@ -150,16 +150,24 @@ def oscillation(
             state = phases.as_complex(state)
         return Stream(state, free)
 
-    def disturb(rng: jax.Array | None, number: Array, state: State) -> State:
+    def noise_of(
+        batch: Batch, rng: jax.Array | None
+    ) -> Callable[[Array, State], State]:
+        """Returns (step, state) ↦ the state with the step's noise."""
+
         if rng is None or not noise:
-            return state
-        rng = jax.random.fold_in(rng, number)
-        if not is_complex:
-            return tree.add(state, tree.scale(noise, tree.random_normal(rng, state)))
-        draws = [
-            tree.random_normal(key, tree.real(state)) for key in jax.random.split(rng)
-        ]
-        return tree.add(state, tree.scale(noise, tree.combine(*draws)))
+            return lambda number, state: state
+
+        def disturb(number: Array, state: State) -> State:
+            key = jax.random.fold_in(rng, number)
+            keys, like = jax.random.split(key), tree.real(state)
+            if not is_complex:
+                keys = key[None]
+            draws = [tree.per_example_normal(key, like, batch.numbers) for key in keys]
+            draw = tree.combine(*draws) if is_complex else draws[0]
+            return tree.add(state, tree.scale(noise, draw))
+
+        return disturb
 
     def turns(
         field: Field,
@@ -167,7 +175,7 @@ def oscillation(
         state: State,
         num_turns: int,
         num_averaged: int,
-        rng: jax.Array | None,
+        disturb: Callable[[Array, State], State],
     ) -> tuple[State, Rates, Rates, Float[Array, 'N B']]:
         """Runs whole turns; returns the state, both averages, and the residuals.
 
@@ -187,7 +195,7 @@ def oscillation(
 
             def step(number: Array, state: State) -> State:
                 state, _ = sweep(state, nudged.drive(nudged.rates(state)))
-                return disturb(rng, index * steps_per_point + number, state)
+                return disturb(index * steps_per_point + number, state)
 
             state = lax.fori_loop(0, steps_per_point, step, state)
             rates = nudged.rates(state)
@@ -229,7 +237,8 @@ def oscillation(
         grads, error, info = go_on(params, batch, stream, rng)[0]
         if not from_rest:
             settled = jnp.all(info.residual <= tol, axis=0) & free.converged
-            info = info._replace(converged=jnp.mean(settled))
+            converged = tree.mean_of(batch.counted, settled)
+            info = info._replace(converged=converged)
         return Estimate(grads, error, info)
 
     def go_on(
@@ -240,7 +249,8 @@ def oscillation(
         injection = system.inject(params, batch.x)
         field = dynamics.free_field(system, params, injection)
         gradient = dynamics.cost_gradient(system, params, batch.y)
-        first, second = (None, None) if rng is None else jax.random.split(rng)
+        keys = (None, None) if rng is None else jax.random.split(rng)
+        first, second = (noise_of(batch, key) for key in keys)
         state, free = stream
         if correction:
             if burn_in:
@@ -256,7 +266,7 @@ def oscillation(
         info = Info(
             residual=residual,
             num_steps=jnp.full(residual.shape, num_turns * steps_per_point, jnp.int32),
-            converged=jnp.mean(jnp.all(residual <= tol, axis=0)),
+            converged=tree.mean_of(batch.counted, jnp.all(residual <= tol, axis=0)),
             skipped=jnp.zeros(()),
         )
         return Estimate(grads, error, info), Stream(state, free)

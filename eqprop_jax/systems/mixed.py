@@ -35,5 +35,5 @@ def mixed(system: System) -> System:
     thin = system.thin
     return system._replace(
         rough=system._replace(drive=drive, thin=None),
-        thin=thin and (lambda rng, batch_size: mixed(thin(rng, batch_size))),
+        thin=thin and (lambda rng, numbers: mixed(thin(rng, numbers))),
     )

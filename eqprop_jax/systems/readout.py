@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
-from jaxtyping import Array, Bool, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from eqprop_jax import linear
+from eqprop_jax import linear, tree
 from eqprop_jax.systems import activations, costs
 from eqprop_jax.systems.activations import Activation
 from eqprop_jax.types import Params, Rates, System
@@ -76,9 +76,11 @@ def with_dropout(system: System, readout: Readout) -> System:
       readout: its `dropout` is the fraction left out; where 0 nothing changes.
     """
 
-    def thin(rng: jax.Array, batch_size: int) -> System:
-        shape = (batch_size, readout.units)
-        return seeing(jax.random.bernoulli(rng, 1 - readout.dropout, shape))
+    def thin(rng: jax.Array, numbers: Int[Array, ' B']) -> System:
+        def draw(key: jax.Array) -> Array:
+            return jax.random.bernoulli(key, 1 - readout.dropout, (readout.units,))
+
+        return seeing(tree.per_example_draw(draw, rng, numbers))
 
     def seeing(keep: Array) -> System:
         seen = readout._replace(keep=keep)
