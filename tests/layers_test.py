@@ -31,6 +31,7 @@ FLOORS = {
     'training': 4,
     'build': 5,
     'diagnosis': 5,
+    'evaluation': 5,
     'benchmark': 5,
     'figures': 6,
 }

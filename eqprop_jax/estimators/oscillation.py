@@ -154,7 +154,6 @@ def oscillation(
         batch: Batch, rng: jax.Array | None
     ) -> Callable[[Array, State], State]:
         """Returns (step, state) ↦ the state with the step's noise."""
-
         if rng is None or not noise:
             return lambda number, state: state
 

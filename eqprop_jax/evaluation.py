@@ -1,0 +1,220 @@
+"""What a network makes of every example of a split, and what that comes to.
+
+`evaluate` relaxes each example once and keeps its numbers apart; `summarize` takes
+their means and percentiles. By `solver` a run's network can be settled more tightly, or
+by another solver, than it was trained with.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from eqprop_jax import dynamics, parts
+from eqprop_jax.data.sources import Split
+from eqprop_jax.training.state import Experiment
+from eqprop_jax.types import Params, Solver
+
+TOP = 5  # guesses of the top-5 error
+
+
+class Examples(NamedTuple):
+    """The numbers of each example, in the order of the split."""
+
+    label: Int[np.ndarray, ' n']
+    """Its class."""
+    loss: Float[np.ndarray, ' n']
+    """C at the free equilibrium."""
+    rank: Int[np.ndarray, ' n']
+    """Classes scored before the true one; 0: recognized."""
+    residual: Float[np.ndarray, ' n']
+    """As in `Equilibrium`."""
+    num_steps: Int[np.ndarray, ' n']
+    """Sweeps used."""
+    converged: Bool[np.ndarray, ' n']
+    """residual <= tol."""
+
+
+class Summary(NamedTuple):
+    """Plain numbers; those that the records of a run have, too, by the same names.
+
+    The p-th percentile is the smallest value that p % of the examples do not exceed;
+    NaN counts as the largest.
+    """
+
+    num_examples: int
+    """n."""
+    error: float
+    """Fraction e of the examples that are not recognized."""
+    standard_error: float
+    """Of that fraction, √(e (1 − e) / n)."""
+    top_5_error: float | None
+    """Fraction whose class is not among the five first; None: there are no more."""
+    loss: float
+    """Mean."""
+    median_residual: float
+    residual_99: float
+    """99th percentile."""
+    max_residual: float
+    free_steps: float
+    """Mean number of sweeps."""
+    free_steps_99: int
+    """99th percentile."""
+    max_free_steps: int
+    converged: float
+    """Fraction of the examples that settled to the solver's tol."""
+    class_errors: tuple[float | None, ...]
+    """The error by class; None for a class without examples."""
+
+
+def evaluate(
+    experiment: Experiment,
+    params: Params,
+    split: Split,
+    solve: Solver | None = None,
+    *,
+    batch_size: int = 500,
+) -> Examples:
+    """Relaxes every example of a split, each counted once.
+
+    The last batch is filled up and the filling dropped, so that one program does for
+    all of them. Images go to the device batch by batch.
+
+    Args:
+      experiment: a run, built.
+      params: θ.
+      split: examples of its data set; at least one.
+      solve: relaxes the free phase; None: the run's own solver.
+      batch_size: examples relaxed at a time; positive. Results do not depend on it.
+
+    Returns:
+      The numbers of each example.
+
+    Raises:
+      ValueError: if the split is empty, or the batch size is not positive.
+    """
+    size = len(split.labels)
+    if not size:
+        raise ValueError('a split without examples cannot be evaluated')
+    if batch_size < 1:
+        raise ValueError(f'batch_size has to be a positive integer, not {batch_size}')
+    system, num_classes = experiment.system, experiment.dataset.num_classes
+    relax_by = experiment.solve if solve is None else solve
+
+    @jax.jit
+    def numbers(params: Params, images: Array, labels: Array) -> tuple[Array, ...]:
+        x = experiment.preprocess(images)
+        free = dynamics.relax(system, params, x, relax_by)
+        y = jax.nn.one_hot(labels, num_classes, dtype=x.dtype)
+        loss = system.cost(params, free.rates, y)
+        rank = ranks(system.predict(params, free.rates), labels)
+        return labels, loss, rank, free.residual, free.num_steps, free.converged
+
+    rows = min(batch_size, size)
+    batches = []
+    for start in range(0, size, rows):
+        positions = np.minimum(start + np.arange(rows), size - 1)
+        found = numbers(params, split.images[positions], split.labels[positions])
+        batches.append(jax.device_get(found))
+    columns = zip(*batches, strict=True)
+    return Examples(*(np.concatenate(column)[:size] for column in columns))
+
+
+def ranks(
+    scores: Float[Array, 'B classes'], labels: Int[Array, ' B']
+) -> Int[Array, ' B']:
+    """Returns how many classes are scored before the true one.
+
+    Of equal scores the first class comes first, as in `argmax`: the rank is 0 where the
+    prediction is right. A score of NaN comes before the true class, whichever it is,
+    and where the true one's is NaN all classes do.
+
+    Args:
+      scores: of each class.
+      labels: the true classes.
+    """
+    true = jnp.take_along_axis(scores, labels[:, None], axis=1)
+    first = jnp.arange(scores.shape[1])[None] < labels[:, None]
+    behind = (scores < true) | ((scores == true) & ~first)
+    return jnp.sum(~behind, axis=1)
+
+
+def summarize(examples: Examples, num_classes: int) -> Summary:
+    """Returns what the examples come to.
+
+    Args:
+      examples: from `evaluate`.
+      num_classes: how many classes there are.
+    """
+    wrong = examples.rank > 0
+    size, error = len(wrong), float(np.mean(wrong))
+    by_class = (wrong[examples.label == label] for label in range(num_classes))
+    beyond = examples.rank >= TOP
+    return Summary(
+        num_examples=size,
+        error=error,
+        standard_error=math.sqrt(error * (1 - error) / size),
+        top_5_error=float(np.mean(beyond)) if num_classes > TOP else None,
+        loss=float(np.mean(examples.loss)),
+        median_residual=_percentile(examples.residual, 50),
+        residual_99=_percentile(examples.residual, 99),
+        max_residual=_percentile(examples.residual, 100),
+        free_steps=float(np.mean(examples.num_steps)),
+        free_steps_99=_percentile(examples.num_steps, 99),
+        max_free_steps=_percentile(examples.num_steps, 100),
+        converged=float(np.mean(examples.converged)),
+        class_errors=tuple(
+            float(np.mean(those)) if those.size else None for those in by_class
+        ),
+    )
+
+
+def solver(
+    experiment: Experiment,
+    *,
+    name: str | None = None,
+    tol: float | None = None,
+    max_steps: int | None = None,
+) -> tuple[dict[str, Any], Solver]:
+    """Returns the section of a run's solver with some values replaced, and the solver.
+
+    A solver of another name relaxes in the system's own precision throughout. What
+    bounds the sweeps of one that stops by itself is the number of them for 'unrolled',
+    which calls it `num_steps`, and the other way round.
+
+    Args:
+      experiment: a run, built.
+      name: a key of `parts.SOLVERS`; None: the run's.
+      tol: relative residual at which an example is settled; None: the run's.
+      max_steps: bound on the number of sweeps; None: the run's.
+
+    Raises:
+      ConfigError: for an unknown name, or a value out of range.
+    """
+    own = experiment.config['solver']
+    section = dict(own)
+    if name is not None:
+        section['name'] = name
+    if tol is not None:
+        section['tol'] = tol
+    bound = section.pop(_bound(own['name']), None)
+    if max_steps is not None:
+        bound = max_steps
+    if bound is not None:
+        section[_bound(section['name'])] = bound
+    same = section['name'] == own['name']
+    precision = experiment.config['precision'] if same else 'float32'
+    return section, parts.solver('solver', section, precision)
+
+
+def _bound(name: str) -> str:
+    """Returns what a solver calls the bound on its sweeps."""
+    return 'num_steps' if name == 'unrolled' else 'max_steps'
+
+
+def _percentile(values: np.ndarray, percent: int) -> Any:
+    """Returns the smallest value that these percent do not exceed, as Python has it."""
+    return np.sort(values)[-(-percent * len(values) // 100) - 1].item()

@@ -1,0 +1,162 @@
+"""Evaluates a trained run, by its own solver or by another.
+
+    python launch/evaluate.py --workdir=runs/digits --solver=anderson --tol=1e-5
+
+Restores the run's network, lets it settle on every example of a split, and says how
+many it gets wrong, how far from equilibrium they were left and how many sweeps that
+took, beside what the run itself wrote down when it ended. With --json also class by
+class.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from absl import app, flags, logging
+
+if TYPE_CHECKING:
+    from eqprop_jax.evaluation import Summary
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+# Ranges are checked below, in one line, and not by the flags.
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of a run that has ended.', required=True
+)
+SPLIT = flags.DEFINE_string(
+    'split', 'test', 'test, eval (the held-out examples) or train.'
+)
+SOLVER = flags.DEFINE_string('solver', None, "Instead of the run's: solver.name.")
+TOL = flags.DEFINE_float('tol', None, "Instead of the run's: solver.tol.")
+MAX_STEPS = flags.DEFINE_integer(
+    'max_steps', None, "Instead of the run's: solver.max_steps."
+)
+BATCH_SIZE = flags.DEFINE_integer('batch_size', 500, 'Examples relaxed at a time.')
+JSON = flags.DEFINE_string('json', None, 'File that the numbers are written to.')
+CACHE = flags.DEFINE_string(
+    'compilation_cache',
+    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
+    'Folder that keeps compiled programs between runs; empty: none.',
+)
+
+SPLITS = {'test': 'test', 'eval': 'held_out', 'train': 'train'}  # as records call them
+# Name, key of the summary, factor and format.
+ROWS = (
+    ('error, %', 'error', 100, '.2f'),
+    ('top-5 error, %', 'top_5_error', 100, '.2f'),
+    ('mean loss', 'loss', 1, '.4f'),
+    ('residual, median', 'median_residual', 1, '.1e'),
+    ('residual, 99th percentile', 'residual_99', 1, '.1e'),
+    ('residual, maximum', 'max_residual', 1, '.1e'),
+    ('sweeps, mean', 'free_steps', 1, '.2f'),
+    ('sweeps, 99th percentile', 'free_steps_99', 1, '.0f'),
+    ('sweeps, maximum', 'max_free_steps', 1, '.0f'),
+    ('settled to tol, %', 'converged', 100, '.2f'),
+)
+
+
+def main(argv: list[str]) -> None:
+    """Restores a run, evaluates it and prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    logging.set_verbosity(logging.WARNING)
+    _check_flags()
+    import jax
+    import ml_collections
+
+    from eqprop_jax import build, checkpoint, evaluation, records, training
+    from eqprop_jax.data import NotPreparedError
+    from eqprop_jax.records import files
+
+    if CACHE.value:
+        jax.config.update('jax_compilation_cache_dir', CACHE.value)
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    workdir = pathlib.Path(WORKDIR.value)
+    try:
+        config = ml_collections.ConfigDict(records.read_config(workdir))
+        experiment = build.experiment(config)
+        section, solve = evaluation.solver(
+            experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
+        )
+        like = jax.eval_shape(lambda: training.init_state(experiment))
+        state = checkpoint.restore(workdir, like)
+        last = {}
+        if (workdir / records.SUMMARY).exists():
+            last = records.read_data(workdir, 'summary')['last']
+    except (
+        build.ConfigError,
+        NotPreparedError,
+        records.WorkdirError,
+        checkpoint.CheckpointError,
+    ) as error:
+        _fail(str(error))
+    split = getattr(experiment.dataset, SPLITS[SPLIT.value])
+    if not len(split.labels):
+        _fail(f'{workdir} has no held-out examples: choose --split=test or train')
+    examples = evaluation.evaluate(
+        experiment, state.params, split, solve, batch_size=BATCH_SIZE.value
+    )
+    found = evaluation.summarize(examples, experiment.dataset.num_classes)
+    recorded = last.get(SPLIT.value)
+    settings = ', '.join(f'{key}={value}' for key, value in section.items())
+    print(
+        f'{found.num_examples} examples ({SPLIT.value}) after step {state.step} of '
+        f'{experiment.num_steps}, solver: {settings}\n'
+    )
+    print(table(found, recorded))
+    if JSON.value:
+        data = {
+            'workdir': str(workdir),
+            'split': SPLIT.value,
+            'step': int(state.step),
+            'solver': section,
+            'commit': records.commit(),
+            'found': found._asdict(),
+            'recorded': recorded,
+        }
+        try:
+            files.write_whole(
+                pathlib.Path(JSON.value), files.dumps(data, indent=1) + '\n'
+            )
+        except OSError as error:
+            _fail(f'cannot write --json={JSON.value} ({error})')
+        print(f'\nwritten to {JSON.value}')
+
+
+def table(found: 'Summary', recorded: Mapping[str, Any] | None) -> str:
+    """Returns a summary as text, beside what the run recorded where it did."""
+    values, recorded = found._asdict(), recorded or {}
+    width = max(len(name) for name, *_ in ROWS)
+    lines = [f'{"":{width}}        here        summary.json'] if recorded else []
+    for name, key, factor, form in ROWS:
+        if values[key] is None:
+            continue
+        here = f'{factor * values[key]:{form}}'
+        spread = f' ± {100 * found.standard_error:.2f}' if key == 'error' else ''
+        there = recorded.get(key)
+        there = '' if there is None else f'{factor * there:{form}}'
+        lines.append(f'{name:{width}}  {here:>10}{spread:8}{there:>12}'.rstrip())
+    return '\n'.join(lines)
+
+
+def _check_flags() -> None:
+    """Ends with a message if a flag is outside its range."""
+    if SPLIT.value not in SPLITS:
+        _fail(f'--split={SPLIT.value}: choose from {", ".join(SPLITS)}')
+    if BATCH_SIZE.value < 1:
+        _fail(f'--batch_size has to be a positive integer, not {BATCH_SIZE.value}')
+    if JSON.value and not pathlib.Path(JSON.value).parent.is_dir():
+        _fail(f'there is no folder {pathlib.Path(JSON.value).parent} for --json')
+    if JSON.value and pathlib.Path(JSON.value).is_dir():
+        _fail(f'--json={JSON.value} is a folder: name a file')
+
+
+def _fail(message: str) -> NoReturn:
+    print(f'evaluate: {message}', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+    app.run(main)
