@@ -17,6 +17,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_every_steps = 0  # at the end of every epoch
     config.precision = 'float32'  # or 'mixed': relax in bfloat16 first
 
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.data = config_dict.placeholder(int)  # parts of a batch; None: devices
+    config.mesh.contour = 1  # devices that divide the nudges of a contour among them
+
     config.data = ml_collections.ConfigDict()
     config.data.name = 'digits'
     config.data.data_dir = config_dict.placeholder(str)

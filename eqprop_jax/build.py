@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import ml_collections
 from absl import logging
+from jax.sharding import Mesh
 
 from eqprop_jax import dynamics, estimators, parts, sections, systems
 from eqprop_jax.data import augment, pipeline, sources
 from eqprop_jax.sections import ConfigError
-from eqprop_jax.training import optimizers
+from eqprop_jax.training import mesh, optimizers
 from eqprop_jax.training.state import Diagnostics, Experiment
-from eqprop_jax.types import Batch
+from eqprop_jax.types import Batch, Estimator, System
 
 SECTIONS = (
     'data',
@@ -31,9 +32,10 @@ SECTIONS = (
     'optimizer',
     'diagnostics',
 )
-DEFAULTS: dict[str, Any] = {
-    'precision': 'float32'
-}  # of keys that older configurations lack
+DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
+    'precision': 'float32',
+    'mesh': {},
+}
 LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
 
@@ -45,7 +47,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
       config: sections `data`, `system`, `solver`, `nudged_solver`, `estimator`,
         `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
         `seed`, `batch_size`, `num_epochs`, `log_every_steps`, `eval_every_steps` and,
-        optional, `precision`.
+        optional, `precision` and `mesh`, the number of devices along its axes.
 
     Raises:
       ConfigError: for an unknown or missing key or name, a value out of range, or
@@ -62,12 +64,18 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         parts.solver(key, values[key], precision) for key in ('solver', 'nudged_solver')
     )
     values['estimator'] = _with_dynamics(values)
-    estimate = parts.estimator(system, nudged_solve, values['estimator'])
-    learn = estimate
-    if system.thin is not None:
-        learn = estimators.dropout(
-            system, lambda s: parts.estimator(s, nudged_solve, values['estimator'])
-        )
+
+    def estimator(system: System, axis_name: str | None = None) -> Estimator:
+        return parts.estimator(system, nudged_solve, values['estimator'], axis_name)
+
+    def learner(axis_name: str | None = None) -> Estimator:
+        if system.thin is None:
+            return estimator(system, axis_name)
+        return estimators.dropout(system, lambda s: estimator(s, axis_name))
+
+    estimate = estimator(system)
+    devices = _mesh(values)
+    contour_axis = mesh.CONTOUR if devices.shape[mesh.CONTOUR] > 1 else None
     exact = estimators.recurrent_backprop(
         system, tol=1e-5, step_size=values['nudged_solver'].get('step_size', 1.0)
     )
@@ -92,7 +100,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         system=system,
         solve=solve,
         estimate=estimate,
-        learn=learn,
+        learn=learner(contour_axis),
         exact=exact,
         optimizer=optimizer,
         dataset=dataset,
@@ -103,11 +111,32 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         penalty_fraction=fraction,
         kolen_pollack=aligned,
         diagnostics=diagnostics,
+        mesh=devices,
         config=values,
         **{key: values[key] for key in TOP_LEVEL},
     )
-    _check_fit(built)
+    _check_fit(built, learner())
     return built
+
+
+def _mesh(values: Mapping[str, Any]) -> Mesh:
+    """Builds the devices of a run, of which no more share a contour than it has."""
+    devices = sections.call('mesh', mesh.make, values['mesh'])
+    section, contour = values['estimator'], devices.shape[mesh.CONTOUR]
+    if contour == 1:
+        return devices
+    if section['name'] not in parts.NUDGED:
+        raise ConfigError(
+            f'mesh.contour={contour} divides the nudges of a contour, which estimator '
+            f'{section["name"]!r} has none of: set mesh.contour to 1'
+        )
+    points = len(parts.contour(section).points)
+    if points < contour:
+        raise ConfigError(
+            f'mesh.contour={contour} is more than the {points} phases that '
+            'estimator.contour relaxes (conjugates count once)'
+        )
+    return devices
 
 
 def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +187,7 @@ def _check_top_level(values: Mapping[str, Any]) -> None:
     known = (*SECTIONS, *TOP_LEVEL, *DEFAULTS)
     sections.expect('', values, known, known)
     kinds: dict[str, type] = dict.fromkeys(SECTIONS, dict)
-    kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str}
+    kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str, 'mesh': dict}
     sections.check_types('', values, kinds)
     sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
     if values['eval_every_steps'] < 0:
@@ -228,7 +257,7 @@ def _augment(values: Mapping[str, Any]) -> augment.Augment | None:
     return built if values.get('pad') or values.get('flip') else None
 
 
-def _check_fit(experiment: Experiment) -> None:
+def _check_fit(experiment: Experiment, learn: Estimator) -> None:
     """Raises ConfigError unless the parts fit the data and each other."""
     system, dataset = experiment.system, experiment.dataset
     x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), 'float32')
@@ -242,7 +271,7 @@ def _check_fit(experiment: Experiment) -> None:
     def gradient(x: jax.Array, y: jax.Array) -> Any:
         params, batch = system.init(rng, x), Batch(x, y)
         free = dynamics.relax(system, params, x, experiment.solve)
-        return experiment.learn(params, batch, free, rng).grads
+        return learn(params, batch, free, rng).grads
 
     try:
         params, y = jax.eval_shape(scores, x)

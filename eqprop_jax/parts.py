@@ -122,7 +122,12 @@ def solver(
     return solvers.polished(solve, rough)
 
 
-def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estimator:
+def estimator(
+    system: System,
+    solve: Solver,
+    values: Mapping[str, Any],
+    axis_name: str | None = None,
+) -> Estimator:
     """Builds an estimator from its section.
 
     Args:
@@ -131,6 +136,7 @@ def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estim
       values: `name` and the arguments of that estimator; for those that nudge also
         `contour` and the arguments of that contour, `radius` being |β| (β itself,
         with its sign, where the contour is 'one_sided').
+      axis_name: as in `estimators.contour`; others do not use it.
 
     Raises:
       ConfigError: for an unknown key or name, or a value out of range.
@@ -154,6 +160,7 @@ def estimator(system: System, solve: Solver, values: Mapping[str, Any]) -> Estim
         system,
         solve,
         contour=contour(values),
+        axis_name=axis_name,
         others=NUDGE_KEYS,
     )
 

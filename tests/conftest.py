@@ -16,6 +16,7 @@ import jax
 
 CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'jax'
 
+jax.config.update('jax_num_cpu_devices', 8)  # runs.py takes one unless told otherwise
 jax.config.update('jax_enable_x64', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(CACHE))

@@ -95,7 +95,7 @@ def test_take_augments_the_raw_images():
         jnp.asarray(positions),
         normalizer(data, 'unit'),
         5,
-        augment=lambda images: images[:, ::-1] // 2,
+        augment=lambda images, rows: images[:, ::-1] // 2,
     )
     wanted = (data.train.images[positions, ::-1] // 2) / 255
     np.testing.assert_allclose(batch.x, wanted, 1e-6)

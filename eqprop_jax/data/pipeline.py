@@ -84,7 +84,7 @@ def take(
     positions: Int[Array, ' B'],
     preprocess: Preprocess,
     num_classes: int,
-    augment: Callable[[Array], Array] | None = None,
+    augment: Callable[..., Array] | None = None,
 ) -> Batch:
     """Returns the examples at the given positions, preprocessed, targets one-hot.
 
@@ -93,11 +93,32 @@ def take(
       positions: which of them, 0 to n − 1.
       preprocess: from raw pixels to network inputs.
       num_classes: length of a target.
-      augment: what raw images go through first; None: nothing.
+      augment: as in `batch`.
     """
-    images = split.images[positions]
-    x = preprocess(images if augment is None else augment(images))
-    return Batch(x, jax.nn.one_hot(split.labels[positions], num_classes, dtype=x.dtype))
+    examples = DeviceSplit(split.images[positions], split.labels[positions])
+    return batch(examples, preprocess, num_classes, augment=augment)
+
+
+def batch(
+    examples: DeviceSplit,
+    preprocess: Preprocess,
+    num_classes: int,
+    *,
+    rows: Int[Array, ' B'] | None = None,
+    augment: Callable[..., Array] | None = None,
+) -> Batch:
+    """Returns examples preprocessed, with their targets one-hot.
+
+    Args:
+      examples: raw images and labels.
+      preprocess: from raw pixels to network inputs.
+      num_classes: length of a target.
+      rows: as in `Batch`.
+      augment: (raw images, rows) -> what becomes of them first; None: nothing.
+    """
+    images, labels = examples
+    x = preprocess(images if augment is None else augment(images, rows))
+    return Batch(x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype), rows)
 
 
 def check(dataset: Dataset) -> None:

@@ -57,6 +57,7 @@ def contour(
     skip_unconverged: bool = False,
     batched: bool | None = None,
     warm_start: bool = False,
+    axis_name: str | None = None,
 ) -> Estimator:
     """Equilibrium propagation over any contour, with the local (vector-field) rule.
 
@@ -79,6 +80,8 @@ def contour(
       warm_start: where points are relaxed one after the other, start all but the first
         at u* + (β_k/β_1) (u(β_1) − u*) and not at u*. It saves sweeps of solvers that
         have a tolerance.
+      axis_name: of devices, as in `jax.shard_map`, that divide the points among them;
+        as many as there are points, or fewer. None: every device relaxes them all.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. `info` has one row for every
@@ -111,11 +114,12 @@ def contour(
             rng,
             batched=batched,
             warm_start=warm_start,
+            axis_name=axis_name,
         )
-        error = phases.response(nudged, free.rates)
+        error = phases.response(nudged, free.rates, axis_name)
         if correction is None:
             error = dynamics.signed(system, error)
-        residual, num_steps, converged = phases.settled(nudged)
+        residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
         settled = free.converged & converged
         keep = settled if skip_unconverged else jnp.ones_like(settled)
         grads = local_rule.local_gradient(

@@ -14,6 +14,7 @@ References:
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, tree
@@ -38,6 +39,7 @@ def contrastive(
     contour: Contour,
     batched: bool | None = None,
     warm_start: bool = False,
+    axis_name: str | None = None,
 ) -> Estimator:
     """Equilibrium propagation by the contrastive rule, over any contour.
 
@@ -49,6 +51,7 @@ def contrastive(
       contour: from `eqprop_jax.nudges`.
       batched: as in `contour`.
       warm_start: as in `contour`.
+      axis_name: as in `contour`.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. The error δ is reported; the
@@ -82,11 +85,14 @@ def contrastive(
             rng,
             batched=batched,
             warm_start=warm_start,
+            axis_name=axis_name,
         )
+
+        devices = 1 if axis_name is None else lax.axis_size(axis_name)
 
         def contrast(params: Params) -> Array:
             cost = system.cost(params, free.rates, batch.y)
-            total = tree.mean_of(batch.counted, cost)
+            total = tree.mean_of(batch.counted, cost) / devices
             phi_free = primitive(params, batch.x, free.rates)
             for weights, equilibrium in nudged:
                 phi = jax.vmap(lambda s: primitive(params, batch.x, s))(
@@ -96,11 +102,12 @@ def contrastive(
                 total -= tree.mean_of(batch.counted, jnp.sum(change, axis=0))
             return total
 
-        residual, num_steps, converged = phases.settled(nudged)
+        residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
         settled = tree.mean_of(batch.counted, free.converged & converged)
+        grads = jax.grad(contrast)(params)
         return Estimate(
-            grads=jax.grad(contrast)(params),
-            error=phases.response(nudged, free.rates),
+            grads=grads if axis_name is None else lax.psum(grads, axis_name),
+            error=phases.response(nudged, free.rates, axis_name),
             info=Info(residual, num_steps, settled, jnp.zeros(())),
         )
 

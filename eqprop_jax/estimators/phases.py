@@ -44,6 +44,7 @@ def relax(
     *,
     batched: bool | None,
     warm_start: bool,
+    axis_name: str | None,
 ) -> tuple[Phase, ...]:
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
@@ -58,10 +59,13 @@ def relax(
         None: the latter on a CPU.
       warm_start: if one after the other, from the second on start where the first
         points to.
+      axis_name: of devices that divide the nudges among them, each relaxing its own;
+        real nudges are then relaxed as complex ones where there are both, since all
+        devices run one program. None: no such axis.
 
     Raises:
       TypeError: if the free state is complex, or nudges are and it is half precision.
-      ValueError: if a random sign has no key.
+      ValueError: if a random sign has no key, or there are fewer nudges than devices.
     """
     dynamics.check_real('an estimator', free.state)
     sign: Array | float = 1.0
@@ -75,6 +79,8 @@ def relax(
     def relax_part(part: Contour) -> Phase:
         start = as_complex(free.state) if part.is_complex else free.state
         points, weights = _cast(part, sign, start)
+        if axis_name is not None:
+            points, weights = _share(points, weights, axis_name)
 
         def one(beta: Array, start: State) -> Equilibrium:
             nudged = dynamics.nudged_field(field, cost_gradient, beta)
@@ -91,7 +97,8 @@ def relax(
 
         return Phase(weights, tree.stack_first(first, lax.map(another, points[1:])))
 
-    return tuple(relax_part(part) for part in contour.parts())
+    parts = contour.parts() if axis_name is None else (contour,)
+    return tuple(relax_part(part) for part in parts)
 
 
 def from_the_top(blocks: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
@@ -123,18 +130,33 @@ def extrapolated(nudged: Equilibrium, free: State, ratio: Inexact[Array, '']) ->
 
 
 def settled(
-    phases: tuple[Phase, ...],
+    phases: tuple[Phase, ...], contour: Contour, axis_name: str | None
 ) -> tuple[Float[Array, 'P B'], Int[Array, 'P B'], Bool[Array, ' B']]:
-    """Returns residuals, steps, and whether all phases of an example converged."""
-    residual, num_steps, converged = (
-        jnp.concatenate([getattr(phase.nudged, name) for phase in phases])
-        for name in ('residual', 'num_steps', 'converged')
-    )
-    return residual, num_steps, jnp.all(converged, axis=0)
+    """Returns residuals, steps, and whether all phases of an example converged.
+
+    Args:
+      phases: from `relax`.
+      contour: its nudges.
+      axis_name: as there.
+    """
+
+    def of_all(name: str) -> Array:
+        values = jnp.concatenate([getattr(phase.nudged, name) for phase in phases])
+        if axis_name is None:
+            return values
+        return lax.all_gather(values, axis_name, tiled=True)[: len(contour.points)]
+
+    return of_all('residual'), of_all('num_steps'), jnp.all(of_all('converged'), axis=0)
 
 
-def response(phases: tuple[Phase, ...], free: Rates) -> Rates:
-    """Returns δ = Σ_k Re[w_k (s(β_k) − s*)], leaves [B, ...]."""
+def response(phases: tuple[Phase, ...], free: Rates, axis_name: str | None) -> Rates:
+    """Returns δ = Σ_k Re[w_k (s(β_k) − s*)], leaves [B, ...].
+
+    Args:
+      phases: from `relax`.
+      free: s*.
+      axis_name: as in `relax`.
+    """
 
     def layer(weights: Array, s: Array, s_free: Array) -> Array:
         shift = jnp.tensordot(weights.real, s.real - s_free[None], 1)
@@ -148,7 +170,7 @@ def response(phases: tuple[Phase, ...], free: Rates) -> Rates:
             lambda s, s_free, w=weights: layer(w, s, s_free), nudged.rates, free
         )
         error = tree.add(error, part)
-    return error
+    return error if axis_name is None else lax.psum(error, axis_name)
 
 
 def as_complex(state: State) -> State:
@@ -160,6 +182,23 @@ def as_complex(state: State) -> State:
                 'random_sign, symmetric), or float32'
             )
     return tree.to_complex(state)
+
+
+def _share(points: Array, weights: Array, axis_name: str) -> tuple[Array, Array]:
+    """Returns a device's share of the nudges, filled up by some of weight 0."""
+    devices, count = lax.axis_size(axis_name), len(points)
+    if devices > count:
+        raise ValueError(
+            f'{count} nudges cannot be divided among {devices} devices: take as many '
+            'devices as nudges, or fewer'
+        )
+    share = -(-count // devices)
+    fillers = share * devices - count
+    points = jnp.concatenate([points, points[:fillers]])
+    weights = jnp.concatenate([weights, jnp.zeros_like(weights[:fillers])])
+    first = share * lax.axis_index(axis_name)
+    mine = [lax.dynamic_slice_in_dim(a, first, share) for a in (points, weights)]
+    return mine[0], mine[1]
 
 
 def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:

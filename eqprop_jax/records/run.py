@@ -82,7 +82,8 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
 
     A workdir that already holds a run of the same configuration may be claimed again:
     the run is a function of its configuration. One that has ended starts anew, one
-    that has not goes on from its checkpoint, if it left any.
+    that has not goes on from its checkpoint, if it left any. On how many devices it
+    runs (`mesh`) may change.
 
     Args:
       workdir: the folder.
@@ -96,7 +97,7 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
     path = folder / CONFIG
     try:
         if path.exists():
-            _check_same(folder, json.loads(path.read_text()), plain(config))
+            _check_same(folder, json.loads(path.read_text()), config)
         elif (folder / METRICS).exists():
             raise WorkdirError(
                 f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
@@ -207,8 +208,11 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
     return kept
 
 
-def _check_same(folder: pathlib.Path, old: Any, new: Any) -> None:
+def _check_same(folder: pathlib.Path, old: Any, new: Mapping[str, Any]) -> None:
     """Raises WorkdirError, naming some of the keys, if the configurations differ."""
+    new = plain(new)
+    if isinstance(old, dict):  # on which devices it runs is no matter
+        old, new = ({**config, 'mesh': None} for config in (old, new))
     differences = _differences(old, new)
     if differences:
         more = f'; and {len(differences) - 3} more' if len(differences) > 3 else ''

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.data import pipeline
-from eqprop_jax.data.pipeline import DeviceSplit
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.training.step import Metrics
 from eqprop_jax.types import Batch, Params
@@ -15,17 +14,16 @@ from eqprop_jax.types import Batch, Params
 
 def make_diagnose(
     experiment: Experiment,
-) -> Callable[[Params, DeviceSplit, jax.Array], Metrics]:
-    """Returns the jitted (params, split, rng) -> what is wrong with the gradient.
+) -> Callable[[Params, Batch, jax.Array], Metrics]:
+    """Returns the jitted (params, batch, rng) -> what is wrong with the gradient.
 
-    On the first examples of the split: per layer cosine and norm ratio of δ against
+    Per layer cosine and norm ratio of δ against
     exact recurrent backprop, the same of the whole gradient, symmetric share of the
     Jacobian, angle of every pair of weights, and the largest spectral radius.
     """
-    system, options = experiment.system, experiment.diagnostics
+    system, num_probes = experiment.system, experiment.diagnostics.num_probes
 
-    def diagnose(params: Params, split: DeviceSplit, rng: jax.Array) -> Metrics:
-        batch = _first(experiment, split, options.num_examples)
+    def diagnose(params: Params, batch: Batch, rng: jax.Array) -> Metrics:
         estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
         free = dynamics.relax(system, params, batch.x, experiment.solve)
         estimate = experiment.estimate(params, batch, free, estimate_rng)
@@ -41,7 +39,7 @@ def make_diagnose(
                 batch.x,
                 free.rates,
                 share_rng,
-                num_probes=options.num_probes,
+                num_probes=num_probes,
             ),
             'spectral_radius': jnp.max(
                 jacobian.spectral_radius(system, params, batch.x, free, radius_rng)
@@ -68,11 +66,9 @@ def first_examples(experiment: Experiment, count: int) -> Batch:
       experiment: a run, built.
       count: how many; positive.
     """
-    return _first(experiment, pipeline.to_device(experiment.dataset.train), count)
-
-
-def _first(experiment: Experiment, split: DeviceSplit, count: int) -> Batch:
-    positions = jnp.arange(min(count, split.size))
-    return pipeline.take(
-        split, positions, experiment.preprocess, experiment.dataset.num_classes
+    images, labels = (values[:count] for values in experiment.dataset.train)
+    return pipeline.batch(
+        pipeline.DeviceSplit(jnp.asarray(images), jnp.asarray(labels)),
+        experiment.preprocess,
+        experiment.dataset.num_classes,
     )

@@ -12,9 +12,9 @@ import tqdm
 from absl import logging
 
 from eqprop_jax import checkpoint, records
-from eqprop_jax.data import pipeline
+from eqprop_jax.training import mesh
 from eqprop_jax.training import step as steps
-from eqprop_jax.training.diagnose import make_diagnose
+from eqprop_jax.training.diagnose import first_examples, make_diagnose
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.state import Experiment, TrainState, init_state, stream
 
@@ -67,9 +67,11 @@ def train_and_evaluate(
     """
     records.claim(workdir, experiment.config)
     dataset = experiment.dataset
-    train, held_out, test = map(
-        pipeline.to_device, (dataset.train, dataset.held_out, dataset.test)
+    train, held_out, test = (
+        mesh.place(split, experiment.mesh) if len(split.labels) else None
+        for split in (dataset.train, dataset.held_out, dataset.test)
     )
+    probe = first_examples(experiment, experiment.diagnostics.num_examples)
     run_chunk = steps.make_train_chunk(experiment)
     evaluate = steps.make_evaluate(experiment)
     diagnose = make_diagnose(experiment)
@@ -86,10 +88,10 @@ def train_and_evaluate(
         extra = {}
         if every and len(notes['evaluations']) % every == 0:
             rng = jax.random.fold_in(stream(experiment.seed, 'diagnose'), step)
-            extra = _floats(diagnose(state.params, train, rng))
+            extra = _floats(diagnose(state.params, probe, rng))
         row: dict[str, Any] = {'step': step, 'epoch': epoch}
         for split, examples in (('eval', held_out), ('test', test)):
-            if examples.size:
+            if examples is not None:
                 row[split] = _floats(evaluate(state.params, examples))
                 writer.write(step, epoch, split, row[split] | extra)
                 extra = {}

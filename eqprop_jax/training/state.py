@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eqprop_jax.data.augment import Augment
 from eqprop_jax.data.pipeline import Preprocess
@@ -49,7 +50,7 @@ class Experiment(NamedTuple):
     estimate: Estimator
     """Of the gradient, without the readout's dropout: what is diagnosed."""
     learn: Estimator
-    """The same with it: what is trained by."""
+    """The same with it, and its nudges divided among devices: what is trained by."""
     exact: Estimator
     """Recurrent backprop, which the estimate is held against."""
     optimizer: optax.GradientTransformation
@@ -65,6 +66,8 @@ class Experiment(NamedTuple):
     """Fraction of the steps that it is applied on."""
     kolen_pollack: bool
     """Whether paired weights share their gradients."""
+    mesh: Mesh
+    """The devices, from `training.mesh.make`."""
     seed: int
     batch_size: int
     num_epochs: int
@@ -97,16 +100,23 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def init_state(experiment: Experiment) -> TrainState:
-    """Returns the state before the first step, a function of the seed alone."""
+    """Returns the state before the first step, a function of the seed alone.
+
+    It is the same on all devices of the run.
+    """
     shape = (experiment.batch_size, *experiment.dataset.train.images.shape[1:])
     example = jax.eval_shape(
         experiment.preprocess, jax.ShapeDtypeStruct(shape, jnp.uint8)
     )
-    params = jax.jit(
-        lambda key: experiment.system.init(key, jnp.zeros(example.shape, example.dtype))
-    )(stream(experiment.seed, 'init'))
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=experiment.optimizer.init(params),
-    )
+
+    def make(key: jax.Array) -> TrainState:
+        x = jnp.zeros(example.shape, example.dtype)
+        params = experiment.system.init(key, x)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=experiment.optimizer.init(params),
+        )
+
+    everywhere = NamedSharding(experiment.mesh, PartitionSpec())
+    return jax.jit(make, out_shardings=everywhere)(stream(experiment.seed, 'init'))

@@ -3,6 +3,7 @@
 A chunk of steps runs in a `lax.while_loop` whose length is an argument: it compiles
 once, whatever the schedule of logging and evaluation. It ends early at the first step
 whose loss, gradient or result is not finite, and leaves the state as it was before.
+Functions here are those of one device, which has a part of the examples (`mesh`).
 """
 
 import functools
@@ -18,6 +19,7 @@ from jaxtyping import Array, Bool, Int
 from eqprop_jax import alignment, dynamics, tree
 from eqprop_jax.data import pipeline
 from eqprop_jax.data.pipeline import DeviceSplit
+from eqprop_jax.training import mesh
 from eqprop_jax.training.state import Experiment, TrainState, stream
 from eqprop_jax.types import Batch, Equilibrium, Params
 
@@ -41,7 +43,7 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
 
     Args (of the returned function):
       state: donated.
-      split: the training examples on the device.
+      split: the training examples, from `mesh.place`.
       epoch: whose order is used.
       first: position of the first batch within the epoch.
       num_steps: how many batches to take, up to the epoch's end.
@@ -60,13 +62,9 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
         def batch_at(index: Array, step: Array) -> Batch:
             start = (first + index) * experiment.batch_size
             positions = lax.dynamic_slice_in_dim(order, start, experiment.batch_size)
-            return pipeline.take(
-                split,
-                positions,
-                experiment.preprocess,
-                experiment.dataset.num_classes,
-                augment=_augment(experiment, step),
-            )
+            positions, rows = mesh.part_of_batch(positions)
+            part = mesh.gather(split, positions)
+            return _batch(experiment, part, rows, _augment(experiment, step))
 
         def step(carry: tuple) -> tuple:
             index, state, total, _ = carry
@@ -94,7 +92,15 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
         }
         return state, Chunk(means, index, finite)
 
-    return jax.jit(chunk, donate_argnums=0)
+    everywhere = mesh.EVERYWHERE
+    divided = jax.shard_map(
+        chunk,
+        mesh=experiment.mesh,
+        in_specs=(everywhere, mesh.DIVIDED, everywhere, everywhere, everywhere),
+        out_specs=everywhere,
+        check_vma=False,  # while_loop: what it carries is the same on all devices
+    )
+    return jax.jit(divided, donate_argnums=0)
 
 
 def quantities(params: Params) -> list[str]:
@@ -115,7 +121,8 @@ def make_evaluate(
 ) -> Callable[[Params, DeviceSplit], Metrics]:
     """Returns the jitted (params, split) -> metrics over all examples of a split.
 
-    The last batch is filled up and the filling masked, so every example counts once.
+    Every device evaluates its part of the split. Its last batch is filled up, as the
+    last part is, and the filling masked, so that every example counts once.
     """
     system = experiment.system
 
@@ -125,36 +132,55 @@ def make_evaluate(
 
         def one(index: Array) -> Metrics:
             positions = index * rows + jnp.arange(rows)
-            mask = positions < split.size
-            batch = pipeline.take(
-                split,
-                jnp.minimum(positions, split.size - 1),
-                experiment.preprocess,
-                experiment.dataset.num_classes,
-            )
+            part = tree.take(split, jnp.minimum(positions, split.size - 1))
+            counted = (positions < split.size) & (part.labels >= 0)
+            batch = _batch(experiment, part, jnp.where(counted, positions, -1))
             free = dynamics.relax(system, params, batch.x, experiment.solve)
             metrics = _per_example(experiment, params, batch, free)
             return {
-                name: jnp.max(jnp.where(mask, value, 0))
+                name: jnp.max(jnp.where(counted, value, 0))
                 if name.startswith('max_')
-                else jnp.sum(jnp.where(mask, value, 0))
+                else jnp.sum(jnp.where(counted, value, 0))
                 for name, value in metrics.items()
             }
 
         batches = lax.map(one, jnp.arange(num_batches))
+        size = lax.psum(jnp.sum(split.labels >= 0), mesh.DATA)
         return {
-            name: jnp.max(value)
+            name: lax.pmax(jnp.max(value), mesh.DATA)
             if name.startswith('max_')
-            else jnp.sum(value) / split.size
+            else lax.psum(jnp.sum(value), mesh.DATA) / size
             for name, value in batches.items()
         }
 
-    return jax.jit(evaluate)
+    divided = jax.shard_map(
+        evaluate,
+        mesh=experiment.mesh,
+        in_specs=(mesh.EVERYWHERE, mesh.DIVIDED),
+        out_specs=mesh.EVERYWHERE,
+        check_vma=False,
+    )
+    return jax.jit(divided)
+
+
+def _batch(
+    experiment: Experiment,
+    part: DeviceSplit,
+    rows: Int[Array, ' B'],
+    augment: Callable[..., Array] | None = None,
+) -> Batch:
+    return pipeline.batch(
+        part,
+        experiment.preprocess,
+        experiment.dataset.num_classes,
+        rows=rows,
+        augment=augment,
+    )
 
 
 def _augment(
     experiment: Experiment, step: Int[Array, '']
-) -> Callable[[Array], Array] | None:
+) -> Callable[..., Array] | None:
     """Returns what the raw images of a step go through, a function of (seed, step)."""
     if experiment.augment is None:
         return None
@@ -169,17 +195,20 @@ def _gradient(
     estimate_rng, penalty_rng = jax.random.split(key)
     free = dynamics.relax(experiment.system, state.params, batch.x, experiment.solve)
     grads, _, info = experiment.learn(state.params, batch, free, estimate_rng)
+    counted = batch.counted
+    count = jnp.sum(counted)
+    grads = mesh.weighted_mean(grads, jnp.round(count * (1 - info.skipped)))
     metrics = _per_example(experiment, state.params, batch, free)
+    metrics['max_nudged_residual'] = info.residual
+    metrics['nudged_steps'] = info.num_steps
     metrics = {
-        name: jnp.max(value) if name.startswith('max_') else jnp.mean(value)
+        name: mesh.largest(value, counted)
+        if name.startswith('max_')
+        else mesh.mean(value, counted)
         for name, value in metrics.items()
     }
-    metrics |= {
-        'max_nudged_residual': jnp.max(info.residual),
-        'nudged_steps': jnp.mean(info.num_steps),
-        'settled': info.converged,
-        'skipped': info.skipped,
-    }
+    for name, fraction in (('settled', info.converged), ('skipped', info.skipped)):
+        metrics[name] = mesh.weighted_mean(fraction, count)
     if experiment.penalty is not None:
         penalty, penalty_grads = _on_a_fraction(
             jax.value_and_grad(experiment.penalty),
@@ -187,6 +216,7 @@ def _gradient(
             penalty_rng,
             (state.params, batch, free),
         )
+        penalty, penalty_grads = mesh.weighted_mean((penalty, penalty_grads), count)
         grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
         metrics['homeostasis'] = penalty
     if experiment.kolen_pollack:

@@ -1,0 +1,162 @@
+"""How a run is divided among devices: examples along one axis, nudges along another.
+
+    data       every device relaxes its own examples of a batch
+    contour    and devices side by side the nudges of a contour, for the same examples
+
+Parameters, and what the optimizer remembers, are the same everywhere. Within a phase
+nothing is exchanged, so that no device waits for another's slow examples; between them
+δ is added up along `contour`, and the gradient along both axes. The images of a data
+set are divided along `data`; what a batch needs is sent to where it is relaxed.
+
+A batch that the devices do not divide evenly is filled up. Fillers are copies, count in
+no mean, and leave the gradient what it is on one device.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int
+
+from eqprop_jax import tree
+from eqprop_jax.data.pipeline import DeviceSplit
+from eqprop_jax.data.sources import Split
+from eqprop_jax.types import Params
+
+DATA, CONTOUR = 'data', 'contour'
+EVERYWHERE, DIVIDED = PartitionSpec(), PartitionSpec(DATA)
+
+
+def make(data: int | None = None, contour: int = 1) -> Mesh:
+    """Returns the devices of a run.
+
+    Args:
+      data: how many parts a batch has; None: as many as the devices allow.
+      contour: how many devices relax one part.
+
+    Raises:
+      ValueError: if there are not so many devices, or if they are several hosts' and
+        not all of them are taken.
+    """
+    for name, value in ((DATA, data), (CONTOUR, contour)):
+        if value is not None and value < 1:
+            raise ValueError(f'{name} has to be a positive integer, not {value}')
+    available = jax.device_count()
+    if contour > available:
+        raise ValueError(f'contour={contour}, but there are {_devices(available)}')
+    data = available // contour if data is None else data
+    wanted = data * contour
+    if wanted > available:
+        raise ValueError(
+            f'data={data} and contour={contour} need {wanted} devices, but there are '
+            f'{_devices(available)}'
+        )
+    if jax.process_count() > 1 and wanted != available:
+        raise ValueError(
+            f'data={data} and contour={contour} are {_devices(wanted)}, but '
+            f'{jax.process_count()} hosts have {available}: take them all'
+        )
+    return jax.make_mesh(
+        (data, contour),
+        (DATA, CONTOUR),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[:wanted],
+    )
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Returns where that lies which is the same on all devices."""
+    return NamedSharding(mesh, EVERYWHERE)
+
+
+def place(split: Split, mesh: Mesh) -> DeviceSplit:
+    """Returns a split divided along `data`, filled up by images of the label −1.
+
+    A host reads those images only that its own devices hold.
+    """
+    size, parts = len(split.labels), mesh.shape[DATA]
+    rows = -(-size // parts) * parts
+
+    def divided(values: np.ndarray, filler: int) -> Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            start, stop, _ = (index or (slice(None),))[0].indices(rows)
+            mine = values[start : min(stop, size)]
+            missing = (stop - start) - len(mine)
+            if not missing:
+                return mine
+            width = ((0, missing), *((0, 0),) * (values.ndim - 1))
+            return np.pad(mine, width, constant_values=filler)
+
+        sharding = NamedSharding(mesh, DIVIDED)
+        return jax.make_array_from_callback((rows, *values.shape[1:]), sharding, part)
+
+    return DeviceSplit(divided(split.images, 0), divided(split.labels, -1))
+
+
+def part_of_batch(
+    positions: Int[Array, ' B'],
+) -> tuple[Int[Array, ' filled'], Int[Array, ' part']]:
+    """Returns a batch's positions, filled up, and the numbers of this device's part.
+
+    Args:
+      positions: in the split, of all examples of the batch.
+
+    Returns:
+      The positions of all parts, and `Batch.rows` of this one.
+    """
+    parts, size = lax.axis_size(DATA), len(positions)
+    share = -(-size // parts)
+    first = jnp.broadcast_to(positions[:1], (share * parts - size,))
+    rows = share * lax.axis_index(DATA) + jnp.arange(share)
+    return jnp.concatenate([positions, first]), jnp.where(rows < size, rows, -1)
+
+
+def gather(split: DeviceSplit, positions: Int[Array, ' filled']) -> DeviceSplit:
+    """Returns this device's part of the examples at some positions.
+
+    Every device looks up what it has; what another one needs is sent there.
+
+    Args:
+      split: this device's part of the split, all of the same size.
+      positions: in the whole split, of all parts of the batch.
+    """
+    if lax.axis_size(DATA) == 1:
+        return DeviceSplit(split.images[positions], split.labels[positions])
+    here = positions - split.size * lax.axis_index(DATA)
+    known = (here >= 0) & (here < split.size)
+    found = tree.take(split, jnp.clip(here, 0, split.size - 1))
+    found = tree.select(known, found, tree.zeros_like(found))
+    return jax.tree.map(lambda part: lax.psum_scatter(part, DATA, tiled=True), found)
+
+
+def weighted_mean(grads: Params, weight: Array) -> Params:
+    """Returns the mean of the devices' gradients, by weight: on all of them the same.
+
+    Args:
+      grads: this device's mean over its part of a batch.
+      weight: how many examples it is the mean of.
+    """
+    total = lax.psum(weight, DATA)
+    share = weight / jnp.maximum(total, 1) / lax.axis_size(CONTOUR)
+    return lax.psum(tree.scale(share, grads), (DATA, CONTOUR))
+
+
+def mean(values: Array, counted: Bool[Array, ' B']) -> Array:
+    """Returns the mean over the examples of all devices that count, and other axes.
+
+    Args:
+      values: of this device's examples, [..., B].
+      counted: which of them count.
+    """
+    total = lax.psum(jnp.sum(jnp.where(counted, values, 0)), DATA)
+    return total / (lax.psum(jnp.sum(counted), DATA) * (values.size // counted.size))
+
+
+def largest(values: Array, counted: Bool[Array, ' B']) -> Array:
+    """Returns the largest value of the examples that count, at least 0."""
+    return lax.pmax(jnp.max(jnp.where(counted, values, 0)), DATA)
+
+
+def _devices(count: int) -> str:
+    return 'one device' if count == 1 else f'{count} devices'
