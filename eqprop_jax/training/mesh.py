@@ -12,17 +12,19 @@ A batch that the devices do not divide evenly is filled up. Fillers are copies, 
 no mean, and leave the gradient what it is on one device.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from eqprop_jax import tree
 from eqprop_jax.data.pipeline import DeviceSplit
 from eqprop_jax.data.sources import Split
-from eqprop_jax.types import Params
 
 DATA, CONTOUR = 'data', 'contour'
 EVERYWHERE, DIVIDED = PartitionSpec(), PartitionSpec(DATA)
@@ -130,32 +132,24 @@ def gather(split: DeviceSplit, positions: Int[Array, ' filled']) -> DeviceSplit:
     return jax.tree.map(lambda part: lax.psum_scatter(part, DATA, tiled=True), found)
 
 
-def weighted_mean(grads: Params, weight: Array) -> Params:
-    """Returns the mean of the devices' gradients, by weight: on all of them the same.
+def add_up(sums: Any) -> Any:
+    """Returns the sums over all parts of a batch, on all devices the same.
 
-    Args:
-      grads: this device's mean over its part of a batch.
-      weight: how many examples it is the mean of.
+    All of it goes in one message. Devices along `contour` have the same part, but for
+    the order in which they may have rounded: their mean is taken.
     """
-    total = lax.psum(weight, DATA)
-    share = weight / jnp.maximum(total, 1) / lax.axis_size(CONTOUR)
-    return lax.psum(tree.scale(share, grads), (DATA, CONTOUR))
+    if lax.axis_size(DATA) * lax.axis_size(CONTOUR) == 1:
+        return sums
+    flat, restore = ravel_pytree(sums)
+    return restore(lax.psum(flat / lax.axis_size(CONTOUR), (DATA, CONTOUR)))
 
 
-def mean(values: Array, counted: Bool[Array, ' B']) -> Array:
-    """Returns the mean over the examples of all devices that count, and other axes.
-
-    Args:
-      values: of this device's examples, [..., B].
-      counted: which of them count.
-    """
-    total = lax.psum(jnp.sum(jnp.where(counted, values, 0)), DATA)
-    return total / (lax.psum(jnp.sum(counted), DATA) * (values.size // counted.size))
-
-
-def largest(values: Array, counted: Bool[Array, ' B']) -> Array:
-    """Returns the largest value of the examples that count, at least 0."""
-    return lax.pmax(jnp.max(jnp.where(counted, values, 0)), DATA)
+def largest(values: Any) -> Any:
+    """Returns the largest over all devices of each value, in one message."""
+    if lax.axis_size(DATA) * lax.axis_size(CONTOUR) == 1:
+        return values
+    flat, restore = ravel_pytree(values)
+    return restore(lax.pmax(flat, (DATA, CONTOUR)))
 
 
 def _devices(count: int) -> str:

@@ -130,28 +130,18 @@ def make_evaluate(
         rows = min(batch_size, split.size)
         num_batches = -(-split.size // rows)
 
-        def one(index: Array) -> Metrics:
+        def one(index: Array) -> tuple[Metrics, Metrics]:
             positions = index * rows + jnp.arange(rows)
             part = tree.take(split, jnp.minimum(positions, split.size - 1))
             counted = (positions < split.size) & (part.labels >= 0)
             batch = _batch(experiment, part, jnp.where(counted, positions, -1))
             free = dynamics.relax(system, params, batch.x, experiment.solve)
-            metrics = _per_example(experiment, params, batch, free)
-            return {
-                name: jnp.max(jnp.where(counted, value, 0))
-                if name.startswith('max_')
-                else jnp.sum(jnp.where(counted, value, 0))
-                for name, value in metrics.items()
-            }
+            return _over_examples(batch, _per_example(experiment, params, batch, free))
 
-        batches = lax.map(one, jnp.arange(num_batches))
-        size = lax.psum(jnp.sum(split.labels >= 0), mesh.DATA)
-        return {
-            name: lax.pmax(jnp.max(value), mesh.DATA)
-            if name.startswith('max_')
-            else lax.psum(jnp.sum(value), mesh.DATA) / size
-            for name, value in batches.items()
-        }
+        sums, largest = lax.map(one, jnp.arange(num_batches))
+        sums = jax.tree.map(jnp.sum, (sums, split.labels >= 0))
+        sums, size = mesh.add_up(sums)
+        return tree.scale(1 / size, sums) | mesh.largest(jax.tree.map(jnp.max, largest))
 
     divided = jax.shard_map(
         evaluate,
@@ -195,28 +185,32 @@ def _gradient(
     estimate_rng, penalty_rng = jax.random.split(key)
     free = dynamics.relax(experiment.system, state.params, batch.x, experiment.solve)
     grads, _, info = experiment.learn(state.params, batch, free, estimate_rng)
-    counted = batch.counted
-    count = jnp.sum(counted)
-    grads = mesh.weighted_mean(grads, jnp.round(count * (1 - info.skipped)))
-    metrics = _per_example(experiment, state.params, batch, free)
-    metrics['max_nudged_residual'] = info.residual
-    metrics['nudged_steps'] = info.num_steps
-    metrics = {
-        name: mesh.largest(value, counted)
-        if name.startswith('max_')
-        else mesh.mean(value, counted)
-        for name, value in metrics.items()
-    }
-    for name, fraction in (('settled', info.converged), ('skipped', info.skipped)):
-        metrics[name] = mesh.weighted_mean(fraction, count)
+    kept = jnp.round(jnp.sum(batch.counted) * (1 - info.skipped))
+    sums, largest = _over_examples(
+        batch,
+        {
+            **_per_example(experiment, state.params, batch, free),
+            'max_nudged_residual': info.residual,
+            'nudged_steps': jnp.mean(info.num_steps, axis=0),
+            'settled': info.converged,
+            'skipped': info.skipped,
+        },
+    )
+    parts = {'grads': tree.scale(kept, grads), 'kept': kept, 'metrics': sums}
     if experiment.penalty is not None:
-        penalty, penalty_grads = _on_a_fraction(
+        penalty = _on_a_fraction(
             jax.value_and_grad(experiment.penalty),
             experiment.penalty_fraction,
             penalty_rng,
             (state.params, batch, free),
         )
-        penalty, penalty_grads = mesh.weighted_mean((penalty, penalty_grads), count)
+        parts['penalty'] = tree.scale(jnp.sum(batch.counted), penalty)
+    parts = mesh.add_up(parts)
+    grads = tree.scale(1 / jnp.maximum(parts['kept'], 1), parts['grads'])
+    one = 1 / experiment.batch_size
+    metrics = tree.scale(one, parts['metrics']) | mesh.largest(largest)
+    if experiment.penalty is not None:
+        penalty, penalty_grads = tree.scale(one, parts['penalty'])
         grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
         metrics['homeostasis'] = penalty
     if experiment.kolen_pollack:
@@ -257,6 +251,22 @@ def _per_example(
         'free_steps': free.num_steps.astype(scores.dtype),
         'max_free_steps': free.num_steps.astype(scores.dtype),
     }
+
+
+def _over_examples(batch: Batch, values: Metrics) -> tuple[Metrics, Metrics]:
+    """Returns the sums over the examples that count; of 'max_...' the largest, apart.
+
+    What is one number is the mean of these examples.
+    """
+    counted = batch.counted
+    sums, largest = {}, {}
+    for name, value in values.items():
+        known = jnp.where(counted, value, 0)
+        if name.startswith('max_'):
+            largest[name] = jnp.max(known)
+        else:
+            sums[name] = jnp.sum(known)
+    return sums, largest
 
 
 def _update(experiment: Experiment, state: TrainState, grads: Params) -> TrainState:
