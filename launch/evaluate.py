@@ -28,6 +28,9 @@ WORKDIR = flags.DEFINE_string(
 SPLIT = flags.DEFINE_string(
     'split', 'test', 'test, eval (the held-out examples) or train.'
 )
+BEST = flags.DEFINE_bool(
+    'best', False, 'Take the checkpoint of the least held-out error, not the last one.'
+)
 SOLVER = flags.DEFINE_string('solver', None, "Instead of the run's: solver.name.")
 TOL = flags.DEFINE_float('tol', None, "Instead of the run's: solver.tol.")
 MAX_STEPS = flags.DEFINE_integer(
@@ -81,10 +84,11 @@ def main(argv: list[str]) -> None:
             experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
         )
         like = jax.eval_shape(lambda: training.init_state(experiment))
-        state = checkpoint.restore(workdir, like)
+        state = checkpoint.restore(workdir, like, best=BEST.value)
         last = {}
         if (workdir / records.SUMMARY).exists():
-            last = records.read_data(workdir, 'summary')['last']
+            key = 'best' if BEST.value else 'last'
+            last = records.read_data(workdir, 'summary')[key]
     except (
         build.ConfigError,
         NotPreparedError,

@@ -4,6 +4,16 @@
 
 Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01
 A run that was interrupted, or killed, goes on by the same command.
+
+It takes all devices it finds: a batch is divided among them, or, by
+--config.mesh.contour, the nudges of a contour. On a CPU JAX_NUM_CPU_DEVICES=2 makes two
+devices of its cores. Under srun, and on the workers of a Cloud TPU slice, the same
+command on every host makes one run; elsewhere tell them of each other:
+
+    python launch/train.py ... --coordinator=node1:1234 --num_hosts=2 --host=0
+    python launch/train.py ... --coordinator=node1:1234 --num_hosts=2 --host=1
+
+They share the workdir: a folder that all of them see, or gs://bucket/folder.
 """
 
 import os
@@ -31,6 +41,14 @@ SAVE_EVERY = flags.DEFINE_float(
     'Seconds between checkpoints, which the same command goes on from.',
     lower_bound=0,
 )
+KEEP = flags.DEFINE_integer(
+    'keep', 2, 'Checkpoints that are left, and the best beside them.', lower_bound=1
+)
+COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, 'Address and port of the first of several hosts.'
+)
+NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
+HOST = flags.DEFINE_integer('host', None, 'Which of them this is, from 0 on.')
 CACHE = flags.DEFINE_string(
     'compilation_cache',
     os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
@@ -53,10 +71,16 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = WORKDIR.value
+    try:
+        training.hosts.initialize(COORDINATOR.value, NUM_HOSTS.value, HOST.value)
+    except (RuntimeError, ValueError) as error:
+        _fail(str(error))
     try:
         experiment = build.experiment(CONFIG.value)
-        training.train_and_evaluate(experiment, workdir, save_every=SAVE_EVERY.value)
+        training.train_and_evaluate(
+            experiment, workdir, save_every=SAVE_EVERY.value, keep=KEEP.value
+        )
     except (
         build.ConfigError,
         checkpoint.CheckpointError,
@@ -69,6 +93,8 @@ def main(argv: list[str]) -> None:
         _fail(str(interrupted), 128 + interrupted.number)
     except KeyboardInterrupt:
         _fail(f'interrupted; what was recorded is in {workdir}', 130)
+    if not training.hosts.is_first():
+        return
     curves.draw(workdir)
     print(curves.summary_line(workdir))
 

@@ -1,7 +1,9 @@
 """Checkpoints: the same bits back, or one line that says why not."""
 
+import json
 import pathlib
 import shutil
+import types
 from typing import NamedTuple
 
 import jax
@@ -10,11 +12,15 @@ import numpy as np
 import optax
 import pytest
 import runs
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 from runs import train
 from tally import tally
 
 from eqprop_jax import checkpoint, records
+from eqprop_jax.checkpoint import folders
+from eqprop_jax.training import mesh
+from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import TrainState, init_state
 
 EXTREMES = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, 1 / 3], np.float32)
@@ -95,8 +101,7 @@ class TestRoundTrip:
 
     def test_orbax_reads_it_by_itself(self, saved):
         workdir, state = saved
-        with pytest.warns(UserWarning, match='Sharding info not provided'):
-            arrays = ocp.load(str(workdir / 'checkpoint' / '1'))
+        arrays = ocp.load(str(workdir / 'checkpoint' / '1'))
         assert {'step', 'params/layer_1/kernel', 'params/pair/second/0'} < set(arrays)
         assert len(arrays) == len(jax.tree.leaves(state))
         np.testing.assert_array_equal(
@@ -191,30 +196,36 @@ class TestRefused:
 
 
 class TestInterruptedSave:
-    @pytest.mark.parametrize('where', ['arrays', 'sums', 'rename'])
+    @pytest.mark.parametrize('where', ['arrays', 'later', 'sums', 'rename'])
     def test_the_older_one_stays(self, tmp_path, monkeypatch, where):
         def fail(*args):
             raise OSError('no space')
 
         def fail_half_way(path, arrays):
-            begun = pathlib.Path(f'{path}.begun')
+            begun = pathlib.Path(f'{path}.orbax-checkpoint-tmp')
             (begun / 'state').mkdir(parents=True)
             (begun / 'state' / 'manifest.ocdbt').write_bytes(b'half')
             fail()
+
+        def fail_later(path, arrays):
+            pathlib.Path(path).mkdir()
+            return types.SimpleNamespace(result=fail)
 
         older, newer = state_of(), state_of(2.0)
         checkpoint.save(tmp_path, older)
         with monkeypatch.context() as patch:
             if where == 'arrays':
-                patch.setattr(ocp, 'save', fail_half_way)
+                patch.setattr(ocp, 'save_async', fail_half_way)
+            elif where == 'later':
+                patch.setattr(ocp, 'save_async', fail_later)
             elif where == 'sums':
-                patch.setattr(checkpoint, '_sums', fail)
+                patch.setattr(folders, 'sums_of', fail)
             else:
-                patch.setattr(pathlib.Path, 'rename', fail)
+                patch.setattr(type(epath.Path(tmp_path)), 'rename', fail)
             for _ in range(2):
-                with pytest.raises(OSError, match='no space'):
+                with pytest.raises(checkpoint.CheckpointError, match=r'\(no space\)$'):
                     checkpoint.save(tmp_path, newer)
-        assert len(list((tmp_path / 'checkpoint').iterdir())) == 2
+        assert len(list((tmp_path / 'checkpoint').iterdir())) == 3
         assert_same_bits(checkpoint.restore(tmp_path, older), older)
         path = checkpoint.save(tmp_path, newer)
         assert list(path.parent.iterdir()) == [path]
@@ -222,23 +233,85 @@ class TestInterruptedSave:
 
     def test_the_newer_one_counts_once_it_is_there(self, tmp_path, monkeypatch):
         checkpoint.save(tmp_path, state_of())
-        clear = checkpoint._keep_only
 
-        def fail(folder, number, count):
-            if number == 2:
-                raise KeyboardInterrupt
-            clear(folder, number, count)
+        def fail(folder, keep):
+            raise KeyboardInterrupt
 
         newer = state_of(2.0)
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, '_keep_only', fail)
+            patch.setattr(folders, 'keep_only', fail)
             with pytest.raises(KeyboardInterrupt):
                 checkpoint.save(tmp_path, newer)
         assert len(list((tmp_path / 'checkpoint').iterdir())) == 2
         assert_same_bits(checkpoint.restore(tmp_path, newer), newer)
 
 
+class TestInTheBackground:
+    def test_what_is_saved_is_what_was_there(self, tmp_path):
+        """Though the buffers are donated to the next step at once."""
+        add = jax.jit(lambda a: a + 1, donate_argnums=0)
+        a = jnp.zeros((300, 300))
+        with checkpoint.Saver(tmp_path, keep=4) as saver:
+            for _ in range(4):
+                saver.save({'a': a})
+                a = add(a)
+        paths = sorted(int(path.name) for path in (tmp_path / 'checkpoint').iterdir())
+        assert paths == [1, 2, 3, 4]
+        for number in paths:
+            state, notes = checkpoint.read(tmp_path, number, {'a': a})
+            np.testing.assert_array_equal(state['a'], number - 1)
+            assert notes == {}
+
+    def test_what_goes_wrong_is_raised_by_the_next(self, tmp_path, monkeypatch):
+        saver = checkpoint.Saver(tmp_path)
+        monkeypatch.setattr(folders, 'keep_only', lambda *_: 1 / 0)
+        saver.save({'a': jnp.ones(2)})
+        with pytest.raises(ZeroDivisionError):
+            saver.save({'a': jnp.ones(2)})
+        saver.wait()
+
+    def test_the_best_is_kept_apart(self, tmp_path):
+        with checkpoint.Saver(tmp_path, keep=2) as saver:
+            for number in range(6):
+                saver.save({'a': jnp.full(2, number)}, best=number in (1, 3))
+        names = sorted(path.name for path in (tmp_path / 'checkpoint').iterdir())
+        assert names == ['5', '6', 'best_4']
+        like = {'a': jnp.zeros(2, int)}
+        assert checkpoint.restore(tmp_path, like)['a'].tolist() == [5, 5]
+        assert checkpoint.restore(tmp_path, like, best=True)['a'].tolist() == [3, 3]
+
+    def test_no_best(self, tmp_path):
+        checkpoint.save(tmp_path, {'a': jnp.ones(2)})
+        with pytest.raises(checkpoint.CheckpointError, match='no best checkpoint'):
+            checkpoint.restore(tmp_path, {'a': jnp.ones(2)}, best=True)
+
+    def test_on_other_devices(self, tmp_path):
+        """Eight, four by two, and one."""
+        state = {'a': jnp.arange(16.0).reshape(8, 2), 'b': jnp.arange(3)}
+        meshes = [mesh.make(8), mesh.make(4, 2), mesh.make(1)]
+        for number, devices in enumerate(meshes):
+            here = jax.device_put(state, mesh.everywhere(devices))
+            checkpoint.save(tmp_path, here)
+            for other in meshes:
+                like = jax.device_put(state, mesh.everywhere(other))
+                found = checkpoint.restore(tmp_path, like)
+                assert_same_bits(found, state)
+                assert found['a'].sharding == like['a'].sharding, number
+
+
 class TestTraining:
+    def test_the_best_epoch(self, tmp_path):
+        """Evaluated again it has the error that the summary says."""
+        changes = {'num_epochs': 6, 'optimizer.learning_rate': 0.1}
+        experiment = runs.experiment(changes)
+        train(experiment, tmp_path)
+        state = checkpoint.restore(tmp_path, init_state(experiment), best=True)
+        best = json.loads((tmp_path / records.SUMMARY).read_text())['best']
+        assert int(state.step) == best['step'] < experiment.num_steps
+        split = mesh.place(experiment.dataset.held_out, experiment.mesh)
+        again = steps.make_evaluate(experiment)(state.params, split)
+        assert float(again['loss']) == best['eval']['loss']
+
     def test_leaves_its_last_state(self, tmp_path):
         changes = runs.FEEDFORWARD | {'num_epochs': 1}
         experiment = runs.experiment(changes)
@@ -253,7 +326,7 @@ class TestTraining:
     def test_a_run_that_starts_anew_has_none(self, tmp_path, monkeypatch):
         train(tally(), tmp_path)
 
-        def interrupt(*args):
+        def interrupt(*args, **options):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(records.Writer, '__init__', interrupt)

@@ -46,6 +46,7 @@ OWNERS = {
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},
+    'etils': {'checkpoint', 'records'},
     'tensorboardX': {'records'},
     'matplotlib': {'figures'},
     'tqdm': {'training'},

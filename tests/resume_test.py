@@ -15,6 +15,7 @@ import pytest
 import runs
 
 from eqprop_jax import checkpoint, records, training
+from eqprop_jax.checkpoint import folders
 from eqprop_jax.training.state import init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,13 +49,19 @@ def outcome(workdir):
 
 def assert_same(workdir, other):
     like = init_state(experiment())
-    states = [checkpoint.restore(folder, like) for folder in (workdir, other)]
-    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    for best in (False, True):
+        states = [
+            checkpoint.restore(folder, like, best=best) for folder in (workdir, other)
+        ]
+        for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     assert lines_of(workdir) == lines_of(other)
     assert outcome(workdir) == outcome(other)
     assert [path.name for path in workdir.glob('*unfinished*')] == []
-    assert len(list((workdir / 'checkpoint').iterdir())) == 1
+    names = {path.name for path in (workdir / 'checkpoint').iterdir()}
+    assert sum(name.isdecimal() for name in names) <= 2
+    assert sum(name.startswith('best_') for name in names) == 1
+    assert len(names) <= 3
 
 
 @pytest.fixture(scope='module')
@@ -117,10 +124,10 @@ def test_a_crash_at_a_record(tmp_path, monkeypatch, whole, count):
     assert_same(tmp_path, whole)
 
 
-@pytest.mark.parametrize('part', ['_sums', '_keep_only'])
+@pytest.mark.parametrize('part', ['sums_of', 'keep_only'])
 @pytest.mark.parametrize('count', [1, 3])
 def test_a_crash_in_a_save(tmp_path, monkeypatch, whole, part, count):
-    done, left = getattr(checkpoint, part), [count]
+    done, left = getattr(folders, part), [count]
 
     def crash(*args):
         left[0] -= 1
@@ -129,7 +136,7 @@ def test_a_crash_in_a_save(tmp_path, monkeypatch, whole, part, count):
         return done(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, part, crash)
+        patch.setattr(folders, part, crash)
         with pytest.raises(CrashError):
             run(tmp_path)
     run(tmp_path)
@@ -144,7 +151,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whol
         patch.setattr(records.Writer, 'write', after(9, crash))
         with pytest.raises(CrashError):
             run(tmp_path)
-    older, newest = sorted((tmp_path / 'checkpoint').iterdir(), key=lambda p: p.name)
+    numbers = folders.numbers(folders.folder_of(tmp_path), '')
+    older, newest = (tmp_path / 'checkpoint' / str(number) for number in numbers)
     file = max(newest.rglob('*'), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1])
     run(tmp_path)

@@ -1,6 +1,5 @@
 """What biases the gradient of a run: causes, layers, costs, asymmetry of J."""
 
-import pathlib
 import textwrap
 from typing import Any
 
@@ -27,7 +26,7 @@ WHOLE: dict[str, Any] = {
 CLOSE = 22.0  # distance on the page, in pixels, at which two labels would overlap
 
 
-def draw(workdir: str | pathlib.Path) -> pathlib.Path:
+def draw(workdir: records.Folder) -> records.Path:
     """Draws bias.png from the bias.json of a run and returns its path.
 
     Four panels: each method's error, whole and by cause; the cosine of its error vector
@@ -38,7 +37,7 @@ def draw(workdir: str | pathlib.Path) -> pathlib.Path:
     Args:
       workdir: of the run; without its configuration the title is the folder's name.
     """
-    folder = pathlib.Path(workdir)
+    folder = records.folder(workdir)
     report = records.read_bias(folder)
     methods = report['methods']
     height = 1.3 + 0.24 * len(methods)

@@ -1,7 +1,5 @@
 """How the error of a nudged estimate falls with the radius, until rounding stops it."""
 
-import pathlib
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,9 +12,7 @@ COMPLEX_STEP = 'complex step'
 CEILING = 1e3
 
 
-def draw(
-    folder: str | pathlib.Path, out: str | pathlib.Path | None = None
-) -> pathlib.Path:
+def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
     """Draws convergence.png from convergence.json and returns its path.
 
     A panel for each precision: error over the radius for every contour, with lines of
@@ -50,7 +46,7 @@ def draw(
         f'{style.network_title(data["network"])}',
         fontsize=10,
     )
-    return style.save(figure, pathlib.Path(out or folder) / f'{NAME}.png')
+    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
 
 def _panel(axis: Axes, radii: np.ndarray, panel: dict) -> None:

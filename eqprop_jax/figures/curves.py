@@ -1,7 +1,6 @@
 """The curves of one run: learning, settling, and the quality of its gradient."""
 
 import json
-import pathlib
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,14 +18,14 @@ COLOURS = {
 }
 
 
-def draw(workdir: str | pathlib.Path) -> pathlib.Path:
+def draw(workdir: records.Folder) -> records.Path:
     """Draws curves.png into the workdir of a run and returns its path.
 
     Four panels over epochs: error; residual and the fraction of examples settled;
     cosine of each layer's error vector to exact recurrent backprop; symmetric share
     of the Jacobian and angles of paired weights.
     """
-    folder = pathlib.Path(workdir)
+    folder = records.folder(workdir)
     rows = records.read(folder)
     figure = Figure(figsize=(9, 6.2), layout='constrained')
     axes = figure.subplots(2, 2)
@@ -42,9 +41,9 @@ def draw(workdir: str | pathlib.Path) -> pathlib.Path:
     return style.save(figure, folder / 'curves.png')
 
 
-def summary_line(workdir: str | pathlib.Path) -> str:
+def summary_line(workdir: records.Folder) -> str:
     """Returns one line that says how the run ended."""
-    folder = pathlib.Path(workdir)
+    folder = records.folder(workdir)
     summary = json.loads((folder / records.SUMMARY).read_text())
     last, best = summary['last'], summary['best']
     line = f'test error {100 * last["test"]["error"]:.2f} % after the last epoch'

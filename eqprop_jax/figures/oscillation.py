@@ -1,7 +1,5 @@
 """The online estimator: how patient it has to be, and how noise averages out."""
 
-import pathlib
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +10,7 @@ from eqprop_jax.figures import style
 NAME = 'oscillation'
 
 
-def draw(
-    folder: str | pathlib.Path, out: str | pathlib.Path | None = None
-) -> pathlib.Path:
+def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
     """Draws oscillation.png from oscillation.json and returns its path.
 
     Left the error over the sweeps at each point, without noise; right, with noise, over
@@ -39,7 +35,7 @@ def draw(
         f'{style.network_title(data["network"])}',
         fontsize=10,
     )
-    return style.save(figure, pathlib.Path(out or folder) / f'{NAME}.png')
+    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
 
 def _patience(axis: Axes, data: dict) -> None:

@@ -1,7 +1,5 @@
 """The updates of EP against those of BPTT: the same where the Jacobian is symmetric."""
 
-import pathlib
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +11,7 @@ from eqprop_jax.figures import style
 NAME = 'processes'
 
 
-def draw(
-    folder: str | pathlib.Path, out: str | pathlib.Path | None = None
-) -> pathlib.Path:
+def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
     """Draws processes.png from processes.json and returns its path.
 
     A column for each network and a row for each layer: the updates of some synapses by
@@ -58,7 +54,7 @@ def draw(
         f'{style.network_title(data["network"])}, or tied',
         fontsize=10,
     )
-    return style.save(figure, pathlib.Path(out or folder) / f'{NAME}.png')
+    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
 
 def _updates(axis: Axes, times: np.ndarray, synapses: list[dict]) -> None:

@@ -1,7 +1,5 @@
 """What a gradient costs, and how that grows."""
 
-import pathlib
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,9 +17,7 @@ LABELS = {
 }
 
 
-def draw(
-    folder: str | pathlib.Path, out: str | pathlib.Path | None = None
-) -> pathlib.Path:
+def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
     """Draws scaling.png from scaling.json and returns its path.
 
     Five panels of evaluations of the drive against a size or the tolerance, with what
@@ -49,7 +45,7 @@ def draw(
         'batch has settled; in the corner: growth',
         fontsize=10,
     )
-    return style.save(figure, pathlib.Path(out or folder) / f'{NAME}.png')
+    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
 
 def _evaluations(axis: Axes, name: str, panel: dict) -> None:

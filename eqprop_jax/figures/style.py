@@ -1,7 +1,6 @@
 """What all figures have in common: colours, titles, and how they are saved."""
 
 import json
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -33,10 +32,12 @@ def strip(axis: Axes) -> None:
     axis.spines[['top', 'right']].set_visible(False)
 
 
-def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+def save(figure: Figure, path: records.Folder) -> records.Path:
     """Writes a figure, into a folder that is made if need be, and returns the path."""
+    path = records.folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with path.open('wb') as file:
+        figure.savefig(file, dpi=150)
     return path
 
 
@@ -49,9 +50,9 @@ def network_title(network: dict) -> str:
     )
 
 
-def run_title(folder: pathlib.Path) -> str:
+def run_title(folder: records.Folder) -> str:
     """Returns what the run in a workdir is, in a line."""
-    config = json.loads((folder / records.CONFIG).read_text())
+    config = json.loads((records.folder(folder) / records.CONFIG).read_text())
     system, estimator = config['system'], config['estimator']
     sizes = system.get('sizes') or (
         *system.get('channels', ()),

@@ -2,7 +2,7 @@
 
     config.json          the configuration, as it was resolved
     metrics.jsonl        one JSON object a line: step, epoch, split, loss, error, ...
-    tensorboard/         the same scalars as TensorBoard events
+    tensorboard/         the same scalars as TensorBoard events; not in a bucket
     checkpoint/          the state after the last step, or where an unfinished run goes
                          on from: see `eqprop_jax.checkpoint`
     summary.json         last and best epoch, speed, hardware, versions
@@ -17,7 +17,10 @@ a fraction. What is not finite is null, and left out of TensorBoard.
 from eqprop_jax.records.drawn import commit as commit
 from eqprop_jax.records.drawn import read_data as read_data
 from eqprop_jax.records.drawn import write_data as write_data
+from eqprop_jax.records.files import Folder as Folder
+from eqprop_jax.records.files import Path as Path
 from eqprop_jax.records.files import WorkdirError as WorkdirError
+from eqprop_jax.records.files import folder as folder
 from eqprop_jax.records.run import BIAS as BIAS
 from eqprop_jax.records.run import CONFIG as CONFIG
 from eqprop_jax.records.run import METRICS as METRICS

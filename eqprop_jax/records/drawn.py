@@ -6,7 +6,15 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from eqprop_jax.records.files import WorkdirError, dumps, read_json, write_whole
+from eqprop_jax.records import files
+from eqprop_jax.records.files import (
+    Folder,
+    Path,
+    WorkdirError,
+    dumps,
+    read_json,
+    write_whole,
+)
 
 
 def commit() -> str | None:
@@ -23,9 +31,7 @@ def commit() -> str | None:
     return result.stdout.strip() or None
 
 
-def write_data(
-    folder: str | pathlib.Path, name: str, data: Mapping[str, Any]
-) -> pathlib.Path:
+def write_data(folder: Folder, name: str, data: Mapping[str, Any]) -> Path:
     """Writes what a figure is drawn from to <name>.json, numbers in rows.
 
     Args:
@@ -39,7 +45,7 @@ def write_data(
     Raises:
       WorkdirError: if the folder cannot be written to.
     """
-    path = pathlib.Path(folder) / f'{name}.json'
+    path = files.folder(folder) / f'{name}.json'
     rows = re.compile(r'\[\n\s+([^][{}"]+)\n\s*\]')
     text = rows.sub(
         lambda row: '[' + ' '.join(row[1].split()) + ']', dumps(data, indent=2)
@@ -52,10 +58,10 @@ def write_data(
     return path
 
 
-def read_data(folder: str | pathlib.Path, name: str) -> dict[str, Any]:
+def read_data(folder: Folder, name: str) -> dict[str, Any]:
     """Returns what `write_data` wrote; what was not finite is None.
 
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    return read_json(pathlib.Path(folder) / f'{name}.json')
+    return read_json(files.folder(folder) / f'{name}.json')

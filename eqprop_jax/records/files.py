@@ -6,26 +6,45 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from etils import epath
+
+Path = epath.Path
+Folder = epath.PathLike
+"""What a path is made from: a string, or a path of any kind."""
+
 
 class WorkdirError(ValueError):
     """The workdir cannot take this run."""
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
+def folder(workdir: Folder) -> epath.Path:
+    """Returns a workdir, local or gs://bucket/folder, as a path."""
+    return epath.Path(workdir).expanduser()
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Returns whether a path is that of a bucket, where nothing can be appended."""
+    return '://' in str(path)
+
+
+def write_whole(path: pathlib.Path | epath.Path, text: str) -> None:
     """Writes a file as a whole: whenever it is interrupted, the old one is there."""
+    if is_remote(path):
+        epath.Path(path).write_text(text)
+        return
     unfinished = path.with_name(path.name + '.unfinished')
     unfinished.write_text(text, encoding='utf-8')
     unfinished.replace(path)
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path | epath.Path) -> dict[str, Any]:
     """Returns the value in a file.
 
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise WorkdirError(f'{path.parent} has no {path.name}') from error
     except ValueError as error:

@@ -2,14 +2,16 @@
 
 import json
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 from tensorboardX import SummaryWriter
 
+from eqprop_jax.records import files
 from eqprop_jax.records.files import (
+    Folder,
     WorkdirError,
     dumps,
     plain,
@@ -27,24 +29,35 @@ SPLITS = ('train', 'eval', 'test')
 class Writer:
     """Appends records to a workdir; a context manager that closes its files.
 
+    In a bucket, where nothing can be appended, the file of records is replaced at every
+    `flush`, and there is no tensorboard/.
+
     Args:
       workdir: the folder.
       step: that a run goes on from: records up to it stay, and later ones, or half a
         line, are removed. 0: a new run.
+      idle: whether to write nothing at all, on hosts that are not the first.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, step: int = 0):
-        folder = pathlib.Path(workdir)
+    def __init__(self, workdir: Folder, step: int = 0, *, idle: bool = False):
+        self._idle = idle
+        self._events: SummaryWriter | None = None
+        if idle:
+            return
+        folder = files.folder(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SUMMARY).unlink(missing_ok=True)
         events = [] if step else list(folder.glob('tensorboard/events.*'))
         for stale in events:
             stale.unlink(missing_ok=True)
         self._path = folder / METRICS
-        write_whole(self._path, ''.join(_lines_up_to(self._path, step)))
-        self._events = SummaryWriter(
-            str(folder / 'tensorboard'), purge_step=step + 1 if step else None
-        )
+        self._lines = _lines_up_to(self._path, step)
+        self._is_remote = files.is_remote(folder)
+        write_whole(self._path, ''.join(self._lines))
+        if not self._is_remote:
+            self._events = SummaryWriter(
+                str(folder / 'tensorboard'), purge_step=step + 1 if step else None
+            )
 
     def write(
         self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
@@ -62,22 +75,36 @@ class Writer:
         """
         if split not in SPLITS:
             raise ValueError(f'no split {split!r}; choose from {", ".join(SPLITS)}')
+        if self._idle:
+            return
         values = {name: float(value) for name, value in metrics.items()}
         record = {'step': step, 'epoch': round(epoch, 6), 'split': split}
-        with self._path.open('a', encoding='utf-8') as lines:
-            lines.write(dumps({**record, **values}) + '\n')
+        line = dumps({**record, **values}) + '\n'
+        if self._is_remote:
+            self._lines.append(line)
+        else:
+            with self._path.open('a', encoding='utf-8') as lines:
+                lines.write(line)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         for name, value in finite.items():
-            self._events.add_scalar(f'{split}/{name}', value, step)
+            if self._events is not None:
+                self._events.add_scalar(f'{split}/{name}', value, step)
+
+    def flush(self) -> None:
+        """Brings records to where a crash cannot reach them, before a checkpoint."""
+        if not self._idle and self._is_remote:
+            write_whole(self._path, ''.join(self._lines))
 
     def __enter__(self) -> 'Writer':
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._events.close()
+        self.flush()
+        if self._events is not None:
+            self._events.close()
 
 
-def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
+def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> None:
     """Writes config.json into a workdir, which is made if need be.
 
     A workdir that already holds a run of the same configuration may be claimed again:
@@ -88,20 +115,23 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
     Args:
       workdir: the folder.
       config: plain values, as JSON has them.
+      write: if False look whether it may be claimed, and leave it as it is.
 
     Raises:
       WorkdirError: if the folder holds the run of another configuration, or metrics
         but no readable configuration, or cannot be written.
     """
-    folder = pathlib.Path(workdir)
+    folder = files.folder(workdir)
     path = folder / CONFIG
     try:
         if path.exists():
-            _check_same(folder, json.loads(path.read_text()), config)
+            _check_same(folder, json.loads(path.read_bytes()), config)
         elif (folder / METRICS).exists():
             raise WorkdirError(
                 f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
             )
+        if not write:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, dumps(config, indent=2) + '\n')
     except json.JSONDecodeError as error:
@@ -114,21 +144,21 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any]) -> None:
         ) from error
 
 
-def is_unfinished(workdir: str | pathlib.Path) -> bool:
+def is_unfinished(workdir: Folder) -> bool:
     """Returns whether a run was begun in a workdir and did not end."""
-    folder = pathlib.Path(workdir)
+    folder = files.folder(workdir)
     return (folder / METRICS).exists() and not (folder / SUMMARY).exists()
 
 
-def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
+def read_config(workdir: Folder) -> dict[str, Any]:
     """Returns the configuration of the run in a workdir.
 
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    path = pathlib.Path(workdir) / CONFIG
+    path = files.folder(workdir) / CONFIG
     try:
-        config = json.loads(path.read_text(encoding='utf-8'))
+        config = json.loads(path.read_bytes())
         if not isinstance(config, dict):
             raise ValueError('it is not a configuration')
         return config
@@ -140,35 +170,35 @@ def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
         raise WorkdirError(f'{path} is damaged ({error})') from error
 
 
-def write_summary(workdir: str | pathlib.Path, summary: Mapping[str, Any]) -> None:
+def write_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
     """Writes summary.json."""
-    write_whole(pathlib.Path(workdir) / SUMMARY, dumps(summary, indent=2) + '\n')
+    write_whole(files.folder(workdir) / SUMMARY, dumps(summary, indent=2) + '\n')
 
 
-def write_bias(workdir: str | pathlib.Path, report: Mapping[str, Any]) -> None:
+def write_bias(workdir: Folder, report: Mapping[str, Any]) -> None:
     """Writes bias.json, a report of `analysis.bias` as nested dicts."""
-    write_whole(pathlib.Path(workdir) / BIAS, dumps(report, indent=2) + '\n')
+    write_whole(files.folder(workdir) / BIAS, dumps(report, indent=2) + '\n')
 
 
-def read_bias(workdir: str | pathlib.Path) -> dict[str, Any]:
+def read_bias(workdir: Folder) -> dict[str, Any]:
     """Returns the report of a run; what was not finite is None.
 
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    return read_json(pathlib.Path(workdir) / BIAS)
+    return read_json(files.folder(workdir) / BIAS)
 
 
-def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+def read(workdir: Folder) -> list[dict[str, Any]]:
     """Returns the records of a run in their order; an unfinished line is left out.
 
     Raises:
       FileNotFoundError: if the workdir has none.
     """
-    path = pathlib.Path(workdir) / METRICS
+    path = files.folder(workdir) / METRICS
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist: is {workdir} a run?')
-    *lines, _ = path.read_text(encoding='utf-8').split('\n')
+    *lines, _ = path.read_bytes().decode().split('\n')
     return [json.loads(line) for line in lines]
 
 
@@ -191,24 +221,23 @@ def series(
     return np.asarray(epochs, float), np.asarray(values, float)
 
 
-def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
+def _lines_up_to(path: epath.Path, step: int) -> list[str]:
     """Returns the whole lines of a file of records up to a step, in their order."""
     kept: list[str] = []
     if not step or not path.exists():
         return kept
-    with path.open(encoding='utf-8', errors='replace') as lines:
-        for line in lines:
-            try:
-                late = json.loads(line)['step'] > step
-            except (ValueError, TypeError, KeyError):
-                break
-            if late or not line.endswith('\n'):
-                break
-            kept.append(line)
+    for line in path.read_bytes().decode(errors='replace').splitlines(keepends=True):
+        try:
+            late = json.loads(line)['step'] > step
+        except (ValueError, TypeError, KeyError):
+            break
+        if late or not line.endswith('\n'):
+            break
+        kept.append(line)
     return kept
 
 
-def _check_same(folder: pathlib.Path, old: Any, new: Mapping[str, Any]) -> None:
+def _check_same(folder: epath.Path, old: Any, new: Mapping[str, Any]) -> None:
     """Raises WorkdirError, naming some of the keys, if the configurations differ."""
     new = plain(new)
     if isinstance(old, dict):  # on which devices it runs is no matter

@@ -1,6 +1,6 @@
 """The main loop: chunks of steps, evaluations on a schedule, records, progress."""
 
-import pathlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import tqdm
 from absl import logging
 
 from eqprop_jax import checkpoint, records
-from eqprop_jax.training import mesh
+from eqprop_jax.training import hosts, mesh
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.diagnose import first_examples, make_diagnose
 from eqprop_jax.training.interrupts import Interrupted, Watch
@@ -34,10 +34,11 @@ class Chunk(NamedTuple):
 
 def train_and_evaluate(
     experiment: Experiment,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike[str],
     *,
     progress: bool = True,
     save_every: float = 60.0,
+    keep: int = 2,
 ) -> TrainState:
     """Trains, evaluates on held-out and test examples, writes records and checkpoint.
 
@@ -46,7 +47,9 @@ def train_and_evaluate(
     measured at that point. Without held-out examples there is no best.
 
     A run that did not end goes on from its last checkpoint, to the same numbers to the
-    bit. SIGINT and SIGTERM are obeyed at the end of a chunk, once the state is saved.
+    bit; on other devices to within rounding. SIGINT and SIGTERM are obeyed at the end
+    of a chunk, once the state is saved: of several hosts by all at the same step, if
+    one of them gets the signal.
 
     Args:
       experiment: from `eqprop_jax.build.experiment`.
@@ -54,6 +57,7 @@ def train_and_evaluate(
         summary.json go.
       progress: show a progress bar (on process 0).
       save_every: seconds between checkpoints, which are written at the ends of chunks.
+      keep: how many checkpoints are left, and the best beside them; positive.
 
     Returns:
       The state after the last step.
@@ -61,11 +65,13 @@ def train_and_evaluate(
     Raises:
       TrainingError: if the loss or a gradient turns non-finite. The records up to
         there stay in the workdir, without a checkpoint.
-      CheckpointError: if the checkpoint to go on from has another state.
+      CheckpointError: if the checkpoint to go on from has another state, or one cannot
+        be written.
       Interrupted: if a signal asked to leave.
       WorkdirError: if the workdir holds the run of another configuration.
     """
-    records.claim(workdir, experiment.config)
+    on_main = hosts.is_first()
+    records.claim(workdir, experiment.config, write=on_main)
     dataset = experiment.dataset
     train, held_out, test = (
         mesh.place(split, experiment.mesh) if len(split.labels) else None
@@ -77,7 +83,6 @@ def train_and_evaluate(
     diagnose = make_diagnose(experiment)
     state, notes = _begin(experiment, workdir)
     names = steps.quantities(state.params)
-    on_main = jax.process_index() == 0
     start = int(state.step)
 
     def assess(
@@ -105,7 +110,12 @@ def train_and_evaluate(
         disable=not (progress and on_main),
     )
     saved = time.monotonic()
-    with bar, records.Writer(workdir, start) as writer, Watch() as watch:
+    with (
+        bar,
+        records.Writer(workdir, start, idle=not on_main) as writer,
+        checkpoint.Saver(workdir, keep=keep) as saver,
+        Watch() as watch,
+    ):
         for number, chunk in enumerate(schedule(experiment, start)):
             begin = time.perf_counter()
             position = (jnp.int32(n) for n in chunk[:3])
@@ -124,7 +134,8 @@ def train_and_evaluate(
                 writer.write(step, epoch, 'train', metrics)
             if not finite.all():
                 message = _diagnosis(experiment, names, finite, step, workdir)
-                checkpoint.remove(workdir)
+                saver.wait()
+                _remove_checkpoints(workdir)
                 raise TrainingError(message)
             if compiled:
                 notes['train_seconds'] += elapsed
@@ -137,33 +148,52 @@ def train_and_evaluate(
             bar.update(taken)
             if chunk.evaluate:
                 notes['evaluations'].append(assess(state, step, epoch, writer))
-            if watch.number is not None:
-                checkpoint.save(workdir, state, notes, keep=2)
+                if _best(notes['evaluations']) is notes['evaluations'][-1]:
+                    saver.save(state, best=True)
+            due = time.monotonic() - saved >= save_every or step == experiment.num_steps
+            due, signal = hosts.largest(int(due), watch.number or 0)
+            if due or signal:
+                writer.flush()
+                saver.save(state, notes)
+                saved = time.monotonic()
+            if signal and step < experiment.num_steps:
+                saver.wait()
                 raise Interrupted(
                     f'interrupted after step {step} of {experiment.num_steps}; '
                     f'{workdir} has it, and the same command goes on from there',
-                    watch.number,
+                    signal,
                 )
-            if time.monotonic() - saved >= save_every and step < experiment.num_steps:
-                checkpoint.save(workdir, state, notes, keep=2)
-                saved = time.monotonic()
-    checkpoint.save(workdir, state, notes)
-    records.write_summary(workdir, _summary(experiment, notes))
+    if on_main:
+        records.write_summary(workdir, _summary(experiment, notes))
     _warn_unsettled(notes['evaluations'][-1]['test']['converged'])
     return state
 
 
 def _begin(
-    experiment: Experiment, workdir: str | pathlib.Path
+    experiment: Experiment, workdir: str | os.PathLike[str]
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the state to start from, and what was noted of the run up to there."""
+    """Returns the state to start from, and what was noted of the run up to there.
+
+    The first host looks which checkpoint that is; 0: from the start.
+    """
     state = init_state(experiment)
-    if records.is_unfinished(workdir):
-        begun = checkpoint.latest(workdir, state, logging.warning)
-        if begun and begun[1]:
-            return begun
-    checkpoint.remove(workdir)  # it belongs to records that the writer removes
+    found = 0
+    if hosts.is_first() and records.is_unfinished(workdir):
+        found = checkpoint.newest(workdir, logging.warning) or 0
+    (number,) = hosts.largest(found)
+    if number:
+        state, notes = checkpoint.read(workdir, number, state)
+        if notes:
+            return state, notes
+    _remove_checkpoints(workdir)  # they belong to records that the writer removes
     return state, {'evaluations': [], 'train_seconds': 0.0, 'timed_steps': 0}
+
+
+def _remove_checkpoints(workdir: str | os.PathLike[str]) -> None:
+    """Removes what is there, on the first host, while the others wait."""
+    if hosts.is_first():
+        checkpoint.remove(workdir)
+    hosts.largest(0)
 
 
 def schedule(experiment: Experiment, start: int = 0) -> Iterator[Chunk]:
@@ -190,7 +220,7 @@ def _diagnosis(
     names: list[str],
     finite: np.ndarray,
     step: int,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike[str],
 ) -> str:
     bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
     bad = [name for name in bad if not name.startswith(steps.RESULT)] or bad
@@ -206,22 +236,25 @@ def _diagnosis(
 
 def _summary(experiment: Experiment, notes: dict[str, Any]) -> dict[str, Any]:
     evaluations, seconds = notes['evaluations'], notes['train_seconds']
-    scored = [row for row in evaluations if 'eval' in row]
-    best = min(
-        scored,
-        key=lambda row: (row['eval']['error'], row['eval']['loss']),
-        default=None,
-    )
     timed = notes['timed_steps'] * experiment.batch_size
     return {
         'last': evaluations[-1],
-        'best': best,
+        'best': _best(evaluations),
         'seed': experiment.seed,
         'examples_per_second': timed / seconds if seconds else None,
         'train_seconds': seconds,
         'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
         'jax': jax.__version__,
     }
+
+
+def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the first one of the least held-out error, None without held-out ones."""
+    return min(
+        (row for row in evaluations if 'eval' in row),
+        key=lambda row: (row['eval']['error'], row['eval']['loss']),
+        default=None,
+    )
 
 
 def _floats(metrics: steps.Metrics) -> dict[str, float]:

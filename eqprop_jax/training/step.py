@@ -185,7 +185,8 @@ def _gradient(
     estimate_rng, penalty_rng = jax.random.split(key)
     free = dynamics.relax(experiment.system, state.params, batch.x, experiment.solve)
     grads, _, info = experiment.learn(state.params, batch, free, estimate_rng)
-    kept = jnp.round(jnp.sum(batch.counted) * (1 - info.skipped))
+    one = 1 / experiment.batch_size
+    kept = one * jnp.round(jnp.sum(batch.counted) * (1 - info.skipped))
     sums, largest = _over_examples(
         batch,
         {
@@ -204,13 +205,12 @@ def _gradient(
             penalty_rng,
             (state.params, batch, free),
         )
-        parts['penalty'] = tree.scale(jnp.sum(batch.counted), penalty)
+        parts['penalty'] = tree.scale(one * jnp.sum(batch.counted), penalty)
     parts = mesh.add_up(parts)
-    grads = tree.scale(1 / jnp.maximum(parts['kept'], 1), parts['grads'])
-    one = 1 / experiment.batch_size
+    grads = tree.scale(1 / jnp.maximum(parts['kept'], one), parts['grads'])
     metrics = tree.scale(one, parts['metrics']) | mesh.largest(largest)
     if experiment.penalty is not None:
-        penalty, penalty_grads = tree.scale(one, parts['penalty'])
+        penalty, penalty_grads = parts['penalty']
         grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
         metrics['homeostasis'] = penalty
     if experiment.kolen_pollack:

@@ -1,0 +1,129 @@
+"""The folders of checkpoints: which are there, and whether they are whole."""
+
+import hashlib
+import re
+from typing import Any
+
+import jax
+from etils import epath
+
+CHECKPOINT = 'checkpoint'
+BEST = 'best_'
+SUMS = 'SHA256SUMS'
+NOTES = 'notes.json'
+
+Workdir = epath.PathLike
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or written; the message says why."""
+
+
+def folder_of(workdir: Workdir) -> epath.Path:
+    """Returns where a workdir has its checkpoints."""
+    return epath.Path(workdir).expanduser().resolve() / CHECKPOINT
+
+
+def names(folder: epath.Path) -> list[tuple[str, int]]:
+    """Returns prefix and number of what is there, finished or not."""
+    if not folder.exists():
+        return []
+    found = [re.fullmatch(rf'({BEST})?(\d+)', path.name) for path in folder.iterdir()]
+    return [(name[1] or '', int(name[2])) for name in found if name]
+
+
+def highest_number(folder: epath.Path) -> int:
+    """Returns the highest number of any save that was ever begun; 0: none."""
+    if not folder.exists():
+        return 0
+    found = [re.match(rf'({BEST})?(\d+)', path.name) for path in folder.iterdir()]
+    return max((int(name[2]) for name in found if name), default=0)
+
+
+def numbers(folder: epath.Path, prefix: str) -> list[int]:
+    """Returns those of one prefix, ascending."""
+    return sorted({number for own, number in names(folder) if own == prefix})
+
+
+def is_finished(path: epath.Path) -> bool:
+    """Returns whether a save has come to its end."""
+    return (path / SUMS).exists()
+
+
+def keep_only(folder: epath.Path, keep: int) -> None:
+    """Removes all but the newest finished checkpoints, and the newest of the best."""
+    kept = set()
+    for prefix, count in (('', keep), (BEST, 1)):
+        there = (f'{prefix}{number}' for number in numbers(folder, prefix))
+        kept |= set([name for name in there if is_finished(folder / name)][-count:])
+    for path in folder.iterdir():
+        if path.is_dir() and path.name not in kept:
+            path.rmtree()
+
+
+def by_name(state: Any) -> dict[str, Any]:
+    """Returns the leaves by name, in their order: {'params/layer_1/bias': ...}."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+        for path, leaf in leaves
+    }
+    if len(named) < len(leaves):
+        raise ValueError('two arrays of the state have the same name')
+    return named
+
+
+def write_sums(path: epath.Path) -> None:
+    """Writes the sums, which finishes a checkpoint, at once."""
+    text = sums_of(path)
+    if '://' in str(path):  # objects are written as a whole
+        (path / SUMS).write_text(text)
+        return
+    unfinished = path / f'{SUMS}.unfinished'
+    unfinished.write_text(text)
+    unfinished.rename(path / SUMS)
+
+
+def sums_of(path: epath.Path) -> str:
+    """Returns a line with the SHA-256 and the name for each file below a folder."""
+    lines = []
+    for file in sorted(_files(path)):
+        if file != path / SUMS:
+            digest = hashlib.sha256()
+            with file.open('rb') as content:
+                while block := content.read(2**20):
+                    digest.update(block)
+            lines.append(f'{digest.hexdigest()}  {file.relative_to(path).as_posix()}\n')
+    return ''.join(lines)
+
+
+def _files(path: epath.Path) -> list[epath.Path]:
+    """Returns all files below a folder."""
+    found = []
+    for entry in path.iterdir():
+        found += _files(entry) if entry.is_dir() else [entry]
+    return found
+
+
+def check_whole(path: epath.Path) -> None:
+    """Raises CheckpointError unless the files are the ones that were written.
+
+    What orbax does with a damaged file is between a page of tracebacks and other
+    numbers.
+    """
+    sums = path / SUMS
+    written = sums.read_bytes().decode(errors='replace') if sums.exists() else ''
+    differences = set(written.splitlines()) ^ set(sums_of(path).splitlines())
+    if differences or not written:
+        names = sorted({line.partition('  ')[2] for line in differences} - {''})
+        names = names if written else [SUMS]
+        raise CheckpointError(
+            f'{path} is damaged, in {some(names)}: train again, or copy it again from '
+            'where it was written'
+        )
+
+
+def some(names: list[str]) -> str:
+    """Returns the first three, and how many more there are, in words."""
+    more = f'; and {len(names) - 3} more' if len(names) > 3 else ''
+    return '; '.join(names[:3]) + more

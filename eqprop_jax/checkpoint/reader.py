@@ -1,0 +1,123 @@
+"""Checkpoints are read: the last one, the best, or where an interrupted run goes on."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from eqprop_jax.checkpoint import folders
+from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
+
+
+def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
+    """Returns the state in a workdir.
+
+    Args:
+      workdir: of a run that has ended.
+      like: pytree of arrays or `jax.ShapeDtypeStruct`s: what the state must be. Arrays
+        go where these are, or else to the first device.
+      best: the one that did best on held-out examples, and not the last.
+
+    Raises:
+      CheckpointError: if there is none, if its files are not those that were written,
+        or if names, shapes or dtypes differ from those of `like`.
+    """
+    folder, prefix = folders.folder_of(workdir), folders.BEST if best else ''
+    there = folders.numbers(folder, prefix)
+    if not there and best and folders.names(folder):
+        raise CheckpointError(
+            f'{workdir} has no best checkpoint, which takes held-out examples '
+            '(data.held_out): take the last one'
+        )
+    if not there:
+        raise CheckpointError(
+            f'{workdir} has no checkpoint, which a run leaves when it ends: choose the '
+            'workdir of a run that has ended, or train again'
+        )
+    paths = [folder / f'{prefix}{number}' for number in there]
+    path = ([one for one in paths if folders.is_finished(one)] or paths)[-1]
+    folders.check_whole(path)
+    return _read(path, like)
+
+
+def newest(workdir: Workdir, warn: Callable[[str], None]) -> int | None:
+    """Returns the number of the newest whole checkpoint of a workdir, None without any.
+
+    A damaged one is passed over for the one before it.
+
+    Args:
+      workdir: of a run that may have been interrupted.
+      warn: is told of damaged ones.
+    """
+    folder = folders.folder_of(workdir)
+    for number in reversed(folders.numbers(folder, '')):
+        path = folder / str(number)
+        if not folders.is_finished(path):
+            continue
+        try:
+            folders.check_whole(path)
+        except CheckpointError as error:
+            damage = str(error).partition(':')[0]
+            warn(f'{damage}: an earlier one is taken, or else the start')
+            continue
+        return number
+    return None
+
+
+def read(workdir: Workdir, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns a state and its notes.
+
+    Args:
+      workdir: of a run.
+      number: from `newest`.
+      like: as in `restore`.
+
+    Raises:
+      CheckpointError: if names, shapes or dtypes differ from those of `like`.
+    """
+    path = folders.folder_of(workdir) / str(number)
+    notes = path / folders.NOTES
+    return _read(path, like), json.loads(notes.read_text()) if notes.exists() else {}
+
+
+def _read(path: epath.Path, like: Any) -> Any:
+    """Returns the state in the folder of a checkpoint that is whole."""
+    from orbax.checkpoint import v1 as ocp
+
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(
+            leaf.shape,
+            jax.dtypes.canonicalize_dtype(leaf.dtype),
+            sharding=getattr(leaf, 'sharding', None) or device,
+        )
+        for name, leaf in folders.by_name(like).items()
+    }
+    _check_same(path, ocp.metadata(str(path)).metadata, wanted)
+    arrays = ocp.load(str(path), wanted)
+    leaves = [arrays[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _check_same(
+    path: epath.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    """Raises CheckpointError, naming some arrays, if name, shape or dtype differ."""
+    differences = [
+        f'{name} is {_kind(there.get(name))} there, {_kind(wanted.get(name))} here'
+        for name in sorted(there.keys() | wanted.keys())
+        if _kind(there.get(name)) != _kind(wanted.get(name))
+    ]
+    if differences:
+        raise CheckpointError(
+            f'{path} has the state of another configuration '
+            f'({folders.some(differences)}): build it from '
+            f'{path.parents[1] / "config.json"}'
+        )
+
+
+def _kind(leaf: Any) -> str:
+    """Returns dtype and shape in words."""
+    return 'absent' if leaf is None else f'{leaf.dtype} {list(leaf.shape)}'
