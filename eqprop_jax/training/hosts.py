@@ -4,7 +4,10 @@ Each host runs the same command and holds a part of the devices (JAX's multi-con
 runtime). What a host would decide by its own clock, signals or disk is agreed upon.
 """
 
+import importlib.util
 import os
+import pathlib
+import urllib.request
 from collections.abc import Mapping
 
 import jax
@@ -19,6 +22,7 @@ SLURM = (
     'SLURM_PROCID',
     'SLURM_LOCALID',
 )
+WORKERS = 'worker-network-endpoints'
 
 
 def initialize(
@@ -53,20 +57,46 @@ def initialize(
             f'{", ".join(missing)} is missing: hosts that are told of each other need '
             'coordinator, num_hosts and host'
         )
-    elif several(os.environ):
+    elif several(os.environ, has_tpu=_has_tpu()):
         jax.distributed.initialize()
 
 
-def several(environment: Mapping[str, str]) -> bool:
+def several(environment: Mapping[str, str], *, has_tpu: bool) -> bool:
     """Returns whether an environment is that of one of several hosts.
+
+    Workers of a TPU slice are listed by Kubernetes in the environment, and for a VM by
+    its metadata server.
 
     References:
       https://docs.jax.dev/en/latest/_autosummary/jax.distributed.initialize.html
       https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
+      https://docs.cloud.google.com/compute/docs/metadata/querying-metadata
     """
     if all(name in environment for name in SLURM):
         return int(environment['SLURM_NTASKS']) > 1
-    return ',' in environment.get('TPU_WORKER_HOSTNAMES', '')
+    if not has_tpu:
+        return False
+    workers = environment.get('TPU_WORKER_HOSTNAMES')
+    return ',' in (_workers_of_vm(environment) if workers is None else workers)
+
+
+def _has_tpu() -> bool:
+    chips = (*pathlib.Path('/dev').glob('accel*'), *pathlib.Path('/dev').glob('vfio/*'))
+    return bool(chips) and importlib.util.find_spec('libtpu') is not None
+
+
+def _workers_of_vm(environment: Mapping[str, str]) -> str:
+    """Returns the addresses of a TPU VM's slice; '' where nobody tells."""
+    server = environment.get('GCE_METADATA_IP', 'metadata.google.internal')
+    request = urllib.request.Request(
+        f'http://{server}/computeMetadata/v1/instance/attributes/{WORKERS}',
+        headers={'Metadata-Flavor': 'Google'},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ''
 
 
 def is_first() -> bool:
