@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = records.folder(WORKDIR.value)
     try:
         config = ml_collections.ConfigDict(records.read_config(workdir))
         experiment = build.experiment(config)

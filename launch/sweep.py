@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import sys
 from typing import Any, NamedTuple, NoReturn
 
@@ -166,7 +167,7 @@ def _command(run: Run) -> str:
     """Returns the command that trains one run by itself."""
     module = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
     changes = [f'--config.{key}={value}' for key, value in run.changes.items()]
-    return ' '.join(['python launch/train.py', *module, *changes])
+    return shlex.join(['python', 'launch/train.py', *module, *changes])
 
 
 def _table(runs: list[Run], failures: dict[pathlib.Path, str]) -> list[dict[str, Any]]:

@@ -197,3 +197,13 @@ def test_it_is_killed_at_any_moment(tmp_path, whole):
     assert killed
     subprocess.run(command, env=environment, cwd=ROOT, check=True)
     assert_same(tmp_path / 'run', whole)
+
+
+def test_schedulers_send_several_signals_and_people_two():
+    """SIGTERM is held back however often; SIGINT once."""
+    with training.interrupts.Watch() as watch:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert watch.number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -21,7 +21,13 @@ class CheckpointError(ValueError):
 
 def folder_of(workdir: Workdir) -> epath.Path:
     """Returns where a workdir has its checkpoints."""
-    return epath.Path(workdir).expanduser().resolve() / CHECKPOINT
+    path = epath.Path(workdir)
+    return (path if is_remote(path) else path.expanduser().resolve()) / CHECKPOINT
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Returns whether a path is that of a bucket, where nothing can be renamed."""
+    return '://' in str(path)
 
 
 def names(folder: epath.Path) -> list[tuple[str, int]]:
@@ -76,7 +82,7 @@ def by_name(state: Any) -> dict[str, Any]:
 def write_sums(path: epath.Path) -> None:
     """Writes the sums, which finishes a checkpoint, at once."""
     text = sums_of(path)
-    if '://' in str(path):  # objects are written as a whole
+    if is_remote(path):  # there what is written appears as a whole
         (path / SUMS).write_text(text)
         return
     unfinished = path / f'{SUMS}.unfinished'

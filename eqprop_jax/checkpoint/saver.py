@@ -132,4 +132,4 @@ def remove(workdir: Workdir) -> None:
 
 def _cannot_write(folder: epath.Path, error: BaseException) -> CheckpointError:
     reason = str(error).strip().splitlines() or [type(error).__name__]
-    return CheckpointError(f'cannot write a checkpoint to {folder} ({reason[0]})')
+    return CheckpointError(f'cannot write a checkpoint to {folder} ({reason[0][:200]})')

@@ -20,9 +20,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Watch:
-    """Notes SIGINT and SIGTERM while it is entered; a second one is not held back.
+    """Notes SIGINT and SIGTERM while it is entered; a second SIGINT is not held back.
 
-    Outside the main thread, where Python takes no signals, it sees none.
+    A second SIGTERM is: schedulers send several. Outside the main thread, where Python
+    takes no signals, it sees none.
     """
 
     def __init__(self) -> None:
@@ -41,15 +42,16 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._restore(*self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.number = number
-        self._restore()
-        logging.warning('asked to leave: saving first; once more to leave at once')
+        if self.number is None:
+            self.number = number
+            self._restore(signal.SIGINT)
+            logging.warning('asked to leave: saving first; Ctrl-C to leave at once')
 
-    def _restore(self) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            before = self._before.pop(number, None)
+            signal.signal(number, signal.SIG_DFL if before is None else before)
