@@ -90,11 +90,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             f'batch_size={values["batch_size"]} is more than the '
             f'{len(dataset.train.labels)} training examples of {dataset.name!r}'
         )
+    num_steps = steps_per_epoch * values['num_epochs']
     optimizer = sections.call(
-        'optimizer',
-        optimizers.make,
-        values['optimizer'],
-        num_steps=steps_per_epoch * values['num_epochs'],
+        'optimizer', optimizers.make, values['optimizer'], num_steps=num_steps
     )
     built = Experiment(
         system=system,
@@ -112,11 +110,21 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         kolen_pollack=aligned,
         diagnostics=diagnostics,
         mesh=devices,
+        optimizers=_optimizers(values['optimizer'], num_steps),
         config=values,
         **{key: values[key] for key in TOP_LEVEL},
     )
     _check_fit(built, learner())
     return built
+
+
+def _optimizers(values: Mapping[str, Any], num_steps: int) -> optimizers.Family:
+    others = {
+        key: value
+        for key, value in values.items()
+        if key not in ('learning_rate', 'weight_decay')
+    }
+    return optimizers.family(**others, num_steps=num_steps)
 
 
 def _mesh(values: Mapping[str, Any]) -> Mesh:

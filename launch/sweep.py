@@ -3,8 +3,16 @@
     python launch/sweep.py --config=configs/digits_estimators.py --workdir=runs/sweep
 
 The file has `get_config()` and `sweep(add)`, which calls add(name, changes) for every
-row. Runs go to WORKDIR/<row>/seed_<seed>, one after the other; those that have ended
-are not repeated. sweep.json in the workdir has the table that is printed at the end.
+row. Runs go to WORKDIR/<row>/seed_<seed>; those that have ended are not repeated, and
+those that were interrupted go on. sweep.json and sweep.png in the workdir have the
+table that is printed at the end.
+
+Runs that differ in their seed, learning rate, weight decay or the weight of the
+homeostatic term alone are trained together, in one program that is compiled once: each
+on a device of its own as far as there are devices, and on one device vmapped, or on a
+CPU one after the other. JAX_NUM_CPU_DEVICES=2 makes two devices of a CPU's cores.
+
+For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 """
 
 import json
@@ -14,9 +22,12 @@ import re
 import runpy
 import shlex
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
+
+if TYPE_CHECKING:
+    from eqprop_jax import training
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configurations import each other as `configs.name`
@@ -28,11 +39,23 @@ ONLY = flags.DEFINE_string('only', '', 'Rows whose name matches this expression.
 DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'Print the single commands; train nothing.'
 )
+TOGETHER = flags.DEFINE_enum(
+    'together',
+    'auto',
+    ('auto', 'vmap', 'map', 'no'),
+    'How runs of one program share a device; no: each run has its own program.',
+)
 CACHE = flags.DEFINE_string(
     'compilation_cache',
     os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
     'Folder that keeps compiled programs between runs; empty: none.',
 )
+
+
+# Numbers in which runs of one program may differ, and those of them that none of the
+# runs, or all, have at 0.
+SWITCHES = ('optimizer.weight_decay', 'homeostasis.weight')
+SCALARS = ('seed', 'optimizer.learning_rate', *SWITCHES)
 
 
 class Run(NamedTuple):
@@ -56,44 +79,38 @@ def main(argv: list[str]) -> None:
             print(_command(run))
         return
     import jax
-    import ml_collections
 
     from eqprop_jax import build, checkpoint, records, training
     from eqprop_jax.data import NotPreparedError
+    from eqprop_jax.figures import sweep as figure
 
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    for run in {run.row: run for run in runs}.values():  # all, before the first trains
-        try:
-            build.experiment(ml_collections.ConfigDict(_values(module, run)))
-        except (build.ConfigError, NotPreparedError) as error:
-            _fail(f'{run.row}: {error}')
-    failures = {}
-    for number, run in enumerate(runs, start=1):
-        print(
-            f'[{number}/{len(runs)}] {run.row}, seed {run.changes["seed"]}', flush=True
+    failures: dict[pathlib.Path, str] = {}
+    try:
+        for run in {run.row: run for run in runs}.values():  # before the first trains
+            _build(module, run, alone=True)
+        groups, number = _groups(module, runs), 0
+        for group in groups:
+            number += len(group)
+            print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
+            failures |= _train(module, group)
+            jax.clear_caches()
+    except (
+        build.ConfigError,
+        checkpoint.CheckpointError,
+        NotPreparedError,
+        records.WorkdirError,
+    ) as error:
+        _fail(f'{run.row}: {error}')
+    except training.Interrupted as interrupted:
+        _fail(
+            'interrupted; the same command goes on with what is missing',
+            128 + interrupted.number,
         )
-        try:
-            values = ml_collections.ConfigDict(_values(module, run))
-            experiment = build.experiment(values)
-            if (run.workdir / records.SUMMARY).exists():
-                records.claim(run.workdir, experiment.config)  # another: an error
-            else:
-                training.train_and_evaluate(experiment, run.workdir)
-                jax.clear_caches()
-        except training.TrainingError as error:
-            failures[run.workdir] = str(error)
-            print(f'sweep: {error}', file=sys.stderr)
-        except (
-            build.ConfigError,
-            checkpoint.CheckpointError,
-            NotPreparedError,
-            records.WorkdirError,
-        ) as error:
-            _fail(f'{run.row}: {error}')
-        except KeyboardInterrupt:
-            _fail('interrupted; the same command goes on with what is missing', 130)
+    except KeyboardInterrupt:
+        _fail('interrupted; the same command goes on with what is missing', 130)
     rows = _table(runs, failures)
     path = pathlib.Path(WORKDIR.value) / 'sweep.json'
     if ONLY.value and path.exists():  # the others stay
@@ -102,6 +119,43 @@ def main(argv: list[str]) -> None:
         rows = list((old | new).values())
     path.write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
     print(_text(rows))
+    print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
+
+
+def _train(module: dict[str, Any], group: list[Run]) -> dict[pathlib.Path, str]:
+    """Trains what is missing of a group; returns what broke runs off, by workdir."""
+    from eqprop_jax import records, training
+
+    experiments = [_build(module, run, alone=not group[1:]) for run in group]
+    missing = {}
+    for run, experiment in zip(group, experiments, strict=True):
+        if (run.workdir / records.SUMMARY).exists():
+            records.claim(run.workdir, experiment.config)  # of another run: an error
+        else:
+            missing[run.workdir] = experiment._replace(dataset=experiments[0].dataset)
+    if not missing:
+        return {}
+    ends = training.train_together(
+        list(missing.values()),
+        list(missing),
+        how=None if TOGETHER.value == 'auto' else TOGETHER.value,
+    )
+    failures = {
+        workdir: str(end)
+        for workdir, end in zip(missing, ends, strict=True)
+        if isinstance(end, training.TrainingError)
+    }
+    for workdir, message in failures.items():
+        print(f'sweep: {workdir}: {message}', file=sys.stderr)
+    return failures
+
+
+def _names(group: list[Run]) -> str:
+    """Returns which runs these are, in words."""
+    rows: dict[str, list[str]] = {}
+    for run in group:
+        rows.setdefault(run.row, []).append(str(run.changes['seed']))
+    return '; '.join(f'{row}, seed {", ".join(seeds)}' for row, seeds in rows.items())
 
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
@@ -149,6 +203,41 @@ def _slug(name: str) -> str:
     return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('_')
 
 
+def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
+    """Returns the runs that are trained together, in the order of their first ones.
+
+    Their configurations are equal but for numbers that one program can take.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        values = _values(module, run)
+        for key in SCALARS:
+            *sections, last = key.split('.')
+            section = values
+            for name in sections:
+                section = section[name]
+            if last in section:
+                section[last] = bool(section[last]) if key in SWITCHES else None
+        key = json.dumps(values, sort_keys=True, default=str)
+        if TOGETHER.value == 'no':
+            key = str(run.workdir)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _build(module: dict[str, Any], run: Run, *, alone: bool) -> 'training.Experiment':
+    """Builds a run; of several each takes one device, unless told otherwise."""
+    import ml_collections
+
+    from eqprop_jax import build
+
+    values = _values(module, run)
+    devices = values.setdefault('mesh', {})
+    if not alone and devices.get('data') is None:
+        devices['data'] = 1
+    return build.experiment(ml_collections.ConfigDict(values))
+
+
 def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
     """Returns the configuration of a run as plain values."""
     values = module['get_config']().to_dict()
@@ -183,18 +272,21 @@ def _table(runs: list[Run], failures: dict[pathlib.Path, str]) -> list[dict[str,
                 'changes': {k: v for k, v in run.changes.items() if k != 'seed'},
                 'seeds': [],
                 'last': [],
+                'best': [],
                 'held_out_last': [],
                 'train_seconds': [],
             },
         )
         row['seeds'].append(run.changes['seed'])
-        done = {'last': None, 'held_out_last': None, 'train_seconds': None}
+        done = dict.fromkeys(('last', 'best', 'held_out_last', 'train_seconds'))
         if run.workdir not in failures:
             summary = json.loads((run.workdir / 'summary.json').read_text())
             last = summary['last']
             done['last'] = round(100 * last['test']['error'], 3)
             if 'eval' in last:
                 done['held_out_last'] = round(100 * last['eval']['error'], 3)
+            if summary['best']:
+                done['best'] = round(100 * summary['best']['test']['error'], 3)
             done['train_seconds'] = round(summary['train_seconds'], 2)
         for key, value in done.items():
             row[key].append(value)

@@ -188,5 +188,6 @@ def test_what_does_not_fit_is_refused(changes, message):
 
 
 def test_all_devices_by_default():
-    assert dict(runs.experiment({'mesh': {}}).mesh.shape) == {'data': 8, 'contour': 1}
+    shape = {'runs': 1, 'data': 8, 'contour': 1}
+    assert dict(runs.experiment({'mesh': {}}).mesh.shape) == shape
     assert runs.experiment({'mesh': {'contour': 2}}).mesh.shape['data'] == 4

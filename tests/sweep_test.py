@@ -115,6 +115,64 @@ def test_only_what_is_missing_is_trained(swept, experiment):
     assert missing.exists()
 
 
+def test_seeds_are_trained_together(experiment, tmp_path):
+    """On two devices, and as they would be by themselves."""
+    tables = []
+    for together in ('auto', 'no'):
+        workdir = tmp_path / together
+        result = launch(
+            'sweep',
+            f'--config={experiment}',
+            f'--workdir={workdir}',
+            '--seeds=0,1,2',
+            '--only=^corrected',
+            f'--together={together}',
+        )
+        assert result.returncode == 0, result.stderr[-500:]
+        lines = [line for line in result.stdout.splitlines() if line.startswith('[')]
+        assert len(lines) == (1 if together == 'auto' else 3)
+        assert (workdir / 'sweep.png').stat().st_size > 5_000
+        (row,) = json.loads((workdir / 'sweep.json').read_text())
+        tables.append(row)
+    for key in ('seeds', 'last', 'best', 'held_out_last', 'mean', 'std'):
+        assert tables[0][key] == tables[1][key]
+    assert len(set(tables[0]['last'])) > 1
+
+
+def test_what_is_not_a_scalar_is_apart(tmp_path):
+    path = tmp_path / 'tiny.py'
+    rows = """
+    add('slow', {'optimizer.learning_rate': 1e-4})
+    add('decay', {'optimizer.weight_decay': 1e-4})
+    add('more decay', {'optimizer.weight_decay': 1e-3})
+    add('homeostasis', {'homeostasis.weight': 0.1})
+    add('radius', {'estimator.radius': 0.2})
+    add('optimizer', {'optimizer.name': 'sgd'})
+"""
+    path.write_text(EXPERIMENT + rows)
+    arguments = (f'--config={path}', f'--workdir={tmp_path / "runs"}', '--seeds=0,1')
+    script = (
+        'import sys; from absl import flags; sys.path.insert(0, sys.argv[1])\n'
+        'import sweep; flags.FLAGS(sys.argv[1:])\n'
+        'module = sweep._load(sweep.pathlib.Path(sweep.CONFIG.value))\n'
+        'for group in sweep._groups(module, sweep._expand(module)):\n'
+        '    print(sweep._names(group))'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', script, str(ROOT / 'launch'), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.splitlines() == [
+        'corrected, seed 0, 1; slow, seed 0, 1',
+        'not, corrected!, seed 0, 1',
+        'decay, seed 0, 1; more decay, seed 0, 1',
+        'homeostasis, seed 0, 1',
+        'radius, seed 0, 1',
+        'optimizer, seed 0, 1',
+    ], result.stderr
+
+
 @pytest.mark.parametrize(
     ('arguments', 'part'),
     [

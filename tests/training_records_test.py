@@ -208,7 +208,9 @@ class TestRecords:
                 *((0.2, 0.1), (0.2, 9.0)),
             )
         )
-        monkeypatch.setattr(steps, 'make_evaluate', lambda _: lambda *_: next(values))
+        monkeypatch.setattr(
+            steps, 'make_evaluate', lambda _, lift: lambda *_: next(values)
+        )
         train(tally(num_epochs=4), tmp_path)
         summary = json.loads((tmp_path / 'summary.json').read_text())
         assert summary['best']['epoch'] == 3.0

@@ -8,18 +8,23 @@ import jax.numpy as jnp
 from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.data import pipeline
 from eqprop_jax.training.state import Experiment
-from eqprop_jax.training.step import Metrics
+from eqprop_jax.training.step import Lift, Metrics
 from eqprop_jax.types import Batch, Params
 
 
 def make_diagnose(
-    experiment: Experiment,
+    experiment: Experiment, lift: Lift | None = None
 ) -> Callable[[Params, Batch, jax.Array], Metrics]:
     """Returns the jitted (params, batch, rng) -> what is wrong with the gradient.
 
-    Per layer cosine and norm ratio of δ against
-    exact recurrent backprop, the same of the whole gradient, symmetric share of the
-    Jacobian, angle of every pair of weights, and the largest spectral radius.
+    Per layer cosine and norm ratio of δ against exact recurrent backprop, the same of
+    the whole gradient, symmetric share of the Jacobian, angle of every pair of weights,
+    and the largest spectral radius.
+
+    Args:
+      experiment: a run, built.
+      lift: as in `steps.make_train_chunk`; parameters, keys and metrics have a leading
+        axis then.
     """
     system, num_probes = experiment.system, experiment.diagnostics.num_probes
 
@@ -56,7 +61,13 @@ def make_diagnose(
             metrics['overall_angle'] = alignment.overall_angle(system, params)
         return metrics
 
-    return jax.jit(diagnose)
+    if lift is None:
+        return jax.jit(diagnose)
+
+    def of_all(params: Params, batch: Batch, rngs: jax.Array) -> Metrics:
+        return lift(lambda params, rng: diagnose(params, batch, rng))(params, rngs)
+
+    return jax.jit(of_all)
 
 
 def first_examples(experiment: Experiment, count: int) -> Batch:

@@ -1,5 +1,6 @@
-"""How a run is divided among devices: examples along one axis, nudges along another.
+"""How runs are divided among devices: examples along one axis, nudges along another.
 
+    runs       runs that are trained together, and exchange nothing
     data       every device relaxes its own examples of a batch
     contour    and devices side by side the nudges of a contour, for the same examples
 
@@ -12,6 +13,7 @@ A batch that the devices do not divide evenly is filled up. Fillers are copies, 
 no mean, and leave the gradient what it is on one device.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -26,12 +28,13 @@ from eqprop_jax import tree
 from eqprop_jax.data.pipeline import DeviceSplit
 from eqprop_jax.data.sources import Split
 
-DATA, CONTOUR = 'data', 'contour'
+RUNS, DATA, CONTOUR = 'runs', 'data', 'contour'
 EVERYWHERE, DIVIDED = PartitionSpec(), PartitionSpec(DATA)
+RUNS_DIVIDED = PartitionSpec(RUNS)
 
 
 def make(data: int | None = None, contour: int = 1) -> Mesh:
-    """Returns the devices of a run.
+    """Returns the devices of a run; those of its mesh along `runs` are one.
 
     Args:
       data: how many parts a batch has; None: as many as the devices allow.
@@ -59,11 +62,26 @@ def make(data: int | None = None, contour: int = 1) -> Mesh:
             f'data={data} and contour={contour} are {_devices(wanted)}, but '
             f'{jax.process_count()} hosts have {available}: take them all'
         )
+    return _mesh(1, data, contour)
+
+
+def of_runs(mesh: Mesh, num_runs: int) -> Mesh:
+    """Returns as many meshes side by side as there are runs, or devices for them."""
+    data, contour = mesh.shape[DATA], mesh.shape[CONTOUR]
+    return _mesh(min(num_runs, jax.device_count() // (data * contour)), data, contour)
+
+
+def filled_up(num_runs: int, mesh: Mesh) -> int:
+    """Returns the number of runs that the devices divide evenly, from these on."""
+    return -(-num_runs // mesh.shape[RUNS]) * mesh.shape[RUNS]
+
+
+def _mesh(*shape: int) -> Mesh:
     return jax.make_mesh(
-        (data, contour),
-        (DATA, CONTOUR),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[:wanted],
+        shape,
+        (RUNS, DATA, CONTOUR),
+        axis_types=(AxisType.Auto,) * 3,
+        devices=jax.devices()[: math.prod(shape)],
     )
 
 

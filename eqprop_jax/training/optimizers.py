@@ -1,6 +1,6 @@
 """Optimizers by name, with learning rate and weight decay per layer, on a schedule."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import optax
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw')
 SCHEDULES = ('constant', 'cosine')
+Family = Callable[[Any, Any], optax.GradientTransformation]
 LAYER_OPTIONS = ('learning_rate', 'weight_decay')
 
 
@@ -46,17 +47,61 @@ def make(
     Raises:
       ValueError: for an unknown name or a number outside its range.
     """
+    _check_options('', {'learning_rate': learning_rate, 'weight_decay': weight_decay})
+    return family(
+        name,
+        num_steps=num_steps,
+        momentum=momentum,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
+        clip_norm=clip_norm,
+        layers=layers,
+    )(learning_rate, weight_decay)
+
+
+def family(
+    name: str,
+    *,
+    num_steps: int,
+    momentum: float = 0.9,
+    schedule: str = 'constant',
+    warmup_steps: int = 0,
+    clip_norm: float | None = None,
+    layers: Mapping[str, Mapping[str, float]] | None = None,
+) -> Family:
+    """Returns (η, λ) ↦ the optimizer of `make`, where both may be traced.
+
+    They are not checked, and a traced λ counts as one that is not zero.
+
+    Args:
+      name: as in `make`, with all that follows.
+      num_steps: as there.
+      momentum: as there.
+      schedule: as there.
+      warmup_steps: as there.
+      clip_norm: as there.
+      layers: as there.
+
+    Raises:
+      ValueError: for an unknown name or a number outside its range.
+    """
     if name not in OPTIMIZERS:
         raise ValueError(f'no optimizer {name!r}; choose from {", ".join(OPTIMIZERS)}')
     if not 0 <= momentum < 1:
         raise ValueError(f'momentum lies from 0 to below 1, not {momentum}')
+    if clip_norm is not None and not (np.isfinite(clip_norm) and clip_norm > 0):
+        raise ValueError(f'clip_norm has to be positive or None, not {clip_norm}')
+    chosen = dict(layers or {})
+    for layer, own in chosen.items():
+        _check_options(f'layers.{layer}.', own)
+    _schedule(schedule, 1.0, num_steps, warmup_steps)
 
-    def one(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+    def one(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
         rate = _schedule(schedule, learning_rate, num_steps, warmup_steps)
         if name == 'adamw':
             return optax.adamw(rate, weight_decay=weight_decay)
         rule = optax.sgd(rate, momentum or None) if name == 'sgd' else optax.adam(rate)
-        if not weight_decay:
+        if isinstance(weight_decay, float | int) and not weight_decay:
             return rule
         return optax.chain(optax.add_decayed_weights(weight_decay), rule)
 
@@ -64,17 +109,6 @@ def make(
         if clip_norm is None:
             return rule
         return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
-
-    if clip_norm is not None and not (np.isfinite(clip_norm) and clip_norm > 0):
-        raise ValueError(f'clip_norm has to be positive or None, not {clip_norm}')
-    options = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
-    _check_options('', options)
-    chosen = dict(layers or {})
-    for layer, own in chosen.items():
-        _check_options(f'layers.{layer}.', own)
-    if not chosen:
-        return bounded(one(**options))
-    rules = {layer: one(**{**options, **own}) for layer, own in chosen.items()}
 
     def labels(params: dict[str, Any]) -> dict[str, str]:
         unknown = sorted(set(chosen) - set(params))
@@ -85,7 +119,16 @@ def make(
             )
         return {layer: layer if layer in chosen else '' for layer in params}
 
-    return bounded(optax.partition({'': one(**options), **rules}, labels))
+    def optimizer(
+        learning_rate: Any, weight_decay: Any
+    ) -> optax.GradientTransformation:
+        options = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
+        if not chosen:
+            return bounded(one(**options))
+        rules = {layer: one(**{**options, **own}) for layer, own in chosen.items()}
+        return bounded(optax.partition({'': one(**options), **rules}, labels))
+
+    return optimizer
 
 
 def _check_options(prefix: str, options: Mapping[str, float]) -> None:
@@ -102,7 +145,7 @@ def _check_options(prefix: str, options: Mapping[str, float]) -> None:
 
 
 def _schedule(
-    name: str, learning_rate: float, num_steps: int, warmup_steps: int
+    name: str, learning_rate: Any, num_steps: int, warmup_steps: int
 ) -> optax.Schedule:
     if name not in SCHEDULES:
         raise ValueError(f'no schedule {name!r}; choose from {", ".join(SCHEDULES)}')

@@ -13,6 +13,7 @@ from eqprop_jax.data.augment import Augment
 from eqprop_jax.data.pipeline import Preprocess
 from eqprop_jax.data.sources import Dataset
 from eqprop_jax.homeostasis import Penalty
+from eqprop_jax.training.optimizers import Family
 from eqprop_jax.types import Estimator, Params, Solver, System
 
 # Positions are keys: append to it, and stored runs stay what they are.
@@ -39,6 +40,18 @@ class Diagnostics(NamedTuple):
     """Training examples to measure on."""
     num_probes: int
     """Random probes of the symmetric share."""
+
+
+class Scalars(NamedTuple):
+    """Numbers in which runs of one program may differ; one of each, or [R] of each."""
+
+    seed: Any
+    learning_rate: Any
+    """η of the optimizer, where a layer has none of its own."""
+    weight_decay: Any
+    """λ of the optimizer, likewise; not 0 for some of the runs only."""
+    penalty_weight: Any
+    """λ of the homeostatic term, likewise."""
 
 
 class Experiment(NamedTuple):
@@ -77,6 +90,8 @@ class Experiment(NamedTuple):
     diagnostics: Diagnostics
     config: Mapping[str, Any]
     """Plain values, for the record."""
+    optimizers: Family
+    """(η, λ) ↦ the optimizer, for runs that are trained together."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,12 +99,32 @@ class Experiment(NamedTuple):
         return len(self.dataset.train.labels) // self.batch_size
 
     @property
+    def scalars(self) -> Scalars:
+        """What runs that are trained together may differ in."""
+        optimizer = self.config['optimizer']
+        return Scalars(
+            seed=self.seed,
+            learning_rate=float(optimizer['learning_rate']),
+            weight_decay=float(optimizer.get('weight_decay', 0.0)),
+            penalty_weight=float(self.penalty_weight),
+        )
+
+    def having(self, scalars: Scalars) -> 'Experiment':
+        """Returns the run with other scalars, which may be traced."""
+        decay = scalars.weight_decay if self.scalars.weight_decay else 0.0
+        return self._replace(
+            seed=scalars.seed,
+            penalty_weight=scalars.penalty_weight,
+            optimizer=self.optimizers(scalars.learning_rate, decay),
+        )
+
+    @property
     def num_steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.num_epochs
 
 
-def stream(seed: int, name: str) -> jax.Array:
+def stream(seed: int | jax.Array, name: str) -> jax.Array:
     """Returns the random key of one purpose, independent of the others'.
 
     Args:

@@ -16,14 +16,15 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from eqprop_jax import alignment, dynamics, tree
+from eqprop_jax import dynamics, tree
 from eqprop_jax.data import pipeline
 from eqprop_jax.data.pipeline import DeviceSplit
-from eqprop_jax.training import mesh
+from eqprop_jax.training import gradient, mesh
+from eqprop_jax.training.gradient import Metrics
 from eqprop_jax.training.state import Experiment, TrainState, stream
-from eqprop_jax.types import Batch, Equilibrium, Params
+from eqprop_jax.types import Batch, Params
 
-Metrics = dict[str, Array]
+Lift = Callable[[Callable[..., Any]], Callable[..., Any]]
 RESULT = 'the new value of'
 
 
@@ -38,8 +39,16 @@ class Chunk(NamedTuple):
     """Of the last step tried, by `quantities`; a False stopped the chunk."""
 
 
-def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, Chunk]]:
+def make_train_chunk(
+    experiment: Experiment, lift: Lift | None = None
+) -> Callable[..., tuple[TrainState, Chunk]]:
     """Returns the jitted (state, split, epoch, first, num_steps) -> (state, Chunk).
+
+    Args:
+      experiment: a run, built.
+      lift: takes a function of one run to one of several, which are then trained in one
+        program. States and what is returned have a leading axis of runs, and their
+        `Scalars` are a last argument. None: one run.
 
     Args (of the returned function):
       state: donated.
@@ -51,25 +60,26 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
     size = len(experiment.dataset.train.labels)
 
     def chunk(
+        run: Experiment,
         state: TrainState,
         split: DeviceSplit,
         epoch: Int[Array, ''],
         first: Int[Array, ''],
         num_steps: Int[Array, ''],
     ) -> tuple[TrainState, Chunk]:
-        order = pipeline.epoch_order(stream(experiment.seed, 'order'), epoch, size)
+        order = pipeline.epoch_order(stream(run.seed, 'order'), epoch, size)
 
         def batch_at(index: Array, step: Array) -> Batch:
-            start = (first + index) * experiment.batch_size
-            positions = lax.dynamic_slice_in_dim(order, start, experiment.batch_size)
+            start = (first + index) * run.batch_size
+            positions = lax.dynamic_slice_in_dim(order, start, run.batch_size)
             positions, rows = mesh.part_of_batch(positions)
             part = mesh.gather(split, positions)
-            return _batch(experiment, part, rows, _augment(experiment, step))
+            return _batch(run, part, rows, _augment(run, step))
 
         def step(carry: tuple) -> tuple:
             index, state, total, _ = carry
-            grads, metrics = _gradient(experiment, state, batch_at(index, state.step))
-            moved = _update(experiment, state, grads)
+            grads, metrics = gradient.of_batch(run, state, batch_at(index, state.step))
+            moved = _update(run, state, grads)
             finite = _finite(metrics, grads, moved.params)
             taken = (index + 1, moved, _accumulate(total, metrics))
             kept = lax.cond(jnp.all(finite), lambda: taken, lambda: carry[:3])
@@ -80,7 +90,7 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
             return (index < num_steps) & jnp.all(finite)
 
         metrics = jax.eval_shape(
-            lambda: _gradient(experiment, state, batch_at(jnp.int32(0), state.step))[1]
+            lambda: gradient.of_batch(run, state, batch_at(jnp.int32(0), state.step))[1]
         )
         total = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
         finite = jnp.ones(len(quantities(state.params)), bool)
@@ -92,12 +102,23 @@ def make_train_chunk(experiment: Experiment) -> Callable[..., tuple[TrainState, 
         }
         return state, Chunk(means, index, finite)
 
-    everywhere = mesh.EVERYWHERE
+    def of_one(state: TrainState, *args: Any) -> tuple[TrainState, Chunk]:
+        return chunk(experiment, state, *args)
+
+    def of_all(state: TrainState, *args: Any) -> tuple[TrainState, Chunk]:
+        assert lift is not None
+        *shared, scalars = args
+        return lift(lambda s, state: chunk(experiment.having(s), state, *shared))(
+            scalars, state
+        )
+
+    everywhere, runs = mesh.EVERYWHERE, mesh.RUNS_DIVIDED
+    shared = (mesh.DIVIDED, everywhere, everywhere, everywhere)
     divided = jax.shard_map(
-        chunk,
+        of_one if lift is None else of_all,
         mesh=experiment.mesh,
-        in_specs=(everywhere, mesh.DIVIDED, everywhere, everywhere, everywhere),
-        out_specs=everywhere,
+        in_specs=(everywhere, *shared) if lift is None else (runs, *shared, runs),
+        out_specs=everywhere if lift is None else runs,
         check_vma=False,  # while_loop: what it carries is the same on all devices
     )
     return jax.jit(divided, donate_argnums=0)
@@ -117,12 +138,17 @@ def quantities(params: Params) -> list[str]:
 
 
 def make_evaluate(
-    experiment: Experiment, batch_size: int = 500
+    experiment: Experiment, batch_size: int = 500, lift: Lift | None = None
 ) -> Callable[[Params, DeviceSplit], Metrics]:
     """Returns the jitted (params, split) -> metrics over all examples of a split.
 
     Every device evaluates its part of the split. Its last batch is filled up, as the
     last part is, and the filling masked, so that every example counts once.
+
+    Args:
+      experiment: a run, built.
+      batch_size: examples relaxed at a time.
+      lift: as in `make_train_chunk`; parameters and metrics have a leading axis then.
     """
     system = experiment.system
 
@@ -136,18 +162,25 @@ def make_evaluate(
             counted = (positions < split.size) & (part.labels >= 0)
             batch = _batch(experiment, part, jnp.where(counted, positions, -1))
             free = dynamics.relax(system, params, batch.x, experiment.solve)
-            return _over_examples(batch, _per_example(experiment, params, batch, free))
+            return gradient.over_examples(
+                batch, gradient.per_example(experiment, params, batch, free)
+            )
 
         sums, largest = lax.map(one, jnp.arange(num_batches))
         sums = jax.tree.map(jnp.sum, (sums, split.labels >= 0))
         sums, size = mesh.add_up(sums)
         return tree.scale(1 / size, sums) | mesh.largest(jax.tree.map(jnp.max, largest))
 
+    def of_all(params: Params, split: DeviceSplit) -> Metrics:
+        assert lift is not None
+        return lift(lambda params: evaluate(params, split))(params)
+
+    runs = mesh.EVERYWHERE if lift is None else mesh.RUNS_DIVIDED
     divided = jax.shard_map(
-        evaluate,
+        evaluate if lift is None else of_all,
         mesh=experiment.mesh,
-        in_specs=(mesh.EVERYWHERE, mesh.DIVIDED),
-        out_specs=mesh.EVERYWHERE,
+        in_specs=(runs, mesh.DIVIDED),
+        out_specs=runs,
         check_vma=False,
     )
     return jax.jit(divided)
@@ -176,97 +209,6 @@ def _augment(
         return None
     rng = jax.random.fold_in(stream(experiment.seed, 'augment'), step)
     return functools.partial(experiment.augment, rng)
-
-
-def _gradient(
-    experiment: Experiment, state: TrainState, batch: Batch
-) -> tuple[Params, Metrics]:
-    key = jax.random.fold_in(stream(experiment.seed, 'estimate'), state.step)
-    estimate_rng, penalty_rng = jax.random.split(key)
-    free = dynamics.relax(experiment.system, state.params, batch.x, experiment.solve)
-    grads, _, info = experiment.learn(state.params, batch, free, estimate_rng)
-    one = 1 / experiment.batch_size
-    kept = one * jnp.round(jnp.sum(batch.counted) * (1 - info.skipped))
-    sums, largest = _over_examples(
-        batch,
-        {
-            **_per_example(experiment, state.params, batch, free),
-            'max_nudged_residual': info.residual,
-            'nudged_steps': jnp.mean(info.num_steps, axis=0),
-            'settled': info.converged,
-            'skipped': info.skipped,
-        },
-    )
-    parts = {'grads': tree.scale(kept, grads), 'kept': kept, 'metrics': sums}
-    if experiment.penalty is not None:
-        penalty = _on_a_fraction(
-            jax.value_and_grad(experiment.penalty),
-            experiment.penalty_fraction,
-            penalty_rng,
-            (state.params, batch, free),
-        )
-        parts['penalty'] = tree.scale(one * jnp.sum(batch.counted), penalty)
-    parts = mesh.add_up(parts)
-    grads = tree.scale(1 / jnp.maximum(parts['kept'], one), parts['grads'])
-    metrics = tree.scale(one, parts['metrics']) | mesh.largest(largest)
-    if experiment.penalty is not None:
-        penalty, penalty_grads = parts['penalty']
-        grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
-        metrics['homeostasis'] = penalty
-    if experiment.kolen_pollack:
-        grads = alignment.kolen_pollack(experiment.system, grads)
-    return grads, metrics
-
-
-def _on_a_fraction(
-    fn: Callable[..., Any], fraction: float, rng: jax.Array, args: tuple
-) -> Any:
-    """Returns fn(*args, rng) / p on a random fraction p of the steps, elsewhere zeros.
-
-    Its mean over steps is what it would be with p = 1.
-    """
-
-    def measured(rng: jax.Array) -> Any:
-        return tree.scale(1 / fraction, fn(*args, rng))
-
-    if fraction == 1:
-        return measured(rng)
-    turn_rng, rng = jax.random.split(rng)
-    nothing = tree.zeros_like(jax.eval_shape(measured, rng))
-    turn = jax.random.bernoulli(turn_rng, fraction)
-    return lax.cond(turn, measured, lambda _: nothing, rng)
-
-
-def _per_example(
-    experiment: Experiment, params: Params, batch: Batch, free: Equilibrium
-) -> Metrics:
-    scores = experiment.system.predict(params, free.rates)
-    wrong = jnp.argmax(scores, axis=-1) != jnp.argmax(batch.y, axis=-1)
-    return {
-        'loss': experiment.system.cost(params, free.rates, batch.y),
-        'error': wrong.astype(scores.dtype),
-        'residual': free.residual,
-        'max_residual': free.residual,
-        'converged': free.converged.astype(scores.dtype),
-        'free_steps': free.num_steps.astype(scores.dtype),
-        'max_free_steps': free.num_steps.astype(scores.dtype),
-    }
-
-
-def _over_examples(batch: Batch, values: Metrics) -> tuple[Metrics, Metrics]:
-    """Returns the sums over the examples that count; of 'max_...' the largest, apart.
-
-    What is one number is the mean of these examples.
-    """
-    counted = batch.counted
-    sums, largest = {}, {}
-    for name, value in values.items():
-        known = jnp.where(counted, value, 0)
-        if name.startswith('max_'):
-            largest[name] = jnp.max(known)
-        else:
-            sums[name] = jnp.sum(known)
-    return sums, largest
 
 
 def _update(experiment: Experiment, state: TrainState, grads: Params) -> TrainState:
