@@ -156,7 +156,7 @@ def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
         'recurrent_backprop': ('step_size',),
         'tangent': ('step_size',),
     }
-    for key in keys.get(section.get('name'), ()):
+    for key in keys.get(sections.name_of(section), ()):
         if key in values['nudged_solver']:
             section.setdefault(key, values['nudged_solver'][key])
     return section
@@ -254,7 +254,7 @@ def _data(
         images = jax.ShapeDtypeStruct((1, *image), dataset.train.images.dtype)
         try:
             jax.eval_shape(augmented, jax.random.key(0), images)
-        except ValueError as error:
+        except sections.REFUSALS as error:
             raise ConfigError(f'data.augment: {error}') from error
     return dataset, preprocess, augmented
 
@@ -283,7 +283,7 @@ def _check_fit(experiment: Experiment, learn: Estimator) -> None:
 
     try:
         params, y = jax.eval_shape(scores, x)
-    except ValueError as error:
+    except sections.REFUSALS as error:
         raise ConfigError(
             f'system does not fit the images of {dataset.name!r}: {error}'
         ) from error
@@ -296,7 +296,7 @@ def _check_fit(experiment: Experiment, learn: Estimator) -> None:
     sections.expect('optimizer.layers.', layers, tuple(params), ())
     try:
         jax.eval_shape(gradient, x, y)
-    except (TypeError, ValueError) as error:
+    except sections.REFUSALS as error:
         raise ConfigError(
             f'solver, nudged_solver and estimator do not work together: {error}'
         ) from error

@@ -85,7 +85,7 @@ def system(values: Mapping[str, Any]) -> System:
 
 def _without_idle_angle(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a system's section; without an angle where no feedback is to turn."""
-    make = SYSTEMS.get(values.get('name'))
+    make = SYSTEMS.get(sections.name_of(values))
     known = inspect.signature(make).parameters if make else {}
     idle = values.get('feedback') in ('tied', 'none') and 'feedback' in known
     if not idle or values.get('angle') is None:
@@ -142,7 +142,7 @@ def estimator(
       ConfigError: for an unknown key or name, or a value out of range.
     """
     if values.get('name') not in NUDGED:
-        own = ESTIMATORS.get(values.get('name'))
+        own = ESTIMATORS.get(sections.name_of(values))
         takes = inspect.signature(own).parameters if own else ()
         unused = [key for key in NUDGE_KEYS if key in values and key not in takes]
         others = {key: value for key, value in values.items() if key not in unused}
@@ -209,7 +209,7 @@ def penalty(
             f'homeostasis.fraction lies above 0 and up to 1, not {fraction}'
         )
     built = sections.call('homeostasis', homeostasis.penalty, options, system)
-    return (built if weight else None), weight, fraction
+    return (built if weight else None), float(weight), float(fraction)
 
 
 def kolen_pollack(

@@ -23,10 +23,14 @@ _KINDS = {
     dict: 'a section',
     type(None): 'None',
 }
+REFUSALS = (OverflowError, TypeError, ValueError)  # of values that fit nowhere
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be built; the message names the key."""
+    """A configuration that cannot be built; the message, of one line, names the key."""
+
+    def __init__(self, message: str):
+        super().__init__(' '.join(message.split()))
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,8 +121,14 @@ def call(
     check_types(f'{section}.', values, kinds)
     try:
         return constructor(*args, **values, **fixed)
-    except (TypeError, ValueError) as error:
+    except REFUSALS as error:
         raise ConfigError(f'{section}: {error}') from error
+
+
+def name_of(values: Mapping[str, Any]) -> str:
+    """Returns the name that a section has; '' without any that could be one."""
+    name = values.get('name')
+    return name if isinstance(name, str) else ''
 
 
 def expect(
@@ -148,7 +158,7 @@ def expect(
 def check_types(
     prefix: str, values: Mapping[str, Any], kinds: Mapping[str, Any]
 ) -> None:
-    """Raises ConfigError unless every value is of its type, and finite.
+    """Raises ConfigError unless every value is of its type, finite, and not immense.
 
     Args:
       prefix: what messages put before a key, such as 'data.'.
@@ -162,6 +172,8 @@ def check_types(
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f'{prefix}{key} has to be finite, not {value}')
+        if _largest(value) >= 2**32:
+            raise ConfigError(f'{prefix}{key} has an integer of 2³² or more')
 
 
 def positive(prefix: str, values: Mapping[str, Any], keys: Collection[str]) -> None:
@@ -201,6 +213,16 @@ def _fits(value: Any, kind: Any) -> bool:
             _fits(entry, args[1]) for entry in value.values()
         )
     return isinstance(value, origin)
+
+
+def _largest(value: Any) -> int:
+    """Returns the size of the largest integer in a value, which JAX has to hold."""
+    if isinstance(value, int):
+        return abs(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    entries = value if isinstance(value, list | tuple) else ()
+    return max(map(_largest, entries), default=0)
 
 
 def _words(kind: Any) -> str:

@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    workdir = records.folder(WORKDIR.value)
     try:
+        workdir = records.folder(WORKDIR.value)
         config = ml_collections.ConfigDict(records.read_config(workdir))
         experiment = build.experiment(config)
         like = jax.eval_shape(lambda: training.init_state(experiment))
@@ -75,8 +75,11 @@ def main(argv: list[str]) -> None:
         rng=jax.random.key(SEED.value),
         repeats=REPEATS.value,
     )
-    records.write_bias(workdir, analysis.as_dict(report))
-    path = bias.draw(workdir)
+    try:
+        records.write_bias(workdir, analysis.as_dict(report))
+        path = bias.draw(workdir)
+    except (OSError, records.WorkdirError) as error:
+        _fail(str(error))
     print(table(report))
     print(f'\nbias.json and {path.name} are in {workdir}')
 
@@ -120,7 +123,7 @@ def table(report: 'Report') -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f'diagnose: {message}', file=sys.stderr)
+    print(f'diagnose: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(1)
 
 

@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 if TYPE_CHECKING:
     from eqprop_jax.evaluation import Summary
+    from eqprop_jax.records import Path
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -76,8 +77,8 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    workdir = records.folder(WORKDIR.value)
     try:
+        workdir = records.folder(WORKDIR.value)
         config = ml_collections.ConfigDict(records.read_config(workdir))
         experiment = build.experiment(config)
         section, solve = evaluation.solver(
@@ -85,10 +86,7 @@ def main(argv: list[str]) -> None:
         )
         like = jax.eval_shape(lambda: training.init_state(experiment))
         state = checkpoint.restore(workdir, like, best=BEST.value)
-        last = {}
-        if (workdir / records.SUMMARY).exists():
-            key = 'best' if BEST.value else 'last'
-            last = records.read_data(workdir, 'summary')[key]
+        recorded = _recorded(workdir, 'best' if BEST.value else 'last', SPLIT.value)
     except (
         build.ConfigError,
         NotPreparedError,
@@ -103,7 +101,6 @@ def main(argv: list[str]) -> None:
         experiment, state.params, split, solve, batch_size=BATCH_SIZE.value
     )
     found = evaluation.summarize(examples, experiment.dataset.num_classes)
-    recorded = last.get(SPLIT.value)
     settings = ', '.join(f'{key}={value}' for key, value in section.items())
     print(
         f'{found.num_examples} examples ({SPLIT.value}) after step {state.step} of '
@@ -145,6 +142,23 @@ def table(found: 'Summary', recorded: Mapping[str, Any] | None) -> str:
     return '\n'.join(lines)
 
 
+def _recorded(workdir: 'Path', key: str, split: str) -> dict[str, Any] | None:
+    """Returns what summary.json has of a split, None without any."""
+    from eqprop_jax import records
+
+    path = workdir / records.SUMMARY
+    if not path.exists():
+        return None
+    row = records.read_data(workdir, 'summary').get(key)
+    found = row.get(split, {}) if isinstance(row, dict) else None
+    known = [name for _, name, *_ in ROWS]
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), int | float | None) for name in known
+    ):
+        raise records.WorkdirError(f'{path} is damaged (in {key!r})')
+    return found or None
+
+
 def _check_flags() -> None:
     """Ends with a message if a flag is outside its range."""
     if SPLIT.value not in SPLITS:
@@ -158,7 +172,7 @@ def _check_flags() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f'evaluate: {message}', file=sys.stderr)
+    print(f'evaluate: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(1)
 
 

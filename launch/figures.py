@@ -2,26 +2,34 @@
 
     python launch/figures.py --figure=convergence --figure=oscillation
 
-All but `scaling`, which goes through networks of many sizes, is measured on one network
-with random weights and some of scikit-learn's digits. The numbers go to
+All but two are measured on one network with random weights and some of scikit-learn's
+digits: `scaling` goes through networks of many sizes, and `devices` compiles training
+for up to eight devices, which a CPU is made to count as. The numbers go to
 <data>/<figure>.json, the pictures, which are drawn from these alone, to
 <out>/<figure>.png.
 """
 
 import datetime
 import os
+import pathlib
 import sys
+import tempfile
 import time
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl import app, flags, logging
 
 import eqprop_jax as ep
-from eqprop_jax.analysis import exhibits, scaling
+from eqprop_jax import build
+from eqprop_jax.analysis import budget, exhibits, scaling
+from eqprop_jax.benchmark import devices, networks
+from eqprop_jax.data import arrays
 from eqprop_jax.figures import convergence as convergence_figure
+from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
 from eqprop_jax.figures import processes as processes_figure
 from eqprop_jax.figures import scaling as scaling_figure
@@ -29,7 +37,7 @@ from eqprop_jax.figures import scaling as scaling_figure
 FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
-    'What to make: convergence, oscillation, processes, scaling, or all.',
+    'What to make: convergence, oscillation, processes, scaling, devices, or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -64,6 +72,18 @@ GROWTH = {
     'num_points': [2, 4, 6, 8],
     'tol': [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4],
 }
+DEVICES = 8
+TPU_V5E = budget.Chip(rate=0.5 * 197e12, memory=16e9, traffic=200e9)
+DIVIDED = {  # what runs on several devices have in common
+    'estimator.radius': 0.1,
+    'estimator.num_points': 4,  # of which three are relaxed: r, ir, −r
+    'estimator.half_step': False,
+    'nudged_solver.tol': 1e-3,
+    'data.held_out': 0,
+    'solver.compact': False,  # this and what follows: as on an accelerator
+    'nudged_solver.compact': False,
+    'estimator.batched': True,
+}
 
 
 def main(argv: list[str]) -> None:
@@ -76,6 +96,8 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     names = chosen(FIGURE.value)
+    if 'devices' in names and not DRAW_ONLY.value:
+        jax.config.update('jax_num_cpu_devices', DEVICES)  # no matter to accelerators
     try:
         for name in names:
             measure, draw = FIGURES[name]
@@ -172,6 +194,61 @@ def measure_scaling() -> dict[str, Any]:
     return {'network': scaling.DEFAULT._asdict(), 'axes': axes}
 
 
+def measure_devices() -> dict[str, Any]:
+    """Compiles training for several devices and works out what they are good for."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    from configs import cifar10_conv_free, fmnist_mlp
+
+    with jax.enable_x64(False), tempfile.TemporaryDirectory() as folder:
+
+        def case(
+            config: ml_collections.ConfigDict,
+            shape: tuple[int, int, int],
+            strong: int,
+            weak: int,
+        ) -> devices.Case:
+            write_enlarged(folder, config.data.name, shape)
+            config.data.data_dir = folder
+
+            def make(
+                batch_size: int, data: int, contour: int
+            ) -> ep.training.Experiment:
+                config.batch_size = batch_size
+                config.mesh.update(data=data, contour=contour)
+                config.update_from_flattened_dict(DIVIDED)
+                return build.experiment(config)
+
+            return devices.Case(make, strong, weak)
+
+        mlp, conv = fmnist_mlp.get_config(), cifar10_conv_free.get_config('small')
+        return devices.devices_data(
+            {
+                'MLP 784-256-256-10': case(mlp, (28, 28, 1), 512, 64),
+                'conv net 32-64-128-128': case(conv, (32, 32, 3), 256, 32),
+            },
+            TPU_V5E,
+            divisions=thinned([1, 2, 4, 8]),
+        )
+
+
+def write_enlarged(folder: str, name: str, shape: tuple[int, int, int]) -> None:
+    """Writes enlarged digits in the place of a data set, as bytes and shapes go."""
+    digits = ep.data.load('digits', held_out=0)
+    splits = {
+        key: (networks.enlarged(15 * split.images, shape), split.labels)
+        for key, split in (('train', digits.train), ('test', digits.test))
+    }
+    arrays.write(
+        arrays.folder_of(name, folder),
+        name=name,
+        num_classes=digits.num_classes,
+        versions={},
+        splits={
+            key: arrays.Stream(split[0].shape, [split]) for key, split in splits.items()
+        },
+    )
+
+
 def thinned(values: list) -> list:
     """Returns as many of the values as --points lets pass, the ends among them."""
     count = min(POINTS.value or len(values), len(values))
@@ -219,6 +296,7 @@ FIGURES = {
     'oscillation': (measure_oscillation, oscillation_figure.draw),
     'processes': (measure_processes, processes_figure.draw),
     'scaling': (measure_scaling, scaling_figure.draw),
+    'devices': (measure_devices, devices_figure.draw),
 }
 
 

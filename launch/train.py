@@ -20,6 +20,8 @@ import os
 import pathlib
 import re
 import sys
+import sysconfig
+import traceback
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -95,31 +97,57 @@ def main(argv: list[str]) -> None:
         _fail(f'interrupted; what was recorded is in {workdir}', 130)
     if not training.hosts.is_first():
         return
-    curves.draw(workdir)
-    print(curves.summary_line(workdir))
+    try:
+        curves.draw(workdir)
+        print(curves.summary_line(workdir))
+    except (OSError, records.WorkdirError) as error:
+        _fail(f'the run has ended, but its curves cannot be drawn ({error})')
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; tells in one line what of the configuration is not there."""
+    """Parses the flags; tells in one line what is wrong with them."""
     from configs import variants
 
-    nested = [arg for arg in argv if re.match(r'--?config\.\w+\.', arg)]
     try:
-        rest = app.parse_flags_with_usage(argv)
-        CONFIG.value.keys()
-    except OSError as error:
-        _fail(f'cannot read the configuration: {error.__cause__ or error}')
+        rest = flags.FLAGS(argv)
+        is_config = hasattr(CONFIG.value, 'to_dict')
     except variants.NoVariantError as error:
         _fail(str(error))
-    except KeyError as error:
-        if not nested:
-            raise
-        _fail(f'{" ".join(nested)}: the configuration has no section {error.args[0]}')
+    except Exception as error:  # a configuration is a program: it may raise anything
+        _fail(_reason(error, argv))
+    if not is_config:
+        kind = type(CONFIG.value).__name__
+        _fail(f'get_config() has to return a ConfigDict, not a value of type {kind}')
     return rest
 
 
+def _reason(error: BaseException, argv: list[str]) -> str:
+    """Returns what is wrong with flags or configuration, and in which line of it."""
+    is_flag = isinstance(error, flags.Error)
+    if is_flag and 'parsing config file' not in str(error):
+        return str(error)
+    cause = error
+    while deeper := cause.__cause__ or cause.__context__:
+        cause = deeper
+    paths = sysconfig.get_paths()
+    others = (_parse.__code__.co_filename, paths['stdlib'], paths['purelib'], '<')
+    lines = [
+        f' ({frame.filename}, line {frame.lineno})'
+        for frame in traceback.extract_tb(cause.__traceback__)
+        if not frame.filename.startswith(others)
+    ]
+    nested = ' '.join(arg for arg in argv if re.match(r'--?config\.\w+[.[]', arg))
+    if nested and not is_flag and not lines:
+        if isinstance(error, KeyError):
+            return f'{nested}: the configuration has no section {error.args[0]}'
+        if isinstance(error, IndexError | TypeError):
+            return f'{nested}: {error}'
+    where = lines[-1] if lines else ''
+    return f'cannot read the configuration: {type(cause).__name__}: {cause}{where}'
+
+
 def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f'train: {message}', file=sys.stderr)
+    print(f'train: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(code)
 
 

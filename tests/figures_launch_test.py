@@ -106,7 +106,8 @@ def test_processes_by_one_command(tmp_path, measure, launch):
     [
         (
             ['--figure=processes,magic'],
-            "'magic'; choose from convergence, oscillation, processes, scaling, all",
+            "'magic'; choose from convergence, oscillation, processes, scaling, "
+            'devices, all',
         ),
         (['--draw_only', '--figure=processes'], 'has no processes.json'),
         (['--sizes=64,many'], '--sizes=64,many: '),

@@ -42,7 +42,7 @@ OWNERS = {
     'flax': {'systems', 'training', 'benchmark'},
     'optax': {'training', 'benchmark'},
     'ml_collections': {'build'},
-    'absl': {'build', 'parts', 'sections', 'training', 'data'},
+    'absl': {'build', 'parts', 'sections', 'training', 'data', 'records'},
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},

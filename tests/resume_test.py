@@ -201,9 +201,11 @@ def test_it_is_killed_at_any_moment(tmp_path, whole):
 
 def test_schedulers_send_several_signals_and_people_two():
     """SIGTERM is held back however often; SIGINT once."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with training.interrupts.Watch() as watch:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         assert watch.number == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)

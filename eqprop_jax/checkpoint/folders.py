@@ -11,6 +11,7 @@ CHECKPOINT = 'checkpoint'
 BEST = 'best_'
 SUMS = 'SHA256SUMS'
 NOTES = 'notes.json'
+ADVICE = 'train again, or copy it again from where it was written'
 
 Workdir = epath.PathLike
 
@@ -32,18 +33,22 @@ def is_remote(path: epath.PathLike) -> bool:
 
 def names(folder: epath.Path) -> list[tuple[str, int]]:
     """Returns prefix and number of what is there, finished or not."""
-    if not folder.exists():
-        return []
-    found = [re.fullmatch(rf'({BEST})?(\d+)', path.name) for path in folder.iterdir()]
+    found = [re.fullmatch(rf'({BEST})?(\d+)', name) for name in _entries(folder)]
     return [(name[1] or '', int(name[2])) for name in found if name]
 
 
 def highest_number(folder: epath.Path) -> int:
     """Returns the highest number of any save that was ever begun; 0: none."""
-    if not folder.exists():
-        return 0
-    found = [re.match(rf'({BEST})?(\d+)', path.name) for path in folder.iterdir()]
+    found = [re.match(rf'({BEST})?(\d+)', name) for name in _entries(folder)]
     return max((int(name[2]) for name in found if name), default=0)
+
+
+def _entries(folder: epath.Path) -> list[str]:
+    """Returns the names of what is in a folder, if it is one."""
+    try:
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        raise cannot_read(folder, error) from error
 
 
 def numbers(folder: epath.Path, prefix: str) -> list[int]:
@@ -118,15 +123,27 @@ def check_whole(path: epath.Path) -> None:
     numbers.
     """
     sums = path / SUMS
-    written = sums.read_bytes().decode(errors='replace') if sums.exists() else ''
-    differences = set(written.splitlines()) ^ set(sums_of(path).splitlines())
+    try:
+        written = sums.read_bytes().decode(errors='replace') if sums.exists() else ''
+        there = sums_of(path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    differences = set(written.splitlines()) ^ set(there.splitlines())
     if differences or not written:
         names = sorted({line.partition('  ')[2] for line in differences} - {''})
         names = names if written else [SUMS]
-        raise CheckpointError(
-            f'{path} is damaged, in {some(names)}: train again, or copy it again from '
-            'where it was written'
-        )
+        raise CheckpointError(f'{path} is damaged, in {some(names)}: {ADVICE}')
+
+
+def cannot_read(path: epath.Path, error: BaseException) -> CheckpointError:
+    """Returns the error that a checkpoint, or a file of it, cannot be read."""
+    return CheckpointError(f'{path} cannot be read ({reason(error)}): {ADVICE}')
+
+
+def reason(error: BaseException) -> str:
+    """Returns the first line of what an error says."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def some(names: list[str]) -> str:

@@ -1,13 +1,14 @@
 """Checkpoints are read: the last one, the best, or where an interrupted run goes on."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from eqprop_jax.checkpoint import folders
+from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
 
@@ -21,8 +22,8 @@ def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
       best: the one that did best on held-out examples, and not the last.
 
     Raises:
-      CheckpointError: if there is none, if its files are not those that were written,
-        or if names, shapes or dtypes differ from those of `like`.
+      CheckpointError: if there is none, if its files are not those that were written
+        or cannot be read, or if names, shapes or dtypes differ from those of `like`.
     """
     folder, prefix = folders.folder_of(workdir), folders.BEST if best else ''
     there = folders.numbers(folder, prefix)
@@ -59,7 +60,7 @@ def newest(workdir: Workdir, warn: Callable[[str], None]) -> int | None:
         try:
             folders.check_whole(path)
         except CheckpointError as error:
-            damage = str(error).partition(':')[0]
+            damage = str(error).removesuffix(f': {folders.ADVICE}')
             warn(f'{damage}: an earlier one is taken, or else the start')
             continue
         return number
@@ -75,17 +76,27 @@ def read(workdir: Workdir, number: int, like: Any) -> tuple[Any, dict[str, Any]]
       like: as in `restore`.
 
     Raises:
-      CheckpointError: if names, shapes or dtypes differ from those of `like`.
+      CheckpointError: if it cannot be read, or if names, shapes or dtypes differ from
+        those of `like`.
     """
     path = folders.folder_of(workdir) / str(number)
-    notes = path / folders.NOTES
-    return _read(path, like), json.loads(notes.read_text()) if notes.exists() else {}
+    return _read(path, like), _notes(path / folders.NOTES)
+
+
+def _notes(path: epath.Path) -> dict[str, Any]:
+    """Returns what is noted in a file; nothing, if there is none."""
+    if not path.exists():
+        return {}
+    with _reading(path):
+        notes = json.loads(path.read_bytes())
+        if not isinstance(notes, dict):
+            raise ValueError('it holds no notes')
+        return notes
 
 
 def _read(path: epath.Path, like: Any) -> Any:
     """Returns the state in the folder of a checkpoint that is whole."""
-    from orbax.checkpoint import v1 as ocp
-
+    ocp = orbax.load()
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: jax.ShapeDtypeStruct(
@@ -95,10 +106,24 @@ def _read(path: epath.Path, like: Any) -> Any:
         )
         for name, leaf in folders.by_name(like).items()
     }
-    _check_same(path, ocp.metadata(str(path)).metadata, wanted)
-    arrays = ocp.load(str(path), wanted)
+    with _reading(path):
+        there = ocp.metadata(str(path)).metadata
+        if there is None:
+            raise ValueError('its metadata are damaged')
+    _check_same(path, there, wanted)
+    with _reading(path):
+        arrays = ocp.load(str(path), wanted)
     leaves = [arrays[name] for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+@contextlib.contextmanager
+def _reading(path: epath.Path) -> Generator[None, None, None]:
+    """Raises CheckpointError for whatever is raised: orbax has errors of all kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise folders.cannot_read(path, error) from error
 
 
 def _check_same(

@@ -10,8 +10,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from eqprop_jax.checkpoint import folders
+from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
+
+ERRORS = (OSError, ValueError, RuntimeError)  # of orbax, and Exception itself
 
 
 class Saver:
@@ -56,8 +58,7 @@ class Saver:
           ValueError: if two arrays of the state have the same name.
         """
         self.wait()
-        from orbax.checkpoint import v1 as ocp  # here: it takes a while
-
+        ocp = orbax.load()
         arrays = {name: np.array(leaf) for name, leaf in folders.by_name(state).items()}
         text = None if notes is None else json.dumps(notes)
         self._number += 1
@@ -76,7 +77,7 @@ class Saver:
 
         try:
             written = ocp.save_async(str(path), arrays)
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise _cannot_write(self._folder, error) from error
         self._thread = threading.Thread(target=finish, name='checkpoint')
         self._thread.start()
@@ -91,7 +92,7 @@ class Saver:
         if self._thread is not None:
             self._thread.join()
         self._thread, error, self._error = None, self._error, None
-        if isinstance(error, OSError | ValueError | RuntimeError):
+        if isinstance(error, ERRORS) or type(error) is Exception:
             raise _cannot_write(self._folder, error) from error
         if error is not None:
             raise error
@@ -124,12 +125,20 @@ def save(
 
 
 def remove(workdir: Workdir) -> None:
-    """Removes the checkpoints of a workdir, if there are any."""
+    """Removes the checkpoints of a workdir, if there are any.
+
+    Raises:
+      CheckpointError: if they cannot be removed.
+    """
     folder = folders.folder_of(workdir)
-    if folder.exists():
-        folder.rmtree()
+    try:
+        if folder.exists():
+            folder.rmtree()
+    except OSError as error:
+        reason = folders.reason(error)
+        raise CheckpointError(f'cannot remove {folder} ({reason})') from error
 
 
 def _cannot_write(folder: epath.Path, error: BaseException) -> CheckpointError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return CheckpointError(f'cannot write a checkpoint to {folder} ({reason[0][:200]})')
+    reason = folders.reason(error)
+    return CheckpointError(f'cannot write a checkpoint to {folder} ({reason})')

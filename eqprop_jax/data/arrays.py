@@ -53,14 +53,20 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
             f'data_dir must be a local folder, since arrays are memory-mapped; got '
             f'{given!r}. Copy the folder eqprop_arrays from there and name its parent'
         )
-    return pathlib.Path(given or '~/tensorflow_datasets').expanduser()
+    return pathlib.Path(os.path.expanduser(given or '~/tensorflow_datasets'))
 
 
 def folder_of(
     name: str, data_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
-    """Return the folder that holds, or would hold, the arrays of data set `name`."""
-    return data_root(data_dir) / 'eqprop_arrays' / name.replace('/', '_')
+    """Return the folder that holds, or would hold, the arrays of data set `name`.
+
+    It lies in the folder eqprop_arrays, whatever the name.
+    """
+    own = name.replace('/', '_')
+    return (
+        data_root(data_dir) / 'eqprop_arrays' / (own if own.strip('.') else f'_{own}')
+    )
 
 
 def check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:
@@ -96,28 +102,42 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
       and 'test_labels', int32 [n].
 
     Raises:
-      ValueError: if a file is missing, or is not what the manifest says.
+      ValueError: if a file is missing, or is not what the manifest says, or the arrays
+        are not of these types and shapes.
     """
     try:
         manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
         name, files = manifest['name'], manifest['files']
-        entries = {key: files[f'{key}.npy'] for key in _keys()}
-    except (ValueError, KeyError, TypeError) as error:
+        sums = {
+            key: [files[f'{key}.npy'][value] for value in ('bytes', 'sha256')]
+            for key in _keys()
+        }
+        num_classes = manifest['num_classes']
+        if type(num_classes) is not int or num_classes < 1:
+            raise ValueError(f'num_classes is {num_classes!r}')
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f'{folder / "manifest.json"} is damaged ({error!r}): run '
             'launch/prepare_data.py with --overwrite'
         ) from error
-    arrays = {}
-    for key, entry in entries.items():
+    arrays: dict[str, np.ndarray] = {}
+    for key, (size, digest) in sums.items():
         path = folder / f'{key}.npy'
-        fault = _fault(path, entry)
+        fault = _fault(path, size, digest)
+        if not fault:
+            try:
+                arrays[key] = _load(path)
+            except (OSError, ValueError) as error:
+                fault = f'is not one of its arrays ({error})'
+        if not fault and key.endswith('labels'):
+            images = arrays[key.replace('labels', 'images')]
+            if len(arrays[key]) != len(images):
+                fault = f'has {len(arrays[key])} labels for {len(images)} images'
         if fault:
             raise ValueError(
                 f'{path} {fault}: run `python launch/prepare_data.py --dataset={name} '
                 f'--data_dir={folder.parent.parent} --overwrite`'
             )
-        mode = 'r' if key.endswith('images') else None
-        arrays[key] = np.load(path, mmap_mode=mode)
     return manifest, arrays
 
 
@@ -179,27 +199,28 @@ def _write_split(
 ) -> np.ndarray:
     """Write the two files of one split and return its labels, int32 [n]."""
     num_images, *image_shape = stream.shape
-    images = np.lib.format.open_memmap(
-        folder / f'{split}_images.npy', mode='w+', dtype=np.uint8, shape=stream.shape
-    )
     labels = np.empty(num_images, np.int32)
     start = 0
-    for image_batch, label_batch in stream.batches:
-        stop = start + len(image_batch)
-        if stop > num_images or list(image_batch.shape[1:]) != image_shape:
-            raise ValueError(
-                f'data set {name!r}, split {split!r}: announced {stream.shape}, but '
-                f'images {start} to {stop - 1} have shape {image_batch.shape[1:]}'
-            )
-        images[start:stop] = image_batch
-        labels[start:stop] = label_batch
-        start = stop
+    # Not memory-mapped: where the disk is full that ends in a bus error.
+    with (folder / f'{split}_images.npy').open('wb') as file:
+        header = {'descr': '|u1', 'fortran_order': False, 'shape': stream.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for image_batch, label_batch in stream.batches:
+            stop = start + len(image_batch)
+            if stop > num_images or list(image_batch.shape[1:]) != image_shape:
+                raise ValueError(
+                    f'data set {name!r}, split {split!r}: announced {stream.shape}, '
+                    f'but images {start} to {stop - 1} have shape '
+                    f'{image_batch.shape[1:]}'
+                )
+            file.write(image_batch.astype(np.uint8).tobytes())
+            labels[start:stop] = label_batch
+            start = stop
     if start != num_images:
         raise ValueError(
             f'data set {name!r}, split {split!r}: announced {num_images} images, but '
             f'holds {start}'
         )
-    images.flush()
     np.save(folder / f'{split}_labels.npy', labels)
     return labels
 
@@ -215,16 +236,26 @@ def _describe(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _fault(path: pathlib.Path, entry: Mapping[str, Any]) -> str | None:
+def _fault(path: pathlib.Path, wanted: int, digest: str) -> str | None:
     """Return how the file differs from its manifest entry, or None."""
-    if not path.exists():
+    if not path.is_file():
         return 'is missing'
     size = path.stat().st_size
-    if size != entry['bytes']:
-        return f'has {size} bytes instead of {entry["bytes"]}'
-    if size < HASHED_BYTES and _sha256(path) != entry['sha256']:
+    if size != wanted:
+        return f'has {size} bytes instead of {wanted}'
+    if size < HASHED_BYTES and _sha256(path) != digest:
         return 'does not match its sha256'
     return None
+
+
+def _load(path: pathlib.Path) -> np.ndarray:
+    """Return the array of a file; raise ValueError if it has another type or shape."""
+    array = np.lib.format.open_memmap(path, mode='r')
+    is_images = path.stem.endswith('images')
+    dtype, num_axes = (np.uint8, 4) if is_images else (np.int32, 1)
+    if array.dtype != dtype or array.ndim != num_axes:
+        raise ValueError(f'{array.dtype} of shape {array.shape}')
+    return array if is_images else np.array(array)
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -122,7 +122,11 @@ def batch(
 
 
 def check(dataset: Dataset) -> None:
-    """Raises ValueError if a split is empty, holds NaN, or has labels out of range."""
+    """Raises ValueError for a split that is empty, or holds what cannot be trained on.
+
+    That is images of another size than those of the others, NaN, or labels out of
+    range.
+    """
     for name in ('train', 'held_out', 'test'):
         split = getattr(dataset, name)
         if len(split.images) != len(split.labels):
@@ -132,6 +136,12 @@ def check(dataset: Dataset) -> None:
             )
         if name != 'held_out' and not len(split.labels):
             raise ValueError(f'{dataset.name}, split {name!r} is empty')
+        wanted = dataset.train.images.shape[1:]
+        if split.images.shape[1:] != wanted:
+            raise ValueError(
+                f'{dataset.name}, split {name!r} has images of shape '
+                f'{split.images.shape[1:]}, but {wanted} are trained on'
+            )
         if not np.issubdtype(split.images.dtype, np.integer):
             bad = ~np.isfinite(split.images).reshape(len(split.images), -1).all(axis=1)
             if bad.any():

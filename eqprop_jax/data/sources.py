@@ -142,7 +142,11 @@ def _cached(
 ) -> tuple[Split, Split, int]:
     """Return training split, test split and number of classes of a cached data set."""
     folder = arrays.folder_of(name, data_dir)
-    if not (folder / 'manifest.json').exists():
+    try:
+        is_cached = (folder / 'manifest.json').exists()
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f'data set {name!r} cannot be read ({error})') from error
+    if not is_cached:
         root = shlex.quote(str(arrays.data_root(data_dir)))
         command = (
             f'`python launch/prepare_data.py --dataset={shlex.quote(name)} '

@@ -10,10 +10,10 @@ from eqprop_jax.records import files
 from eqprop_jax.records.files import (
     Folder,
     Path,
-    WorkdirError,
     dumps,
     read_json,
     write_whole,
+    writing,
 )
 
 
@@ -50,11 +50,9 @@ def write_data(folder: Folder, name: str, data: Mapping[str, Any]) -> Path:
     text = rows.sub(
         lambda row: '[' + ' '.join(row[1].split()) + ']', dumps(data, indent=2)
     )
-    try:
+    with writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text + '\n')
-    except OSError as error:
-        raise WorkdirError(f'cannot write to {folder} ({error})') from error
     return path
 
 

@@ -1,9 +1,10 @@
 """JSON files in a folder: written as a whole, read with a message of one line."""
 
+import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from etils import epath
@@ -11,6 +12,7 @@ from etils import epath
 Path = epath.Path
 Folder = epath.PathLike
 """What a path is made from: a string, or a path of any kind."""
+DISK = (OSError, ImportError)  # of a bucket for which a package is missing
 
 
 class WorkdirError(ValueError):
@@ -18,8 +20,17 @@ class WorkdirError(ValueError):
 
 
 def folder(workdir: Folder) -> epath.Path:
-    """Returns a workdir, local or gs://bucket/folder, as a path."""
-    return epath.Path(workdir).expanduser()
+    """Returns a workdir, local or gs://bucket/folder, as a path.
+
+    Raises:
+      WorkdirError: for another kind of URL.
+    """
+    try:
+        return epath.Path(workdir).expanduser()
+    except KeyError as error:
+        raise WorkdirError(
+            f'{workdir} is neither a local folder nor gs://bucket/folder'
+        ) from error
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -37,18 +48,47 @@ def write_whole(path: pathlib.Path | epath.Path, text: str) -> None:
     unfinished.replace(path)
 
 
+@contextlib.contextmanager
+def writing(folder: Folder, advice: str = '') -> Generator[None, None, None]:
+    """Raises WorkdirError for what goes wrong with a disk, or a bucket.
+
+    Args:
+      folder: what the message calls it.
+      advice: how the message ends.
+    """
+    try:
+        yield
+    except DISK as error:
+        raise WorkdirError(f'cannot write to {folder} ({error}){advice}') from error
+
+
 def read_json(path: pathlib.Path | epath.Path) -> dict[str, Any]:
-    """Returns the value in a file.
+    """Returns the object in a file.
 
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
+        return parse(path.read_bytes())
+    except DISK as error:
         raise WorkdirError(f'{path.parent} has no {path.name}') from error
     except ValueError as error:
         raise WorkdirError(f'{path} is damaged ({error})') from error
+
+
+def parse(text: bytes | str) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+    if not isinstance(value, dict):
+        raise ValueError('it is not an object')
+    return value
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -1,22 +1,26 @@
 """The records of a run: written while it trains, read for figures and tables."""
 
-import json
 import math
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+from absl import logging
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from eqprop_jax.records import files
+from eqprop_jax.records.events import Events
 from eqprop_jax.records.files import (
+    DISK,
     Folder,
     WorkdirError,
     dumps,
+    parse,
     plain,
     read_json,
     write_whole,
+    writing,
 )
 
 METRICS = 'metrics.jsonl'
@@ -24,6 +28,7 @@ CONFIG = 'config.json'
 SUMMARY = 'summary.json'
 BIAS = 'bias.json'
 SPLITS = ('train', 'eval', 'test')
+PATTERN = '*?[\\'  # what orbax, which looks for its files by glob, does not quote
 
 
 class Writer:
@@ -37,27 +42,32 @@ class Writer:
       step: that a run goes on from: records up to it stay, and later ones, or half a
         line, are removed. 0: a new run.
       idle: whether to write nothing at all, on hosts that are not the first.
+
+    Raises:
+      WorkdirError: if the workdir cannot be written to, from every method.
     """
 
     def __init__(self, workdir: Folder, step: int = 0, *, idle: bool = False):
         self._idle = idle
-        self._events: SummaryWriter | None = None
+        self._events: Events | None = None
         if idle:
             return
-        folder = files.folder(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / SUMMARY).unlink(missing_ok=True)
-        events = [] if step else list(folder.glob('tensorboard/events.*'))
+        self._folder = files.folder(workdir)
+        self._path = self._folder / METRICS
+        self._is_remote = files.is_remote(self._folder)
+        with writing(self._folder):
+            self._open(step)
+
+    def _open(self, step: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / SUMMARY).unlink(missing_ok=True)
+        events = [] if step else list(self._folder.glob('tensorboard/events.*'))
         for stale in events:
             stale.unlink(missing_ok=True)
-        self._path = folder / METRICS
         self._lines = _lines_up_to(self._path, step)
-        self._is_remote = files.is_remote(folder)
         write_whole(self._path, ''.join(self._lines))
         if not self._is_remote:
-            self._events = SummaryWriter(
-                str(folder / 'tensorboard'), purge_step=step + 1 if step else None
-            )
+            self._events = Events(self._folder / 'tensorboard', step)
 
     def write(
         self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
@@ -82,26 +92,47 @@ class Writer:
         line = dumps({**record, **values}) + '\n'
         if self._is_remote:
             self._lines.append(line)
-        else:
+            return
+        finite = {
+            f'{split}/{name}': value
+            for name, value in values.items()
+            if math.isfinite(value)
+        }
+        with writing(self._folder):
             with self._path.open('a', encoding='utf-8') as lines:
                 lines.write(line)
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, value in finite.items():
             if self._events is not None:
-                self._events.add_scalar(f'{split}/{name}', value, step)
+                self._events.write(step, finite)
 
     def flush(self) -> None:
         """Brings records to where a crash cannot reach them, before a checkpoint."""
-        if not self._idle and self._is_remote:
-            write_whole(self._path, ''.join(self._lines))
+        if self._idle:
+            return
+        with writing(self._folder):
+            if self._is_remote:
+                write_whole(self._path, ''.join(self._lines))
+            if self._events is not None:
+                self._events.flush()
 
     def __enter__(self) -> 'Writer':
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.flush()
-        if self._events is not None:
-            self._events.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._idle:
+            return
+        try:
+            with writing(self._folder):
+                self.flush()
+                if self._events is not None:
+                    self._events.close()
+        except WorkdirError:
+            if error is None:
+                raise
 
 
 def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> None:
@@ -119,13 +150,19 @@ def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> 
 
     Raises:
       WorkdirError: if the folder holds the run of another configuration, or metrics
-        but no readable configuration, or cannot be written.
+        but no readable configuration, or cannot be written, or if its name is one that
+        checkpoints cannot be read from.
     """
     folder = files.folder(workdir)
     path = folder / CONFIG
-    try:
+    if set(PATTERN) & set(str(folder.resolve())):
+        raise WorkdirError(
+            f'{folder} cannot hold checkpoints, since its path has one of '
+            f'{" ".join(PATTERN)}: choose another --workdir'
+        )
+    with writing(folder, ': choose another --workdir'):
         if path.exists():
-            _check_same(folder, json.loads(path.read_bytes()), config)
+            _check_same(folder, path, config)
         elif (folder / METRICS).exists():
             raise WorkdirError(
                 f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
@@ -134,14 +171,6 @@ def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> 
             return
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, dumps(config, indent=2) + '\n')
-    except json.JSONDecodeError as error:
-        raise WorkdirError(
-            f'{path} is damaged ({error}): choose another --workdir, or delete that one'
-        ) from error
-    except OSError as error:
-        raise WorkdirError(
-            f'cannot write to {folder} ({error}): choose another --workdir'
-        ) from error
 
 
 def is_unfinished(workdir: Folder) -> bool:
@@ -158,11 +187,8 @@ def read_config(workdir: Folder) -> dict[str, Any]:
     """
     path = files.folder(workdir) / CONFIG
     try:
-        config = json.loads(path.read_bytes())
-        if not isinstance(config, dict):
-            raise ValueError('it is not a configuration')
-        return config
-    except OSError as error:
+        return parse(path.read_bytes())
+    except DISK as error:
         raise WorkdirError(
             f'{workdir} is not the workdir of a run: it has no {CONFIG}'
         ) from error
@@ -171,13 +197,23 @@ def read_config(workdir: Folder) -> dict[str, Any]:
 
 
 def write_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
-    """Writes summary.json."""
-    write_whole(files.folder(workdir) / SUMMARY, dumps(summary, indent=2) + '\n')
+    """Writes summary.json.
+
+    Raises:
+      WorkdirError: if it cannot be written.
+    """
+    with writing(workdir):
+        write_whole(files.folder(workdir) / SUMMARY, dumps(summary, indent=2) + '\n')
 
 
 def write_bias(workdir: Folder, report: Mapping[str, Any]) -> None:
-    """Writes bias.json, a report of `analysis.bias` as nested dicts."""
-    write_whole(files.folder(workdir) / BIAS, dumps(report, indent=2) + '\n')
+    """Writes bias.json, a report of `analysis.bias` as nested dicts.
+
+    Raises:
+      WorkdirError: if it cannot be written.
+    """
+    with writing(workdir):
+        write_whole(files.folder(workdir) / BIAS, dumps(report, indent=2) + '\n')
 
 
 def read_bias(workdir: Folder) -> dict[str, Any]:
@@ -194,12 +230,32 @@ def read(workdir: Folder) -> list[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: if the workdir has none.
+      WorkdirError: if one of them is damaged.
     """
     path = files.folder(workdir) / METRICS
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist: is {workdir} a run?')
-    *lines, _ = path.read_bytes().decode().split('\n')
-    return [json.loads(line) for line in lines]
+    *lines, _ = path.read_bytes().split(b'\n')
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(_record(line))
+        except ValueError as error:
+            raise WorkdirError(
+                f'{path} is damaged in line {number} ({error})'
+            ) from error
+    return records
+
+
+def _record(line: bytes | str) -> dict[str, Any]:
+    """Returns the record in a line; raises ValueError if there is none."""
+    record = parse(line)
+    missing = {'step', 'epoch', 'split'} - record.keys()
+    if missing:
+        raise ValueError(f'it has no {min(missing)}')
+    if not isinstance(record['step'], int):
+        raise ValueError(f'its step is {record["step"]!r}')
+    return record
 
 
 def series(
@@ -222,27 +278,46 @@ def series(
 
 
 def _lines_up_to(path: epath.Path, step: int) -> list[str]:
-    """Returns the whole lines of a file of records up to a step, in their order."""
+    """Returns the whole lines of a file of records up to a step, in their order.
+
+    A run saves its state after the record of the same step: if that is not there some
+    were lost, which is logged.
+    """
     kept: list[str] = []
     if not step or not path.exists():
         return kept
-    for line in path.read_bytes().decode(errors='replace').splitlines(keepends=True):
+    found, whole = 0, True
+    *lines, _ = path.read_bytes().decode(errors='replace').split('\n')
+    for line in lines:
         try:
-            late = json.loads(line)['step'] > step
-        except (ValueError, TypeError, KeyError):
+            number = _record(line)['step']
+        except ValueError:
+            whole = False
+            continue
+        if number > step:
             break
-        if late or not line.endswith('\n'):
-            break
-        kept.append(line)
+        found = number
+        kept.append(f'{line}\n')
+    if found < step or not whole:
+        logging.warning(
+            '%s is damaged: the run goes on from step %d, but records up to there are '
+            'lost',
+            path,
+            step,
+        )
     return kept
 
 
-def _check_same(folder: epath.Path, old: Any, new: Mapping[str, Any]) -> None:
+def _check_same(folder: epath.Path, path: epath.Path, new: Mapping[str, Any]) -> None:
     """Raises WorkdirError, naming some of the keys, if the configurations differ."""
-    new = plain(new)
-    if isinstance(old, dict):  # on which devices it runs is no matter
-        old, new = ({**config, 'mesh': None} for config in (old, new))
-    differences = _differences(old, new)
+    try:
+        old = parse(path.read_bytes())
+    except ValueError as error:
+        raise WorkdirError(
+            f'{path} is damaged ({error}): choose another --workdir, or delete that one'
+        ) from error
+    mesh = {'mesh': None}  # on which devices it runs is no matter
+    differences = _differences(old | mesh, plain(new) | mesh)
     if differences:
         more = f'; and {len(differences) - 3} more' if len(differences) > 3 else ''
         raise WorkdirError(
