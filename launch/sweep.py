@@ -182,6 +182,8 @@ def _expand(module: dict[str, Any]) -> list[Run]:
         chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
     except re.error as error:
         _fail(f'--only={ONLY.value} is no regular expression: {error}')
+    if not all(map(_slug, rows)):
+        _fail(f'{CONFIG.value} has a row whose name has no letter and no digit')
     if len({_slug(name) for name in rows}) < len(rows):
         _fail(f'{CONFIG.value} has rows whose names differ in punctuation only')
     if not chosen:
@@ -200,7 +202,7 @@ def _expand(module: dict[str, Any]) -> list[Run]:
 
 def _slug(name: str) -> str:
     """Returns a folder's name: letters, digits, dots and underscores."""
-    return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('_')
+    return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('._')
 
 
 def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:

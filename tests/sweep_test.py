@@ -139,6 +139,24 @@ def test_seeds_are_trained_together(experiment, tmp_path):
     assert len(set(tables[0]['last'])) > 1
 
 
+@pytest.mark.parametrize(
+    ('name', 'folder'),
+    [('../../etc', 'etc'), ('/etc/passwd', 'etc_passwd'), ('..', None), ('', None)],
+)
+def test_rows_stay_in_the_workdir(tmp_path, name, folder):
+    path = tmp_path / 'tiny.py'
+    path.write_text(f'{EXPERIMENT}\n    add({name!r}, {{}})\n')
+    arguments = (f'--config={path}', '--workdir=runs', '--seeds=0', '--dry_run')
+    result = launch('sweep', *arguments)
+    if folder is None:
+        assert result.returncode == 1
+        assert 'no letter and no digit' in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        return
+    last = result.stdout.splitlines()[-1]
+    assert f'--workdir=runs/{folder}/seed_0 ' in last
+
+
 def test_what_is_not_a_scalar_is_apart(tmp_path):
     path = tmp_path / 'tiny.py'
     rows = """
