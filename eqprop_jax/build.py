@@ -91,6 +91,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             f'{len(dataset.train.labels)} training examples of {dataset.name!r}'
         )
     num_steps = steps_per_epoch * values['num_epochs']
+    if num_steps >= 2**31:
+        raise ConfigError(
+            f'num_epochs={values["num_epochs"]} makes {num_steps} steps, of which '
+            f'{2**31 - 1} can be counted'
+        )
     optimizer = sections.call(
         'optimizer', optimizers.make, values['optimizer'], num_steps=num_steps
     )

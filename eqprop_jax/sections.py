@@ -172,8 +172,9 @@ def check_types(
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f'{prefix}{key} has to be finite, not {value}')
-        if _largest(value) >= 2**32:
-            raise ConfigError(f'{prefix}{key} has an integer of 2³² or more')
+        limit = 2**32 if key == 'seed' else 2**31  # NumPy's seeds, and JAX's integers
+        if _largest(value) >= limit:
+            raise ConfigError(f'{prefix}{key} has to be less than {limit}')
 
 
 def positive(prefix: str, values: Mapping[str, Any], keys: Collection[str]) -> None:
