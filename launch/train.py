@@ -58,6 +58,8 @@ CACHE = flags.DEFINE_string(
 )
 flags.mark_flag_as_required('config')
 
+OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in JAX's words
+
 
 def main(argv: list[str]) -> None:
     """Builds the experiment, trains it and draws its curves."""
@@ -91,6 +93,11 @@ def main(argv: list[str]) -> None:
         training.TrainingError,
     ) as error:
         _fail(str(error))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and OUT_OF_MEMORY not in str(error):
+            raise
+        reason = next(iter(str(error).splitlines()), 'MemoryError')
+        _fail(f'too large for the memory of this machine ({reason})')
     except training.Interrupted as interrupted:
         _fail(str(interrupted), 128 + interrupted.number)
     except KeyboardInterrupt:

@@ -169,13 +169,17 @@ def test_what_is_not_known_is_refused(text, message):
         communication.read(text)
 
 
-def test_what_a_training_step_sends():
-    """Four parts of a batch of 20 by two devices to a contour of three phases."""
+@pytest.fixture(scope='module')
+def four_by_two():
+    """Messages of four parts of a batch of 20, by two devices to a contour."""
     with jax.enable_x64(False):
-        found = communication.collectives(devices.compiled(build(20, 4, 2)))
-    assert {message.loops for message in found} == {1}  # nothing within a phase
+        return communication.collectives(devices.compiled(build(20, 4, 2)))
+
+
+def test_what_a_training_step_sends(four_by_two):
+    assert {message.loops for message in four_by_two} == {1}  # nothing within a phase
     by_kind = {}
-    for message in found:
+    for message in four_by_two:
         key = message.kind, message.devices
         by_kind[key] = by_kind.get(key, 0) + message.size
     assert by_kind == {
@@ -197,6 +201,12 @@ def data():
             most=8,
             num_steps=2,
         )
+
+
+def demanded(data):
+    """Returns what the tiny run asks for."""
+    asked = {name: data['network']['tiny'][name] for name in devices.Demand._fields}
+    return devices.Demand(**asked | {'size': budget.Size(**asked['size'])})
 
 
 def test_programs_send_what_is_on_paper(data):
@@ -238,9 +248,15 @@ def test_what_a_step_takes(data):
         assert (shared['devices'], shared['operations']) == ([6], [count * each])
 
 
-def test_no_phase_for_a_device(data):
-    asked = {name: data['network']['tiny'][name] for name in devices.Demand._fields}
-    asked = devices.Demand(**asked | {'size': budget.Size(**asked['size'])})
+def test_two_devices_share_three_phases(data, four_by_two):
+    """One of them has two, the other one and a filler."""
+    asked = demanded(data)
+    found = devices.step(asked, CHIP, 20, 4, 2)
+    sent = sum(message.sent for message in four_by_two)
+    assert sum(found.sent.values()) == pytest.approx(sent)
+    size, evaluations = asked.size, asked.free + 2 * 2 * asked.nudged
+    each = size.inject + evaluations * size.drive + size.rule
+    assert found.operations == 5 * each
     with pytest.raises(ValueError, match='3 phases cannot be divided among 4'):
         devices.step(asked, CHIP, 8, 1, 4)
 
