@@ -34,7 +34,7 @@ def settled(feedback='tied', angle=None, cost='cross_entropy', scale=0.6):
 
 def backprop(known, cost):
     """Loss of the feed-forward network and its gradient, by hand."""
-    x, y = known.batch
+    x, y = known.batch.x, known.batch.y
 
     def loss(params):
         activity = x

@@ -122,7 +122,7 @@ def test_a_finite_nudge_is_off_by_first_order():
 
 def nudged_states(known, beta, step_size):
     """u_0 ... u_T of the nudged phase, by a loop on Φ alone."""
-    system, params, (x, y) = known.system, known.params, known.batch
+    system, params, x, y = known.system, known.params, known.batch.x, known.batch.y
     if jnp.iscomplexobj(beta):
         state = jax.tree.map(lambda u: u + 0j, known.free.state)
     else:
@@ -164,7 +164,7 @@ def contrasts(known, beta, step_size):
 
 def truncated(known, step_size):
     """Gradients of the cost after t steps of a Python loop, [T + 1, p]."""
-    system, (x, y) = known.system, known.batch
+    system, x, y = known.system, known.batch.x, known.batch.y
 
     def costs(params):
         state, values = known.free.state, []
