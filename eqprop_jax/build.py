@@ -5,7 +5,6 @@ constructor of the section takes is an error that lists the choices; one that on
 others take is logged as not used, so that a method can be switched by its name alone.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,30 +13,21 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from eqprop_jax import dynamics, estimators, parts, sections, systems
+from eqprop_jax import (
+    checkpoint,
+    checks,
+    estimators,
+    parts,
+    records,
+    sections,
+    systems,
+    training,
+)
 from eqprop_jax.data import augment, pipeline, sources
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training import mesh, optimizers
-from eqprop_jax.training.state import Diagnostics, Experiment
-from eqprop_jax.types import Batch, Estimator, System
-
-SECTIONS = (
-    'data',
-    'system',
-    'solver',
-    'nudged_solver',
-    'estimator',
-    'homeostasis',
-    'alignment',
-    'optimizer',
-    'diagnostics',
-)
-DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
-    'precision': 'float32',
-    'mesh': {},
-}
-LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
-TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
+from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
+from eqprop_jax.types import Estimator, System
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -54,8 +44,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         parts that do not fit together.
       NotPreparedError: if the data set is not in the array cache.
     """
-    values = DEFAULTS | sections.plain(config.to_dict())
-    _check_top_level(values)
+    values = checks.DEFAULTS | sections.plain(config.to_dict())
+    checks.top_level(values)
     system = parts.system(values['system'])
     precision = values['precision']
     if precision == 'mixed':
@@ -79,7 +69,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     exact = estimators.recurrent_backprop(
         system, tol=1e-5, step_size=values['nudged_solver'].get('step_size', 1.0)
     )
-    _warn_tolerances(values)
+    checks.tolerances(values)
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])
     aligned = parts.kolen_pollack(system, values['alignment'], values['optimizer'])
     diagnostics = _diagnostics(values['diagnostics'])
@@ -117,10 +107,30 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         mesh=devices,
         optimizers=_optimizers(values['optimizer'], num_steps),
         config=values,
-        **{key: values[key] for key in TOP_LEVEL},
+        **{key: values[key] for key in checks.TOP_LEVEL},
     )
-    _check_fit(built, learner())
+    checks.fit(built, learner())
     return built
+
+
+def restored(
+    workdir: records.Folder, *, best: bool = False
+) -> tuple[Experiment, TrainState]:
+    """Returns the run in a workdir, built, and its state.
+
+    Args:
+      workdir: of a run that has ended.
+      best: as in `checkpoint.restore`.
+
+    Raises:
+      CheckpointError: as `checkpoint.restore`.
+      ConfigError: as `experiment`.
+      NotPreparedError: likewise.
+      WorkdirError: if the workdir has no configuration that can be read.
+    """
+    built = experiment(ml_collections.ConfigDict(records.read_config(workdir)))
+    like = jax.eval_shape(lambda: training.init_state(built))
+    return built, checkpoint.restore(workdir, like, best=best)
 
 
 def _optimizers(values: Mapping[str, Any], num_steps: int) -> optimizers.Family:
@@ -165,56 +175,6 @@ def _with_dynamics(values: Mapping[str, Any]) -> dict[str, Any]:
         if key in values['nudged_solver']:
             section.setdefault(key, values['nudged_solver'][key])
     return section
-
-
-def _warn_tolerances(values: Mapping[str, Any]) -> None:
-    """Warns where what a phase leaves unsettled is divided by the nudge."""
-    free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
-    section = values['estimator']
-    if section['name'] not in parts.NUDGED:
-        return
-    name, num_points = section.get('contour', 'circle'), section.get('num_points')
-    single = name in ('one_sided', 'random_sign') or num_points == 1
-    few = name == 'circle' and num_points in (1, 2) and not section.get('half_step')
-    real = single or few or name == 'symmetric'
-    enough = LOOSE * abs(section.get('radius') or math.inf)
-    if real and nudged and nudged > enough:
-        logging.warning(
-            'nudged_solver.tol=%g suits a complex step, whose residual is relative to '
-            'what it moves: set it to %g or less for real nudges of %g',
-            nudged,
-            enough,
-            section['radius'],
-        )
-    if single and free and nudged and free > nudged:
-        logging.warning(
-            'estimator.contour=%r divides what the free phase leaves unsettled by the '
-            'nudge: set solver.tol=%g to nudged_solver.tol=%g or less',
-            name,
-            free,
-            nudged,
-        )
-
-
-def _check_top_level(values: Mapping[str, Any]) -> None:
-    known = (*SECTIONS, *TOP_LEVEL, *DEFAULTS)
-    sections.expect('', values, known, known)
-    kinds: dict[str, type] = dict.fromkeys(SECTIONS, dict)
-    kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str, 'mesh': dict}
-    sections.check_types('', values, kinds)
-    sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
-    if values['eval_every_steps'] < 0:
-        raise ConfigError(
-            'eval_every_steps is 0 (every epoch) or more, not '
-            f'{values["eval_every_steps"]}'
-        )
-    if values['precision'] not in parts.PRECISIONS:
-        raise ConfigError(
-            f'precision={values["precision"]!r}: choose from '
-            + ', '.join(parts.PRECISIONS)
-        )
-    if not 0 <= values['seed'] < 2**31:
-        raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')
 
 
 def _diagnostics(values: Mapping[str, Any]) -> Diagnostics:
@@ -268,40 +228,3 @@ def _augment(values: Mapping[str, Any]) -> augment.Augment | None:
     """Returns the augmentation of a section, or None where it does nothing."""
     built = sections.call('data.augment', augment.augmentation, values)
     return built if values.get('pad') or values.get('flip') else None
-
-
-def _check_fit(experiment: Experiment, learn: Estimator) -> None:
-    """Raises ConfigError unless the parts fit the data and each other."""
-    system, dataset = experiment.system, experiment.dataset
-    x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), 'float32')
-    rng = jax.random.key(0)
-
-    def scores(x: jax.Array) -> tuple[Any, jax.Array]:
-        params = system.init(rng, x)
-        state = system.rest(system.inject(params, x))
-        return params, system.predict(params, system.rates(state))
-
-    def gradient(x: jax.Array, y: jax.Array) -> Any:
-        params, batch = system.init(rng, x), Batch(x, y)
-        free = dynamics.relax(system, params, x, experiment.solve)
-        return learn(params, batch, free, rng).grads
-
-    try:
-        params, y = jax.eval_shape(scores, x)
-    except sections.REFUSALS as error:
-        raise ConfigError(
-            f'system does not fit the images of {dataset.name!r}: {error}'
-        ) from error
-    if y.shape[-1] != dataset.num_classes:
-        raise ConfigError(
-            f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
-            f'{dataset.num_classes}: set system.classes, or the last of system.sizes'
-        )
-    layers = experiment.config['optimizer'].get('layers') or {}
-    sections.expect('optimizer.layers.', layers, tuple(params), ())
-    try:
-        jax.eval_shape(gradient, x, y)
-    except sections.REFUSALS as error:
-        raise ConfigError(
-            f'solver, nudged_solver and estimator do not work together: {error}'
-        ) from error

@@ -42,7 +42,6 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     logging.set_verbosity(logging.WARNING)
     import jax
-    import ml_collections
 
     from eqprop_jax import analysis, build, checkpoint, diagnosis, records, training
     from eqprop_jax.data import NotPreparedError
@@ -53,10 +52,7 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     try:
         workdir = records.folder(WORKDIR.value)
-        config = ml_collections.ConfigDict(records.read_config(workdir))
-        experiment = build.experiment(config)
-        like = jax.eval_shape(lambda: training.init_state(experiment))
-        params = checkpoint.restore(workdir, like).params
+        experiment, state = build.restored(workdir)
     except (
         build.ConfigError,
         NotPreparedError,
@@ -67,7 +63,7 @@ def main(argv: list[str]) -> None:
     settled, methods = diagnosis.prepare(experiment)
     report = analysis.bias(
         experiment.system,
-        params,
+        state.params,
         training.first_examples(experiment, NUM_EXAMPLES.value),
         experiment.solve,
         settled=settled,

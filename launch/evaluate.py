@@ -68,9 +68,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     _check_flags()
     import jax
-    import ml_collections
 
-    from eqprop_jax import build, checkpoint, evaluation, records, training
+    from eqprop_jax import build, checkpoint, evaluation, records
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.records import files
 
@@ -79,13 +78,10 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     try:
         workdir = records.folder(WORKDIR.value)
-        config = ml_collections.ConfigDict(records.read_config(workdir))
-        experiment = build.experiment(config)
+        experiment, state = build.restored(workdir, best=BEST.value)
         section, solve = evaluation.solver(
             experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
         )
-        like = jax.eval_shape(lambda: training.init_state(experiment))
-        state = checkpoint.restore(workdir, like, best=BEST.value)
         recorded = _recorded(workdir, 'best' if BEST.value else 'last', SPLIT.value)
     except (
         build.ConfigError,

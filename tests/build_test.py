@@ -14,6 +14,7 @@ import runs
 from eqprop_jax import (
     alignment,
     build,
+    checks,
     dynamics,
     estimators,
     nudges,
@@ -52,7 +53,7 @@ def says(message, *parts):
 
 
 class TestKeysAndNames:
-    @pytest.mark.parametrize('section', build.SECTIONS)
+    @pytest.mark.parametrize('section', checks.SECTIONS)
     def test_unknown_key(self, tmp_path, section):
         message = refused(tmp_path, {f'{section}.colour': 1})
         says(message, f'unknown key {section}.colour')
@@ -65,8 +66,8 @@ class TestKeysAndNames:
     @pytest.mark.parametrize(
         'key',
         [
-            *build.SECTIONS,
-            *build.TOP_LEVEL,
+            *checks.SECTIONS,
+            *checks.TOP_LEVEL,
             'data.name',
             'data.normalization',
             'system.sizes',

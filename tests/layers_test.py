@@ -29,11 +29,12 @@ FLOORS = {
     'sections': 3,
     'parts': 4,
     'training': 4,
-    'build': 5,
+    'checks': 5,
+    'build': 6,
     'diagnosis': 5,
     'evaluation': 5,
     'benchmark': 5,
-    'figures': 6,
+    'figures': 7,
 }
 # On floor 3 these know floor 0 alone.
 ISLANDS = {'data', 'checkpoint', 'records', 'sections'}
@@ -42,7 +43,7 @@ OWNERS = {
     'flax': {'systems', 'training', 'benchmark'},
     'optax': {'training', 'benchmark'},
     'ml_collections': {'build'},
-    'absl': {'build', 'parts', 'sections', 'training', 'data', 'records'},
+    'absl': {'checks', 'build', 'parts', 'sections', 'training', 'data', 'records'},
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},

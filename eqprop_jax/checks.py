@@ -1,0 +1,119 @@
+"""What of a configuration is checked as a whole: keys, ranges, and what fits what."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from absl import logging
+
+from eqprop_jax import dynamics, parts, sections
+from eqprop_jax.sections import ConfigError
+from eqprop_jax.training.state import Experiment
+from eqprop_jax.types import Batch, Estimator
+
+SECTIONS = (
+    'data',
+    'system',
+    'solver',
+    'nudged_solver',
+    'estimator',
+    'homeostasis',
+    'alignment',
+    'optimizer',
+    'diagnostics',
+)
+DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
+    'precision': 'float32',
+    'mesh': {},
+}
+LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
+TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
+
+
+def top_level(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless the keys are known and numbers in their ranges."""
+    known = (*SECTIONS, *TOP_LEVEL, *DEFAULTS)
+    sections.expect('', values, known, known)
+    kinds: dict[str, type] = dict.fromkeys(SECTIONS, dict)
+    kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str, 'mesh': dict}
+    sections.check_types('', values, kinds)
+    sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
+    if values['eval_every_steps'] < 0:
+        raise ConfigError(
+            'eval_every_steps is 0 (every epoch) or more, not '
+            f'{values["eval_every_steps"]}'
+        )
+    if values['precision'] not in parts.PRECISIONS:
+        raise ConfigError(
+            f'precision={values["precision"]!r}: choose from '
+            + ', '.join(parts.PRECISIONS)
+        )
+    if not 0 <= values['seed'] < 2**31:
+        raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')
+
+
+def tolerances(values: Mapping[str, Any]) -> None:
+    """Warns where what a phase leaves unsettled is divided by the nudge."""
+    free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
+    section = values['estimator']
+    if section['name'] not in parts.NUDGED:
+        return
+    name, num_points = section.get('contour', 'circle'), section.get('num_points')
+    single = name in ('one_sided', 'random_sign') or num_points == 1
+    few = name == 'circle' and num_points in (1, 2) and not section.get('half_step')
+    real = single or few or name == 'symmetric'
+    enough = LOOSE * abs(section.get('radius') or math.inf)
+    if real and nudged and nudged > enough:
+        logging.warning(
+            'nudged_solver.tol=%g suits a complex step, whose residual is relative to '
+            'what it moves: set it to %g or less for real nudges of %g',
+            nudged,
+            enough,
+            section['radius'],
+        )
+    if single and free and nudged and free > nudged:
+        logging.warning(
+            'estimator.contour=%r divides what the free phase leaves unsettled by the '
+            'nudge: set solver.tol=%g to nudged_solver.tol=%g or less',
+            name,
+            free,
+            nudged,
+        )
+
+
+def fit(experiment: Experiment, learn: Estimator) -> None:
+    """Raises ConfigError unless the parts fit the data and each other."""
+    system, dataset = experiment.system, experiment.dataset
+    x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), 'float32')
+    rng = jax.random.key(0)
+
+    def scores(x: jax.Array) -> tuple[Any, jax.Array]:
+        params = system.init(rng, x)
+        state = system.rest(system.inject(params, x))
+        return params, system.predict(params, system.rates(state))
+
+    def gradient(x: jax.Array, y: jax.Array) -> Any:
+        params, batch = system.init(rng, x), Batch(x, y)
+        free = dynamics.relax(system, params, x, experiment.solve)
+        return learn(params, batch, free, rng).grads
+
+    try:
+        params, y = jax.eval_shape(scores, x)
+    except sections.REFUSALS as error:
+        raise ConfigError(
+            f'system does not fit the images of {dataset.name!r}: {error}'
+        ) from error
+    if y.shape[-1] != dataset.num_classes:
+        raise ConfigError(
+            f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
+            f'{dataset.num_classes}: set system.classes, or the last of system.sizes'
+        )
+    layers = experiment.config['optimizer'].get('layers') or {}
+    sections.expect('optimizer.layers.', layers, tuple(params), ())
+    try:
+        jax.eval_shape(gradient, x, y)
+    except sections.REFUSALS as error:
+        raise ConfigError(
+            f'solver, nudged_solver and estimator do not work together: {error}'
+        ) from error
