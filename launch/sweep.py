@@ -22,12 +22,13 @@ import re
 import runpy
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
 if TYPE_CHECKING:
     from eqprop_jax import training
+    from eqprop_jax.records.sweep import Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configurations import each other as `configs.name`
@@ -58,15 +59,6 @@ SWITCHES = ('optimizer.weight_decay', 'homeostasis.weight')
 SCALARS = ('seed', 'optimizer.learning_rate', *SWITCHES)
 
 
-class Run(NamedTuple):
-    """One row with one seed."""
-
-    row: str
-    changes: dict[str, Any]
-    """By dotted key, the seed included."""
-    workdir: pathlib.Path
-
-
 def main(argv: list[str]) -> None:
     """Trains what is missing and prints the table."""
     if len(argv) > 1:
@@ -83,12 +75,14 @@ def main(argv: list[str]) -> None:
     from eqprop_jax import build, checkpoint, records, training
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.figures import sweep as figure
+    from eqprop_jax.records import sweep
 
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     failures: dict[pathlib.Path, str] = {}
     try:
+        records.folder(WORKDIR.value)  # an empty name is refused
         for run in {run.row: run for run in runs}.values():  # before the first trains
             _build(module, run, alone=True)
         groups, number = _groups(module, runs), 0
@@ -111,18 +105,18 @@ def main(argv: list[str]) -> None:
         )
     except KeyboardInterrupt:
         _fail('interrupted; the same command goes on with what is missing', 130)
-    rows = _table(runs, failures)
-    path = pathlib.Path(WORKDIR.value) / 'sweep.json'
-    if ONLY.value and path.exists():  # the others stay
-        new = {row['name']: row for row in rows}
-        old = {row['name']: row for row in json.loads(path.read_text())}
-        rows = list((old | new).values())
-    path.write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
-    print(_text(rows))
-    print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
+    try:
+        rows = sweep.table(runs, failures)
+        if ONLY.value:  # the others stay
+            rows = sweep.merged(rows, WORKDIR.value)
+        sweep.write(rows, WORKDIR.value)
+        print(sweep.text(rows))
+        print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
+    except (OSError, records.WorkdirError) as error:
+        _fail(str(error))
 
 
-def _train(module: dict[str, Any], group: list[Run]) -> dict[pathlib.Path, str]:
+def _train(module: dict[str, Any], group: list['Run']) -> dict[pathlib.Path, str]:
     """Trains what is missing of a group; returns what broke runs off, by workdir."""
     from eqprop_jax import records, training
 
@@ -150,7 +144,7 @@ def _train(module: dict[str, Any], group: list[Run]) -> dict[pathlib.Path, str]:
     return failures
 
 
-def _names(group: list[Run]) -> str:
+def _names(group: list['Run']) -> str:
     """Returns which runs these are, in words."""
     rows: dict[str, list[str]] = {}
     for run in group:
@@ -162,14 +156,19 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
     """Returns the names that an experiment's file defines."""
     if not path.is_file():
         _fail(f'cannot read the configuration: {path} does not exist')
-    module = runpy.run_path(str(path))
+    try:
+        module = runpy.run_path(str(path))
+    except Exception as error:  # it is a program: it may raise anything
+        _fail(f'cannot read {path}: {type(error).__name__}: {error}')
     if 'sweep' not in module:
         _fail(f'{path} has no sweep(add): train it by launch/train.py')
     return module
 
 
-def _expand(module: dict[str, Any]) -> list[Run]:
+def _expand(module: dict[str, Any]) -> list['Run']:
     """Returns all rows with all seeds, one after the other."""
+    from eqprop_jax.records.sweep import Run
+
     rows: dict[str, dict[str, Any]] = {}
 
     def add(name: str, changes: dict[str, Any]) -> None:
@@ -205,7 +204,7 @@ def _slug(name: str) -> str:
     return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('._')
 
 
-def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
+def _groups(module: dict[str, Any], runs: list['Run']) -> list[list['Run']]:
     """Returns the runs that are trained together, in the order of their first ones.
 
     Their configurations are equal but for numbers that one program can take.
@@ -227,7 +226,7 @@ def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def _build(module: dict[str, Any], run: Run, *, alone: bool) -> 'training.Experiment':
+def _build(module: dict[str, Any], run: 'Run', *, alone: bool) -> 'training.Experiment':
     """Builds a run; of several each takes one device, unless told otherwise."""
     import ml_collections
 
@@ -240,7 +239,7 @@ def _build(module: dict[str, Any], run: Run, *, alone: bool) -> 'training.Experi
     return build.experiment(ml_collections.ConfigDict(values))
 
 
-def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
+def _values(module: dict[str, Any], run: 'Run') -> dict[str, Any]:
     """Returns the configuration of a run as plain values."""
     values = module['get_config']().to_dict()
     for key, value in run.changes.items():
@@ -254,64 +253,15 @@ def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
     return values
 
 
-def _command(run: Run) -> str:
+def _command(run: 'Run') -> str:
     """Returns the command that trains one run by itself."""
     module = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
     changes = [f'--config.{key}={value}' for key, value in run.changes.items()]
     return shlex.join(['python', 'launch/train.py', *module, *changes])
 
 
-def _table(runs: list[Run], failures: dict[pathlib.Path, str]) -> list[dict[str, Any]]:
-    """Returns for every row what its runs came to; None for a run that broke off."""
-    import numpy as np
-
-    rows: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        row = rows.setdefault(
-            run.row,
-            {
-                'name': run.row,
-                'changes': {k: v for k, v in run.changes.items() if k != 'seed'},
-                'seeds': [],
-                'last': [],
-                'best': [],
-                'held_out_last': [],
-                'train_seconds': [],
-            },
-        )
-        row['seeds'].append(run.changes['seed'])
-        done = dict.fromkeys(('last', 'best', 'held_out_last', 'train_seconds'))
-        if run.workdir not in failures:
-            summary = json.loads((run.workdir / 'summary.json').read_text())
-            last = summary['last']
-            done['last'] = round(100 * last['test']['error'], 3)
-            if 'eval' in last:
-                done['held_out_last'] = round(100 * last['eval']['error'], 3)
-            if summary['best']:
-                done['best'] = round(100 * summary['best']['test']['error'], 3)
-            done['train_seconds'] = round(summary['train_seconds'], 2)
-        for key, value in done.items():
-            row[key].append(value)
-    for row in rows.values():
-        errors = [error for error in row['last'] if error is not None]
-        row['mean'] = round(float(np.mean(errors)), 3) if errors else None
-        row['std'] = round(float(np.std(errors, ddof=1)), 3) if errors[1:] else None
-    return list(rows.values())
-
-
-def _text(rows: list[dict[str, Any]]) -> str:
-    width = max(len(row['name']) for row in rows)
-    lines = [f'{"":{width}}  test error %, last epoch']
-    for row in rows:
-        mean = 'broke off' if row['mean'] is None else f'{row["mean"]:6.2f}'
-        std = '' if row['std'] is None else f' ± {row["std"]:.2f}'
-        singles = ', '.join('-' if e is None else f'{e:.2f}' for e in row['last'])
-        lines.append(f'{row["name"]:{width}}  {mean}{std}   ({singles})')
-    return '\n'.join(lines)
-
-
 def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f'sweep: {message}', file=sys.stderr)
+    print(f'sweep: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(code)
 
 

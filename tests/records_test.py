@@ -1,6 +1,8 @@
 """Records against the standard library's JSON and the bytes on the disk."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -162,3 +164,31 @@ class TestRead:
     def test_no_run(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r'metrics\.jsonl.*is .* a run\?'):
             records.read(tmp_path)
+
+
+def test_one_run_at_a_time(tmp_path):
+    """Whatever process the other one is of; the system frees what was killed."""
+    workdir = tmp_path / 'run'
+    script = (
+        'import sys, time; from eqprop_jax import records\n'
+        'with records.locked(sys.argv[1]):\n'
+        '    print("held", flush=True); time.sleep(60)'
+    )
+    other = subprocess.Popen(
+        [sys.executable, '-c', script, str(workdir)], stdout=subprocess.PIPE, text=True
+    )
+    with other.stdout as said:
+        assert said.readline() == 'held\n'
+        for _ in range(2):
+            with (
+                pytest.raises(records.WorkdirError, match='in use by another run'),
+                records.locked(workdir),
+            ):
+                pass
+        with records.locked(tmp_path / 'another'):
+            pass
+        other.kill()
+        other.wait()
+    for _ in range(2):
+        with records.locked(workdir):
+            assert list(workdir.iterdir()) == []

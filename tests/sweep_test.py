@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -242,4 +243,41 @@ def test_what_is_no_run_is_not_diagnosed(tmp_path, swept):
     result = launch('diagnose', f'--workdir={unfinished}')
     assert result.returncode == 1
     assert 'has no checkpoint' in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('damage', 'part'),
+    [
+        (lambda w: (w / 'corrected/seed_3/summary.json').write_text('{'), 'is damaged'),
+        (lambda w: (w / 'corrected/seed_3/summary.json').write_text('{}'), "'last'"),
+        (lambda w: (w / 'sweep.json').write_text('{'), 'sweep.json is damaged'),
+        (lambda w: (w / 'sweep.json').write_text('[1]'), 'it is no list of rows'),
+    ],
+    ids=['half a summary', 'an empty summary', 'half a table', 'another table'],
+)
+def test_damaged_results(swept, experiment, tmp_path, damage, part):
+    workdir = tmp_path / 'sweep'
+    shutil.copytree(swept[0], workdir)
+    damage(workdir)
+    result = launch(
+        'sweep',
+        f'--config={experiment}',
+        f'--workdir={workdir}',
+        '--seeds=3',
+        '--only=corrected',
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith('sweep: ')
+    assert part in last
+    assert 'Traceback' not in result.stderr
+
+
+def test_an_experiment_that_raises(tmp_path):
+    path = tmp_path / 'broken.py'
+    path.write_text('raise RuntimeError("on\\npurpose")\n')
+    result = launch('sweep', f'--config={path}', f'--workdir={tmp_path}/runs')
+    assert result.returncode == 1
+    assert 'RuntimeError: on purpose' in result.stderr
     assert len(result.stderr.splitlines()) == 1

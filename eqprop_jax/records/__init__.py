@@ -21,12 +21,9 @@ from eqprop_jax.records.files import Folder as Folder
 from eqprop_jax.records.files import Path as Path
 from eqprop_jax.records.files import WorkdirError as WorkdirError
 from eqprop_jax.records.files import folder as folder
+from eqprop_jax.records.lock import locked as locked
 from eqprop_jax.records.run import BIAS as BIAS
 from eqprop_jax.records.run import CONFIG as CONFIG
-from eqprop_jax.records.run import METRICS as METRICS
-from eqprop_jax.records.run import SPLITS as SPLITS
-from eqprop_jax.records.run import SUMMARY as SUMMARY
-from eqprop_jax.records.run import Writer as Writer
 from eqprop_jax.records.run import claim as claim
 from eqprop_jax.records.run import is_unfinished as is_unfinished
 from eqprop_jax.records.run import read as read
@@ -35,3 +32,7 @@ from eqprop_jax.records.run import read_config as read_config
 from eqprop_jax.records.run import series as series
 from eqprop_jax.records.run import write_bias as write_bias
 from eqprop_jax.records.run import write_summary as write_summary
+from eqprop_jax.records.writer import METRICS as METRICS
+from eqprop_jax.records.writer import SPLITS as SPLITS
+from eqprop_jax.records.writer import SUMMARY as SUMMARY
+from eqprop_jax.records.writer import Writer as Writer

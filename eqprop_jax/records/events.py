@@ -4,12 +4,13 @@ tensorboardX's own writer leaves that to a thread. Where the disk is full the th
 dies, and whoever hands it the next scalars waits for ever.
 """
 
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from eqprop_jax.records.files import Path
 
@@ -30,8 +31,10 @@ class Events:
 
     def __init__(self, folder: Path, step: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
-        prefix = folder.resolve() / 'events'
-        self._writer = EventsWriter(str(prefix), f'.{step}' if step else '')
+        suffix = f'.{step}' if step else ''
+        name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}{suffix}'
+        self._writer = RecordWriter(str(folder.resolve() / name))
+        self._add(0, file_version='brain.Event:2')
         if step:
             self._add(step + 1, file_version='brain.Event:2')
             start = EVENT.SessionLog(status=EVENT.SessionLog.START)
@@ -50,9 +53,12 @@ class Events:
         self._writer.flush()
 
     def close(self) -> None:
-        """Does so, and closes the file."""
-        self._writer.close()
+        """Does so, and closes the file, even if that cannot be done."""
+        try:
+            self._writer.flush()
+        finally:
+            self._writer.close()
 
     def _add(self, step: int, **content: Any) -> None:
         event = EVENT.Event(wall_time=time.time(), step=step, **content)
-        self._writer.write_event(event)
+        self._writer.write(event.SerializeToString())

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import pathlib
 from collections.abc import Generator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from etils import epath
 Path = epath.Path
 Folder = epath.PathLike
 """What a path is made from: a string, or a path of any kind."""
+PATTERN = '*?[\\'  # what orbax, which looks for its files by glob, does not quote
 DISK = (OSError, ImportError)  # of a bucket for which a package is missing
 
 
@@ -23,14 +25,31 @@ def folder(workdir: Folder) -> epath.Path:
     """Returns a workdir, local or gs://bucket/folder, as a path.
 
     Raises:
-      WorkdirError: for another kind of URL.
+      WorkdirError: for another kind of URL, or an empty name.
     """
+    if not os.fspath(workdir):
+        raise WorkdirError('the name of the workdir is empty: choose a folder')
     try:
         return epath.Path(workdir).expanduser()
     except KeyError as error:
         raise WorkdirError(
             f'{workdir} is neither a local folder nor gs://bucket/folder'
         ) from error
+
+
+def folder_of_run(workdir: Folder) -> epath.Path:
+    """Does so for a workdir that is to hold checkpoints.
+
+    Raises:
+      WorkdirError: as `folder`, and if the name is one that they cannot be read from.
+    """
+    path = folder(workdir)
+    if set(PATTERN) & set(str(path.resolve())):
+        raise WorkdirError(
+            f'{path} cannot hold checkpoints, since its path has one of '
+            f'{" ".join(PATTERN)}: choose another --workdir'
+        )
+    return path
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -89,6 +108,18 @@ def parse(text: bytes | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError('it is not an object')
     return value
+
+
+def parse_rows(text: bytes) -> list[dict[str, Any]]:
+    """Returns a JSON list of objects.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    rows = json.loads(text)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError('it is no list of rows')
+    return rows
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -1,16 +1,13 @@
-"""The records of a run: written while it trains, read for figures and tables."""
+"""A run's workdir: claimed before it trains, read for figures and tables."""
 
 import math
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 
 from eqprop_jax.records import files
-from eqprop_jax.records.events import Events
 from eqprop_jax.records.files import (
     DISK,
     Folder,
@@ -22,117 +19,10 @@ from eqprop_jax.records.files import (
     write_whole,
     writing,
 )
+from eqprop_jax.records.writer import METRICS, SUMMARY, parse_record
 
-METRICS = 'metrics.jsonl'
 CONFIG = 'config.json'
-SUMMARY = 'summary.json'
 BIAS = 'bias.json'
-SPLITS = ('train', 'eval', 'test')
-PATTERN = '*?[\\'  # what orbax, which looks for its files by glob, does not quote
-
-
-class Writer:
-    """Appends records to a workdir; a context manager that closes its files.
-
-    In a bucket, where nothing can be appended, the file of records is replaced at every
-    `flush`, and there is no tensorboard/.
-
-    Args:
-      workdir: the folder.
-      step: that a run goes on from: records up to it stay, and later ones, or half a
-        line, are removed. 0: a new run.
-      idle: whether to write nothing at all, on hosts that are not the first.
-
-    Raises:
-      WorkdirError: if the workdir cannot be written to, from every method.
-    """
-
-    def __init__(self, workdir: Folder, step: int = 0, *, idle: bool = False):
-        self._idle = idle
-        self._events: Events | None = None
-        if idle:
-            return
-        self._folder = files.folder(workdir)
-        self._path = self._folder / METRICS
-        self._is_remote = files.is_remote(self._folder)
-        with writing(self._folder):
-            self._open(step)
-
-    def _open(self, step: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / SUMMARY).unlink(missing_ok=True)
-        events = [] if step else list(self._folder.glob('tensorboard/events.*'))
-        for stale in events:
-            stale.unlink(missing_ok=True)
-        self._lines = _lines_up_to(self._path, step)
-        write_whole(self._path, ''.join(self._lines))
-        if not self._is_remote:
-            self._events = Events(self._folder / 'tensorboard', step)
-
-    def write(
-        self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
-    ) -> None:
-        """Appends one record and closes the file, so that a crash loses none.
-
-        Args:
-          step: training steps taken so far.
-          epoch: the same in epochs.
-          split: 'train', 'eval' or 'test'.
-          metrics: scalars by name, `loss` and `error` among them.
-
-        Raises:
-          ValueError: for another split.
-        """
-        if split not in SPLITS:
-            raise ValueError(f'no split {split!r}; choose from {", ".join(SPLITS)}')
-        if self._idle:
-            return
-        values = {name: float(value) for name, value in metrics.items()}
-        record = {'step': step, 'epoch': round(epoch, 6), 'split': split}
-        line = dumps({**record, **values}) + '\n'
-        if self._is_remote:
-            self._lines.append(line)
-            return
-        finite = {
-            f'{split}/{name}': value
-            for name, value in values.items()
-            if math.isfinite(value)
-        }
-        with writing(self._folder):
-            with self._path.open('a', encoding='utf-8') as lines:
-                lines.write(line)
-            if self._events is not None:
-                self._events.write(step, finite)
-
-    def flush(self) -> None:
-        """Brings records to where a crash cannot reach them, before a checkpoint."""
-        if self._idle:
-            return
-        with writing(self._folder):
-            if self._is_remote:
-                write_whole(self._path, ''.join(self._lines))
-            if self._events is not None:
-                self._events.flush()
-
-    def __enter__(self) -> 'Writer':
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._idle:
-            return
-        try:
-            with writing(self._folder):
-                self.flush()
-                if self._events is not None:
-                    self._events.close()
-        except WorkdirError:
-            if error is None:
-                raise
 
 
 def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> None:
@@ -153,13 +43,8 @@ def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> 
         but no readable configuration, or cannot be written, or if its name is one that
         checkpoints cannot be read from.
     """
-    folder = files.folder(workdir)
+    folder = files.folder_of_run(workdir)
     path = folder / CONFIG
-    if set(PATTERN) & set(str(folder.resolve())):
-        raise WorkdirError(
-            f'{folder} cannot hold checkpoints, since its path has one of '
-            f'{" ".join(PATTERN)}: choose another --workdir'
-        )
     with writing(folder, ': choose another --workdir'):
         if path.exists():
             _check_same(folder, path, config)
@@ -239,23 +124,12 @@ def read(workdir: Folder) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(_record(line))
+            records.append(parse_record(line))
         except ValueError as error:
             raise WorkdirError(
                 f'{path} is damaged in line {number} ({error})'
             ) from error
     return records
-
-
-def _record(line: bytes | str) -> dict[str, Any]:
-    """Returns the record in a line; raises ValueError if there is none."""
-    record = parse(line)
-    missing = {'step', 'epoch', 'split'} - record.keys()
-    if missing:
-        raise ValueError(f'it has no {min(missing)}')
-    if not isinstance(record['step'], int):
-        raise ValueError(f'its step is {record["step"]!r}')
-    return record
 
 
 def series(
@@ -275,37 +149,6 @@ def series(
     ]
     epochs, values = zip(*rows, strict=True) if rows else ((), ())
     return np.asarray(epochs, float), np.asarray(values, float)
-
-
-def _lines_up_to(path: epath.Path, step: int) -> list[str]:
-    """Returns the whole lines of a file of records up to a step, in their order.
-
-    A run saves its state after the record of the same step: if that is not there some
-    were lost, which is logged.
-    """
-    kept: list[str] = []
-    if not step or not path.exists():
-        return kept
-    found, whole = 0, True
-    *lines, _ = path.read_bytes().decode(errors='replace').split('\n')
-    for line in lines:
-        try:
-            number = _record(line)['step']
-        except ValueError:
-            whole = False
-            continue
-        if number > step:
-            break
-        found = number
-        kept.append(f'{line}\n')
-    if found < step or not whole:
-        logging.warning(
-            '%s is damaged: the run goes on from step %d, but records up to there are '
-            'lost',
-            path,
-            step,
-        )
-    return kept
 
 
 def _check_same(folder: epath.Path, path: epath.Path, new: Mapping[str, Any]) -> None:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
+from eqprop_jax import records
 from eqprop_jax.training import hosts
+from eqprop_jax.training import step as steps
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
 from eqprop_jax.training.programs import Programs
@@ -61,7 +63,8 @@ def train_and_evaluate(
       CheckpointError: if the checkpoint to go on from has another state, or one cannot
         be written.
       Interrupted: if a signal asked to leave.
-      WorkdirError: if the workdir holds the run of another configuration.
+      WorkdirError: if the workdir holds the run of another configuration, or is in use
+        by another run.
     """
     (end,) = train_together(
         [experiment], [workdir], progress=progress, save_every=save_every, keep=keep
@@ -101,17 +104,20 @@ def train_together(
       Interrupted: as there.
       WorkdirError: as there.
     """
-    journals = [
-        Journal(experiment, workdir, keep)
-        for experiment, workdir in zip(experiments, workdirs, strict=True)
-    ]
     ends: dict[int, TrainState | TrainingError] = {}
-    for start in sorted({journal.start for journal in journals}):
-        which = [i for i, journal in enumerate(journals) if journal.start == start]
-        group = [journals[i] for i in which]
-        found = _train(group, start, how, progress=progress, save_every=save_every)
-        ends |= dict(zip(which, found, strict=True))
-    return [ends[index] for index in range(len(journals))]
+    with contextlib.ExitStack() as locks:
+        for workdir in workdirs if hosts.is_first() else ():
+            locks.enter_context(records.locked(workdir))
+        journals = [
+            Journal(experiment, workdir, keep)
+            for experiment, workdir in zip(experiments, workdirs, strict=True)
+        ]
+        for start in sorted({journal.start for journal in journals}):
+            which = [i for i, journal in enumerate(journals) if journal.start == start]
+            group = [journals[i] for i in which]
+            found = _train(group, start, how, progress=progress, save_every=save_every)
+            ends |= dict(zip(which, found, strict=True))
+    return [ends[index] for index in range(len(ends))]
 
 
 def _train(
@@ -157,18 +163,8 @@ def _train(
                     running.append(index)
             if not running:
                 break
-            means = {
-                name: float(np.mean([results[i].metrics[name] for i in running]))
-                for name in ('error', 'residual')
-            }
             examples = chunk.num_steps * experiment.batch_size * len(running)
-            bar.set_postfix_str(
-                f'error {100 * means["error"]:.1f} %, '
-                f'residual {means["residual"]:.1e}, '
-                f'{examples / elapsed:,.0f} examples/s',
-                refresh=False,
-            )
-            bar.update(chunk.num_steps)
+            _show(bar, chunk, [results[index] for index in running], examples / elapsed)
             done = step == experiment.num_steps
             due = done or time.monotonic() - saved >= save_every
             due, signal = hosts.largest(int(due), watch.number or 0)
@@ -199,6 +195,21 @@ def _train(
             journal.end()
         ends.append(journal.error or end)
     return ends
+
+
+def _show(
+    bar: tqdm.tqdm, chunk: Chunk, results: Sequence[steps.Chunk], speed: float
+) -> None:
+    """Moves the progress bar by a chunk; numbers are means over the runs."""
+    error, residual = (
+        np.mean([result.metrics[name] for result in results])
+        for name in ('error', 'residual')
+    )
+    bar.set_postfix_str(
+        f'error {100 * error:.1f} %, residual {residual:.1e}, {speed:,.0f} examples/s',
+        refresh=False,
+    )
+    bar.update(chunk.num_steps)
 
 
 def schedule(experiment: Experiment, start: int = 0) -> Iterator[Chunk]:
