@@ -6,7 +6,6 @@ arguments, with the types they are annotated with. Whatever does not fit is a
 """
 
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ _KINDS = {
     dict: 'a section',
     type(None): 'None',
 }
+FLOAT32_MAX = 2.0**128
 REFUSALS = (OverflowError, TypeError, ValueError)  # of values that fit nowhere
 
 
@@ -170,8 +170,8 @@ def check_types(
             raise ConfigError(
                 f'{prefix}{key} has to be {_words(kinds[key])}, not {value!r}'
             )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f'{prefix}{key} has to be finite, not {value}')
+        if isinstance(value, float) and not abs(value) < FLOAT32_MAX:
+            raise ConfigError(f'{prefix}{key} has to be finite in float32, not {value}')
         limit = 2**32 if key == 'seed' else 2**31  # NumPy's seeds, and JAX's integers
         if _largest(value) >= limit:
             raise ConfigError(f'{prefix}{key} has to be less than {limit}')

@@ -85,9 +85,11 @@ def main(argv: list[str]) -> None:
         training.train_and_evaluate(
             experiment, workdir, save_every=SAVE_EVERY.value, keep=KEEP.value
         )
+    except checkpoint.CheckpointError as error:
+        _tell(str(error))
+        os._exit(1)  # orbax's threads may wait minutes for one that failed
     except (
         build.ConfigError,
-        checkpoint.CheckpointError,
         NotPreparedError,
         records.WorkdirError,
         training.TrainingError,
@@ -154,8 +156,12 @@ def _reason(error: BaseException, argv: list[str]) -> str:
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f'train: {" ".join(message.split())}', file=sys.stderr)
+    _tell(message)
     sys.exit(code)
+
+
+def _tell(message: str) -> None:
+    print(f'train: {" ".join(message.split())}', file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

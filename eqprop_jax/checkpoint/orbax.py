@@ -18,5 +18,6 @@ def load() -> Any:
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
-    origin = record.getMessage() if record.name == 'asyncio' else record.pathname
-    return '/orbax/checkpoint/' not in origin
+    if record.name == 'asyncio':
+        return not any(word in record.getMessage() for word in ('/orbax/', 'OCDBT'))
+    return '/orbax/checkpoint/' not in record.pathname

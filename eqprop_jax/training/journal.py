@@ -150,17 +150,18 @@ def _begin(
 
     The first host looks which checkpoint that is; 0: from the start.
     """
-    state = init_state(experiment)
-    found = 0
+    state, found = init_state(experiment), 0
+    new = {'evaluations': [], 'train_seconds': 0.0, 'timed_steps': 0}
     if hosts.is_first() and records.is_unfinished(workdir):
         found = checkpoint.newest(workdir, logging.warning) or 0
     (number,) = hosts.largest(found)
     if number:
         state, notes = checkpoint.read(workdir, number, state)
-        if notes:
+        if notes.keys() >= new.keys():
             return state, notes
+        state = init_state(experiment)
     _remove_checkpoints(workdir)  # they belong to records that the writer removes
-    return state, {'evaluations': [], 'train_seconds': 0.0, 'timed_steps': 0}
+    return state, new
 
 
 def _remove_checkpoints(workdir: str | os.PathLike[str]) -> None:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from eqprop_jax.data.augment import Augment
 from eqprop_jax.data.pipeline import Preprocess
 from eqprop_jax.data.sources import Dataset
 from eqprop_jax.homeostasis import Penalty
+from eqprop_jax.training import mesh
 from eqprop_jax.training.optimizers import Family
 from eqprop_jax.types import Estimator, Params, Solver, System
 
@@ -137,7 +138,8 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
 def init_state(experiment: Experiment) -> TrainState:
     """Returns the state before the first step, a function of the seed alone.
 
-    It is the same on all devices of the run.
+    It is the same on all devices of the run, and there: what does not fit is an error
+    here, not a wait for what never comes.
     """
     shape = (experiment.batch_size, *experiment.dataset.train.images.shape[1:])
     example = jax.eval_shape(
@@ -153,5 +155,5 @@ def init_state(experiment: Experiment) -> TrainState:
             opt_state=experiment.optimizer.init(params),
         )
 
-    everywhere = NamedSharding(experiment.mesh, PartitionSpec())
-    return jax.jit(make, out_shardings=everywhere)(stream(experiment.seed, 'init'))
+    run = jax.jit(make, out_shardings=mesh.everywhere(experiment.mesh))
+    return jax.block_until_ready(run(stream(experiment.seed, 'init')))
