@@ -1,0 +1,66 @@
+"""A network at its free equilibrium, and its numbers as JSON has them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eqprop_jax import dynamics
+from eqprop_jax.solvers import relaxation
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimator,
+    Params,
+    Rates,
+    Solver,
+    System,
+)
+
+TOL = 1e-14  # of all that is referred to
+MAX_STEPS = 5000
+
+
+class Network(NamedTuple):
+    """A network at its free equilibrium."""
+
+    system: System
+    params: Params
+    batch: Batch
+    free: Equilibrium
+    solve: Solver
+
+    def __call__(self, estimate: Estimator) -> Rates:
+        """Returns the error vector that an estimator finds."""
+        return jax.jit(estimate)(self.params, self.batch, self.free, None).error
+
+
+def settle(
+    system: System, params: Params, batch: Batch, solve: Solver | None = None
+) -> Network:
+    """Returns a network at its free equilibrium.
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: inputs and targets.
+      solve: relaxes the free and the nudged phases; None: to 1e-14, in float64.
+    """
+    solve = solve or relaxation(tol=TOL, max_steps=MAX_STEPS)
+    free = dynamics.relax(system, params, batch.x, solve)
+    return Network(system, params, batch, free, solve)
+
+
+def single(network: Network) -> Network:
+    """Returns the network in float32, settled as tightly as that allows."""
+    params, batch = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32), (network.params, network.batch)
+    )
+    solve = relaxation(tol=1e-7, max_steps=100)
+    return settle(network.system, params, batch, solve)
+
+
+def plain(values: Any) -> list[float]:
+    """Returns numbers of six digits."""
+    return [float(f'{value:.6g}') for value in np.asarray(values, float)]
