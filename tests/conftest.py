@@ -2,6 +2,10 @@
 
 import os
 import pathlib
+import signal
+
+# In the background of a script Ctrl-C is ignored, also by the processes of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
