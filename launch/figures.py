@@ -2,9 +2,10 @@
 
     python launch/figures.py --figure=convergence --figure=oscillation
 
-All but two are measured on one network with random weights and some of scikit-learn's
+All but two are measured on networks with random weights and some of scikit-learn's
 digits: `scaling` goes through networks of many sizes, and `devices` compiles training
-for up to eight devices, which a CPU is made to count as. The numbers go to
+for up to eight devices, which a CPU is made to count as. `fig1` and `fig2` are named
+after those of Laborieux and Zenke 2024. The numbers go to
 <data>/<figure>.json, the pictures, which are drawn from these alone, to
 <out>/<figure>.png.
 """
@@ -15,6 +16,7 @@ import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -30,14 +32,17 @@ from eqprop_jax.benchmark import devices, networks
 from eqprop_jax.data import arrays
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import devices as devices_figure
+from eqprop_jax.figures import jacobians as jacobians_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
 from eqprop_jax.figures import processes as processes_figure
 from eqprop_jax.figures import scaling as scaling_figure
+from eqprop_jax.figures import two_biases as two_biases_figure
 
 FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
-    'What to make: convergence, oscillation, processes, scaling, devices, or all.',
+    'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2 '
+    '(of Laborieux and Zenke 2024), or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -62,6 +67,9 @@ CACHE = flags.DEFINE_string(
 )
 
 ANGLE = 90.0  # degrees between free feedback and the transposes
+ANGLES = [0.0, 30.0, 60.0, 90.0]
+MANY = 16  # batches, for densities
+SMALL = (64, 20, 16, 12, 10)  # whose Jacobian can be looked at
 RADII = [10 ** (power / 3) for power in range(-27, 1)]
 SWEEPS = [2**power for power in range(8)]  # at each point
 PERIODS = [2**power for power in range(9)]
@@ -126,19 +134,32 @@ def chosen(values: list[str]) -> list[str]:
     return [name for name in FIGURES if name in names or 'all' in names]
 
 
-def network(*, tied: bool = False) -> exhibits.Network:
-    """Returns the network in float64, at its free equilibrium."""
+def network(
+    *,
+    feedback: str = 'free',
+    angle: float = ANGLE,
+    sizes: Sequence[int] = (),
+    batches: int = 1,
+) -> exhibits.Network:
+    """Returns a network in float64, at its free equilibrium.
+
+    Args:
+      feedback: as in `systems.mlp`.
+      angle: of free feedback to the transposes, in degrees.
+      sizes: (): those of --sizes.
+      batches: of --num_images each.
+    """
     digits = ep.data.load('digits').train
-    count = NUM_IMAGES.value
+    count = batches * NUM_IMAGES.value
     batch = ep.Batch(
         x=jnp.asarray(digits.images[:count] / 16),
         y=jax.nn.one_hot(digits.labels[:count], 10, dtype=float),
     )
     try:
         system = ep.systems.mlp(
-            [int(size) for size in SIZES.value],
-            feedback='tied' if tied else 'free',
-            angle=None if tied else ANGLE,
+            sizes or [int(size) for size in SIZES.value],
+            feedback=feedback,
+            angle=angle if feedback == 'free' else None,
         )
         params = system.init(jax.random.key(SEED.value), batch.x)
         rest = system.rest(system.inject(params, batch.x))
@@ -153,6 +174,28 @@ def network(*, tied: bool = False) -> exhibits.Network:
             'the network does not settle to 1e-14: there is no equilibrium to refer to'
         )
     return result
+
+
+def measure_fig1() -> dict[str, Any]:
+    """Measures three Jacobians, and the error vectors that come of them."""
+    kinds = {'tied': 'tied', f'untied, {ANGLE:g}°': 'free', 'feed-forward': 'none'}
+    networks = {
+        name: network(feedback=kind, sizes=SMALL) for name, kind in kinds.items()
+    }
+    return {
+        'network': network_values() | {'sizes': list(SMALL)},
+        **exhibits.jacobians_data(networks),
+    }
+
+
+def measure_fig2() -> dict[str, Any]:
+    """Measures both biases, and the estimate of a nudge that turns."""
+    return exhibits.two_biases_data(
+        network(feedback='tied'),
+        network(),
+        {angle: network(angle=angle, batches=MANY) for angle in thinned(ANGLES)},
+        radii=thinned(RADII[-13:]),
+    )
 
 
 def measure_convergence() -> dict[str, Any]:
@@ -177,7 +220,7 @@ def measure_oscillation() -> dict[str, Any]:
 
 def measure_processes() -> dict[str, Any]:
     """Measures the updates of EP and of BPTT, tied and untied."""
-    networks = {'tied': network(tied=True), 'untied': network()}
+    networks = {'tied': network(feedback='tied'), 'untied': network()}
     return exhibits.processes_data(networks)
 
 
@@ -297,6 +340,8 @@ FIGURES = {
     'processes': (measure_processes, processes_figure.draw),
     'scaling': (measure_scaling, scaling_figure.draw),
     'devices': (measure_devices, devices_figure.draw),
+    'fig1': (measure_fig1, jacobians_figure.draw),
+    'fig2': (measure_fig2, two_biases_figure.draw),
 }
 
 

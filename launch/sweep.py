@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    failures: dict[pathlib.Path, str] = {}
+    failures: dict[Any, str] = {}
     try:
         records.folder(WORKDIR.value)  # an empty name is refused
         for run in {run.row: run for run in runs}.values():  # before the first trains
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
         _fail(str(error))
 
 
-def _train(module: dict[str, Any], group: list['Run']) -> dict[pathlib.Path, str]:
+def _train(module: dict[str, Any], group: list['Run']) -> dict[Any, str]:
     """Trains what is missing of a group; returns what broke runs off, by workdir."""
     from eqprop_jax import records, training
 
@@ -167,7 +167,7 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
 
 def _expand(module: dict[str, Any]) -> list['Run']:
     """Returns all rows with all seeds, one after the other."""
-    from eqprop_jax.records.sweep import Run
+    from eqprop_jax.records import sweep
 
     rows: dict[str, dict[str, Any]] = {}
 
@@ -181,9 +181,9 @@ def _expand(module: dict[str, Any]) -> list['Run']:
         chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
     except re.error as error:
         _fail(f'--only={ONLY.value} is no regular expression: {error}')
-    if not all(map(_slug, rows)):
+    if not all(map(sweep.slug, rows)):
         _fail(f'{CONFIG.value} has a row whose name has no letter and no digit')
-    if len({_slug(name) for name in rows}) < len(rows):
+    if len({sweep.slug(name) for name in rows}) < len(rows):
         _fail(f'{CONFIG.value} has rows whose names differ in punctuation only')
     if not chosen:
         _fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
@@ -191,17 +191,15 @@ def _expand(module: dict[str, Any]) -> list['Run']:
         _fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
     if len(set(map(int, SEEDS.value))) < len(SEEDS.value):
         _fail(f'--seeds={",".join(SEEDS.value)} has a seed twice')
-    folder = pathlib.Path(WORKDIR.value)
     return [
-        Run(name, {**changes, 'seed': int(seed)}, folder / _slug(name) / f'seed_{seed}')
+        sweep.Run(
+            name,
+            {**changes, 'seed': int(seed)},
+            sweep.folder_of(WORKDIR.value, name, int(seed)),
+        )
         for name, changes in chosen.items()
         for seed in SEEDS.value
     ]
-
-
-def _slug(name: str) -> str:
-    """Returns a folder's name: letters, digits, dots and underscores."""
-    return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('._')
 
 
 def _groups(module: dict[str, Any], runs: list['Run']) -> list[list['Run']]:

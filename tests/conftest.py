@@ -4,9 +4,6 @@ import os
 import pathlib
 import signal
 
-# In the background of a script Ctrl-C is ignored, also by the processes of the tests.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
@@ -17,6 +14,9 @@ os.environ['XLA_FLAGS'] = (
 )
 
 import jax
+
+# In the background of a script Ctrl-C is ignored, also by what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'jax'
 

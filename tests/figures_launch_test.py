@@ -44,7 +44,7 @@ def launch(tmp_path):
 def measure(tmp_path, launch):
     """Makes one figure; returns its data."""
 
-    def run(name):
+    def run(name, **changes):
         result = launch(f'--figure={name}')
         assert result.returncode == 0, result.stderr[-500:]
         assert result.stdout == f'{tmp_path / "images" / name}.png\n'
@@ -54,10 +54,48 @@ def measure(tmp_path, launch):
             f'python launch/figures.py --figure={name} --sizes=64,8,6,10 '
             '--num_images=3 --num_points=2 --points=2'
         )
-        assert data['network'] == NETWORK
+        assert data['network'] == NETWORK | changes
         return data
 
     return run
+
+
+def test_three_jacobians_by_one_command(measure):
+    data = measure('fig1', sizes=[64, 20, 16, 12, 10])
+    tied, untied, forward = data['networks'].values()
+    assert tied['symmetric_share'] == pytest.approx(1)
+    assert tied['cosine'] == pytest.approx(1)
+    for layer, exact in tied['exact'].items():
+        np.testing.assert_allclose(tied['response'][layer], exact, atol=1e-5)
+    assert 0.45 < untied['symmetric_share'] < 0.6
+    assert untied['cosine'] < 0.9
+    J = np.array(forward['jacobian'])
+    assert J.shape == (48, 48)
+    np.testing.assert_array_equal(np.triu(J), 0)
+    assert forward['symmetric_share'] == pytest.approx(0.5)
+    below, above = forward['response']['layer_2'], forward['response']['layer_3']
+    assert not any(below)
+    np.testing.assert_allclose(above, forward['exact']['layer_3'], atol=1e-5)
+
+
+def test_both_biases_by_one_command(measure):
+    data = measure('fig2')
+    tied, untied = data['errors']['tied'], data['errors']['untied']
+    assert data['radii'] == [1e-4, 1.0]
+    assert tied['N = 4'][0] < 1e-9 < 1e-5 < tied['N = 1'][0] < 1e-3
+    corrected = untied.pop('N = 4, corrected')
+    assert corrected[0] < 1e-9
+    assert all(errors[0] > 0.1 for errors in untied.values())  # of the asymmetry
+    aligned, crossed = data['cosines']
+    assert (data['angles'], len(aligned)) == ([0, 90], 48)
+    np.testing.assert_allclose(aligned, 1)  # the transposes: symmetric
+    assert np.mean(crossed) < 0.95
+    assert list(data['layers']) == ['layer_1', 'layer_2']
+    assert np.mean(data['layers']['layer_2']) > np.mean(data['layers']['layer_1'])
+    quick, *_, slow = (columns['error'] for columns in data['turning']['errors'])
+    assert slow[-1] < 0.02 < quick[-1]  # after whole turns
+    for unit in data['turning']['units']:
+        assert unit['estimate'][-1] == pytest.approx(unit['exact'], rel=0.05)
 
 
 def test_convergence_by_one_command(measure):
@@ -107,7 +145,7 @@ def test_processes_by_one_command(tmp_path, measure, launch):
         (
             ['--figure=processes,magic'],
             "'magic'; choose from convergence, oscillation, processes, scaling, "
-            'devices, all',
+            'devices, fig1, fig2, all',
         ),
         (['--draw_only', '--figure=processes'], 'has no processes.json'),
         (['--sizes=64,many'], '--sizes=64,many: '),

@@ -8,7 +8,14 @@ import runs
 from matplotlib.figure import Figure
 
 from eqprop_jax import records
-from eqprop_jax.figures import bias, convergence, oscillation, processes
+from eqprop_jax.figures import (
+    bias,
+    convergence,
+    jacobians,
+    oscillation,
+    processes,
+    two_biases,
+)
 
 NETWORK = {'sizes': [64, 8, 6, 10], 'angle': 90.0, 'num_images': 3, 'seed': 0}
 RADII = [10.0**power for power in range(-8, 1)]
@@ -111,7 +118,7 @@ def figures(monkeypatch):
         drawn.append(Figure(*args, **options))
         return drawn[-1]
 
-    for module in (bias, convergence, oscillation, processes):
+    for module in (bias, convergence, jacobians, oscillation, processes, two_biases):
         monkeypatch.setattr(module, 'Figure', make)
     return drawn
 
@@ -138,6 +145,71 @@ def assert_png(path):
     assert head[:8] == b'\x89PNG\r\n\x1a\n'
     width, height = struct.unpack('>II', head[16:24])
     assert width > height > 500
+
+
+SYMMETRIC = {
+    'layers': {'layer_1': 2, 'layer_2': 1},
+    'jacobian': [[0.0, 0.0, 0.5], [0.0, 0.0, -0.2], [0.5, -0.2, 0.0]],
+    'symmetric_share': 1.0,
+    'exact': {'layer_1': [1.0, -0.5], 'layer_2': [1.0]},
+    'response': {'layer_1': [1.0, None], 'layer_2': [0.9]},
+    'cosine': 0.98,
+}
+JACOBIANS = {
+    'network': NETWORK,
+    'networks': {'tied': SYMMETRIC, 'untied': SYMMETRIC, 'feed-forward': SYMMETRIC},
+}
+TWO_BIASES = {
+    'network': NETWORK,
+    'radii': [0.1, 1.0],
+    'errors': {
+        'tied': {'N = 1': [0.1, 1.0], 'N = 4': [1e-4, None]},
+        'untied': {'N = 1': [0.5, 0.6], 'N = 4, corrected': [1e-4, 1.0]},
+    },
+    'angles': [0.0, 90.0],
+    'cosines': [[1.0, 1.0, 1.0, 1.0], [0.2, 0.5, None, 0.4]],
+    'layers': {'layer_1': [0.1, 0.2, 0.3, 0.1], 'layer_2': [0.8, 0.9, 0.7, 0.8]},
+    'turning': {
+        'radius': 0.5,
+        'durations': [25.0, 100.0],
+        'errors': [
+            {'turns': [0.5, 1.0], 'error': [0.8, 0.2]},
+            {'turns': [0.5, 1.0], 'error': [0.7, None]},
+        ],
+        'units': [
+            {'layer': 'layer_1', 'unit': 3, 'estimate': [1.0, 0.3], 'exact': 0.29}
+        ],
+    },
+}
+
+
+def test_jacobians(tmp_path, figures):
+    records.write_data(tmp_path, 'fig1', JACOBIANS)
+    assert_png(jacobians.draw(tmp_path))
+    above, _, _, below, *_ = figures[0].axes
+    (image,) = above.images
+    np.testing.assert_array_equal(image.get_array(), SYMMETRIC['jacobian'])
+    assert [tick.get_text() for tick in above.get_xticklabels()] == [
+        'layer 1',
+        'layer 2',
+    ]
+    assert 'symmetric share 1.00' in above.get_title()
+    np.testing.assert_array_equal(lines(below)['layer 1'], [[1, -0.5], [1, np.nan]])
+    assert below.get_title() == 'cosine 0.98'
+
+
+def test_two_biases(tmp_path, figures):
+    records.write_data(tmp_path, 'fig2', TWO_BIASES)
+    assert_png(two_biases.draw(tmp_path))
+    a, c, e, b, d, f = figures[0].axes
+    assert [axis.texts[0].get_text() for axis in (a, b, c, d, e, f)] == [*'abcdef']
+    np.testing.assert_array_equal(lines(a)['N = 4'], [[0.1, 1], [1e-4, np.nan]])
+    assert labels(b) == ['N = 1', 'N = 4, corrected']
+    assert labels(c) == ['0°: all 1.00', '90°']
+    assert labels(d) == ['layer 1', 'layer 2']
+    np.testing.assert_array_equal(lines(e)['layer 1, unit 3'][1], [1, 0.3])
+    marks = lines(f)['after whole turns, T = 25 τ']
+    np.testing.assert_array_equal(marks, [[1], [0.2]])
 
 
 def test_convergence(tmp_path, figures):

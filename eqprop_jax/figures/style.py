@@ -27,6 +27,16 @@ def numbers(values: list) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], float)
 
 
+def matrix(values: list) -> np.ndarray:
+    """Returns a list of rows as JSON has them as an array, NaN for null."""
+    return np.array([numbers(row) for row in values])
+
+
+def layer(name: str) -> str:
+    """Returns a layer's name in words: layer_1 is layer 1."""
+    return name.replace('_', ' ')
+
+
 def strip(axis: Axes) -> None:
     """Takes the upper and the right spine away."""
     axis.spines[['top', 'right']].set_visible(False)

@@ -1,5 +1,6 @@
 """The table of a sweep: what the runs of every row came to."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,17 @@ class Run(NamedTuple):
     row: str
     changes: dict[str, Any]
     """By dotted key, the seed included."""
-    workdir: Any
+    workdir: files.Path
+
+
+def slug(name: str) -> str:
+    """Returns the name of a row's folder: letters, digits, dots and underscores."""
+    return re.sub(r'[^a-z0-9.]+', '_', name.lower()).strip('._')
+
+
+def folder_of(workdir: Folder, row: str, seed: int) -> files.Path:
+    """Returns the workdir of one run."""
+    return files.folder(workdir) / slug(row) / f'seed_{seed}'
 
 
 def table(runs: Sequence[Run], failures: Mapping[Any, str]) -> list[dict[str, Any]]:

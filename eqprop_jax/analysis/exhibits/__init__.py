@@ -7,6 +7,7 @@ same name in `eqprop_jax.figures`. References are in float64, which has to be en
 from eqprop_jax.analysis.exhibits.convergence import (
     convergence_data as convergence_data,
 )
+from eqprop_jax.analysis.exhibits.jacobians import jacobians_data as jacobians_data
 from eqprop_jax.analysis.exhibits.network import Network as Network
 from eqprop_jax.analysis.exhibits.network import settle as settle
 from eqprop_jax.analysis.exhibits.network import single as single
@@ -14,3 +15,4 @@ from eqprop_jax.analysis.exhibits.oscillation import (
     oscillation_data as oscillation_data,
 )
 from eqprop_jax.analysis.exhibits.processes import processes_data as processes_data
+from eqprop_jax.analysis.exhibits.two_biases import two_biases_data as two_biases_data

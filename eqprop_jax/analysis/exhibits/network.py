@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from eqprop_jax import dynamics
+from eqprop_jax import dynamics, tree
 from eqprop_jax.solvers import relaxation
 from eqprop_jax.types import (
     Batch,
@@ -61,6 +62,12 @@ def single(network: Network) -> Network:
     return settle(network.system, params, batch, solve)
 
 
-def plain(values: Any) -> list[float]:
-    """Returns numbers of six digits."""
-    return [float(f'{value:.6g}') for value in np.asarray(values, float)]
+def cosines(a: Rates, b: Rates) -> Float[Array, ' B']:
+    """Returns the cosine of two error vectors, or of one layer of them, by example."""
+    sizes = tree.per_example_norm(a) * tree.per_example_norm(b)
+    return tree.per_example_vdot(a, b) / sizes
+
+
+def plain(values: Any, digits: int = 6) -> list[float]:
+    """Returns numbers of so many digits."""
+    return [float(f'{value:.{digits}g}') for value in np.asarray(values, float)]

@@ -1,0 +1,75 @@
+"""The table of results: from records in results/, and records from sweeps.
+
+    python launch/results.py                        # prints the table
+    python launch/results.py --document=README.md   # writes it between its marks
+    python launch/results.py --config=configs/table1_fmnist.py \
+        --collect=runs/table1 --hardware='2 cores of an AMD EPYC, float32'
+
+The last command writes results/table1_fmnist.json from a sweep that has ended. Which
+records are lines of the table, and in what order, is in results/table.json.
+"""
+
+import pathlib
+import runpy
+import sys
+from typing import NoReturn
+
+from absl import app, flags
+
+from eqprop_jax import records
+from eqprop_jax.records import results
+
+DATA = flags.DEFINE_string('data', 'results', 'Folder of the records.')
+DOCUMENT = flags.DEFINE_string('document', '', 'Document to write the table into.')
+COLLECT = flags.DEFINE_string('collect', '', 'Workdir of a sweep to make a record of.')
+CONFIG = flags.DEFINE_string('config', '', 'Its configuration.')
+HARDWARE = flags.DEFINE_string('hardware', '', 'What it ran on, in words.')
+COMMIT = flags.DEFINE_string(
+    'commit', '', 'Of the code that trained; empty: that the runs name.'
+)
+
+
+def main(argv: list[str]) -> None:
+    """Collects a sweep, or makes the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    try:
+        if COLLECT.value:
+            print(_collect())
+            return
+        table = results.table(DATA.value)
+        if not DOCUMENT.value:
+            print(table)
+            return
+        path = pathlib.Path(DOCUMENT.value)
+        path.write_text(results.written(path.read_text('utf-8'), table), 'utf-8')
+        print(path)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+
+
+def _collect() -> records.Path:
+    """Writes the record of a sweep; returns its path."""
+    path = pathlib.Path(CONFIG.value)
+    if not path.is_file():
+        _fail('--collect needs the file of the sweep: --config=configs/NAME.py')
+    if not HARDWARE.value:
+        _fail('say by --hardware what it ran on')
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    record = results.collect(
+        COLLECT.value,
+        CONFIG.value,
+        published=runpy.run_path(str(path)).get('PUBLISHED', {}),
+        hardware=HARDWARE.value,
+        commit=COMMIT.value or None,
+    )
+    return records.write_data(DATA.value, path.stem, record)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f'results: {" ".join(message.split())}', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+    app.run(main)

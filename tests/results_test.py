@@ -1,0 +1,146 @@
+"""The tables of README.md are those of the records, and records are those of runs."""
+
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from eqprop_jax import records
+from eqprop_jax.records import results, sweep
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+
+
+def test_the_table_is_that_of_the_records():
+    assert results.written(README, results.table(ROOT / 'results')) == README
+
+
+def test_every_record_is_a_line_or_a_table_of_its_own():
+    parts = json.loads((ROOT / 'results' / 'table.json').read_text())
+    shown = {line['record'] for part in parts for line in part['lines']}
+    for path in (ROOT / 'results').glob('*.json'):
+        if path.stem in {'table', 'benchmark', 'digits_estimators'}:
+            continue
+        record = json.loads(path.read_text())
+        assert 'report' in record or path.stem in shown, path.stem
+
+
+def test_records_are_complete():
+    parts = json.loads((ROOT / 'results' / 'table.json').read_text())
+    for part in parts:
+        for line in part['lines']:
+            found = results.line(ROOT / 'results', line['record'], line.get('row'))
+            for key in ('config', 'command', 'seeds', 'hardware', 'date', 'commit'):
+                assert found[key], (line, key)
+            config = found['config'].partition(':')[0]
+            assert (ROOT / config).is_file()
+            assert len(found['last']) == len(found['best']) == len(found['seeds'])
+
+
+def test_the_digits_are_those_of_the_record():
+    """Every mean ± standard deviation of the table of estimators is one of a row."""
+    record = json.loads((ROOT / 'results' / 'digits_estimators.json').read_text())
+    there = {f'{row["mean"]:.2f} ± {row["std"]:.2f}' for row in record['rows']}
+    table = README[README.index('| estimator | untied, 90° | tied |') :]
+    table = table[: table.index('\n\n')].replace('**', '')
+    shown = re.findall(r'\d+\.\d\d ± \d+\.\d\d', table)
+    assert len(shown) >= 25
+    assert set(shown) <= there
+
+
+class TestOfASweep:
+    @pytest.fixture
+    def workdir(self, tmp_path):
+        """Two rows with two seeds; a run of the second broke off."""
+        rows = []
+        for name, last in (('a plain', [20.0, 22.0]), ('b, 0.5', [10.0, None])):
+            columns = {'last': last, 'best': last, 'held_out_last': last}
+            rows.append({'name': name, 'changes': {}, 'seeds': [0, 1], **columns})
+            for seed in (0, 1):
+                folder = sweep.folder_of(tmp_path, name, seed)
+                folder.mkdir(parents=True)
+                (folder / 'config.json').write_text('{"num_epochs": 7}')
+                summary = {'commit': 'abc1234', 'date': f'2026-01-0{seed + 1}'}
+                (folder / 'summary.json').write_text(json.dumps(summary))
+        sweep.write(rows, tmp_path)
+        return tmp_path
+
+    def collect(self, workdir, **changes):
+        options = {'published': {'b, 0.5': '9.9'}, 'hardware': 'a machine'}
+        return results.collect(workdir, 'configs/some.py', **options | changes)
+
+    def test_record(self, workdir):
+        record = self.collect(workdir)
+        assert (record['commit'], record['date']) == ('abc1234', '2026-01-02')
+        assert [row['published'] for row in record['rows']] == [None, '9.9']
+        assert [row['num_epochs'] for row in record['rows']] == [7, 7]
+
+    def test_table(self, workdir):
+        records.write_data(workdir, 'some', self.collect(workdir))
+        lines = [
+            {'record': 'some', 'row': 'a plain', 'bold': True},
+            {'record': 'some', 'row': 'b, 0.5', 'name': 'other'},
+        ]
+        contents = [{'title': 'A title', 'lines': lines}]
+        (workdir / 'table.json').write_text(json.dumps(contents))
+        head, _, first, second = results.table(workdir).splitlines()
+        assert head.startswith('| A title | last epoch |')
+        std = statistics.stdev([20, 22])
+        assert first.startswith(
+            f'| a plain | **21.00 ± {std:.2f}** | 21.00 ± {std:.2f} | none | '
+            '2 seeds, 7 epochs | '
+        )
+        assert second.startswith('| other | 10.00 (1 broke off) |')
+        assert ' | 9.9 | ' in second
+
+    def test_runs_of_several_commits(self, workdir):
+        path = sweep.folder_of(workdir, 'a plain', 1) / 'summary.json'
+        path.write_text('{"commit": "other"}')
+        with pytest.raises(records.WorkdirError, match='abc1234, other'):
+            self.collect(workdir)
+        assert self.collect(workdir, commit='this')['commit'] == 'this'
+
+    def test_what_is_missing(self, workdir):
+        records.write_data(workdir, 'some', self.collect(workdir))
+        with pytest.raises(records.WorkdirError, match="no row 'c'"):
+            results.line(workdir, 'some', 'c')
+        (sweep.folder_of(workdir, 'a plain', 1) / 'summary.json').unlink()
+        with pytest.raises(records.WorkdirError, match=r'no summary\.json'):
+            self.collect(workdir)
+        (workdir / 'sweep.json').unlink()
+        with pytest.raises(records.WorkdirError, match='cannot be read'):
+            self.collect(workdir)
+        with pytest.raises(ValueError, match='has no <!-- results -->'):
+            results.written('a document', 'a table')
+
+    def test_by_command(self, workdir):
+        config = workdir / 'some.py'
+        config.write_text("PUBLISHED = {'a plain': '20.5'}\n")
+
+        def launch(*arguments):
+            return subprocess.run(
+                [sys.executable, ROOT / 'launch' / 'results.py', *arguments],
+                cwd=workdir,
+                env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+                capture_output=True,
+                text=True,
+            )
+
+        result = launch('--collect=.', '--config=some.py', '--data=.')
+        assert result.returncode == 1
+        assert result.stderr == 'results: say by --hardware what it ran on\n'
+        result = launch(
+            '--collect=.', '--config=some.py', '--data=.', '--hardware=a machine'
+        )
+        assert result.stdout == 'some.json\n', result.stderr
+        record = json.loads((workdir / 'some.json').read_text())
+        assert record['rows'][0]['published'] == '20.5'
+        result = launch('--data=.')
+        assert result.returncode == 1
+        assert 'table.json cannot be read' in result.stderr
