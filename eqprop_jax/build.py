@@ -46,6 +46,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """
     values = checks.DEFAULTS | sections.plain(config.to_dict())
     checks.top_level(values)
+    checks.loops(values)
     system = parts.system(values['system'])
     precision = values['precision']
     if precision == 'mixed':

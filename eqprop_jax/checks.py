@@ -31,6 +31,17 @@ LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
 
 
+MOST = {  # of loops that a signal has to wait for, far above what is of use
+    'max_steps': 100_000,
+    'num_steps': 100_000,
+    'num_points': 1000,
+    'steps_per_point': 100_000,
+    'periods': 10_000,
+    'burn_in': 10_000,
+    'num_probes': 10_000,
+}
+
+
 def top_level(values: Mapping[str, Any]) -> None:
     """Raises ConfigError unless the keys are known and numbers in their ranges."""
     known = (*SECTIONS, *TOP_LEVEL, *DEFAULTS)
@@ -51,6 +62,15 @@ def top_level(values: Mapping[str, Any]) -> None:
         )
     if not 0 <= values['seed'] < 2**31:
         raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')
+
+
+def loops(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for loops of which no end would be seen."""
+    for name in SECTIONS:
+        for key, most in MOST.items():
+            count = values[name].get(key)
+            if isinstance(count, int) and count > most:
+                raise ConfigError(f'{name}.{key} is at most {most:,}, not {count:,}')
 
 
 def tolerances(values: Mapping[str, Any]) -> None:

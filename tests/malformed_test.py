@@ -705,6 +705,10 @@ class TestConfigurations:
             {'num_epochs': 2**31 - 1},
             {'num_epochs': 10**12},
             {'solver.max_steps': 2**31},
+            {'solver.max_steps': 2 * 10**9},  # whose end nobody would see
+            {'nudged_solver.max_steps': 100_001},
+            {'estimator.num_points': 10**6},
+            {'homeostasis.num_probes': 10**9},
             {'solver.tol': 10**30},
             {'solver.tol': 1e39},
             {'optimizer.clip_norm': 2**31},
