@@ -29,7 +29,6 @@ import eqprop_jax as ep
 from eqprop_jax import build
 from eqprop_jax.analysis import budget, exhibits, scaling
 from eqprop_jax.benchmark import devices, networks
-from eqprop_jax.data import arrays
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
@@ -250,7 +249,7 @@ def measure_devices() -> dict[str, Any]:
             strong: int,
             weak: int,
         ) -> devices.Case:
-            write_enlarged(folder, config.data.name, shape)
+            networks.write_enlarged(folder, config.data.name, shape)
             config.data.data_dir = folder
 
             def make(
@@ -272,24 +271,6 @@ def measure_devices() -> dict[str, Any]:
             TPU_V5E,
             divisions=thinned([1, 2, 4, 8]),
         )
-
-
-def write_enlarged(folder: str, name: str, shape: tuple[int, int, int]) -> None:
-    """Writes enlarged digits in the place of a data set, as bytes and shapes go."""
-    digits = ep.data.load('digits', held_out=0)
-    splits = {
-        key: (networks.enlarged(15 * split.images, shape), split.labels)
-        for key, split in (('train', digits.train), ('test', digits.test))
-    }
-    arrays.write(
-        arrays.folder_of(name, folder),
-        name=name,
-        num_classes=digits.num_classes,
-        versions={},
-        splits={
-            key: arrays.Stream(split[0].shape, [split]) for key, split in splits.items()
-        },
-    )
 
 
 def thinned(values: list) -> list:

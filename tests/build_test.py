@@ -23,6 +23,7 @@ from eqprop_jax import (
     systems,
     training,
 )
+from eqprop_jax.benchmark import networks
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
 
@@ -34,6 +35,13 @@ CONFIGS = [
         importlib.import_module(f'configs.{path.stem}'), 'VARIANTS', ['']
     )
 ]
+
+
+def rows_of(module):
+    """The rows of a configuration's sweep: {name: changes}."""
+    rows = {}
+    module.sweep(lambda name, changes: rows.update({name: changes}))
+    return rows
 
 
 def refused(tmp_path, changes, error=build.ConfigError, **options):
@@ -511,6 +519,32 @@ def test_configurations_of_the_repository(name, variant):
     except NotPreparedError:
         return
     assert built.num_steps > 0
+
+
+SHAPES = {'fashion_mnist': (28, 28, 1), 'mnist': (28, 28, 1), 'cifar10': (32, 32, 3)}
+SWEEPS = [
+    (name, row)
+    for name, _ in CONFIGS
+    for module in [importlib.import_module(f'configs.{name}')]
+    if hasattr(module, 'sweep') and name != 'digits_estimators'
+    for row in rows_of(module)
+]
+
+
+@pytest.mark.parametrize(('name', 'row'), SWEEPS)
+def test_rows_of_sweeps(tmp_path, name, row):
+    """Each is an experiment, here on enlarged digits; published numbers name rows."""
+    module = importlib.import_module(f'configs.{name}')
+    assert set(getattr(module, 'PUBLISHED', ())) <= set(rows_of(module))
+    config = module.get_config()
+    networks.write_enlarged(str(tmp_path), config.data.name, SHAPES[config.data.name])
+    config.data.data_dir = str(tmp_path)
+    config.data.held_out = 100
+    config = config.to_dict()
+    for key, value in rows_of(module)[row].items():
+        section, _, last = key.rpartition('.')
+        (config[section] if section else config)[last] = value
+    assert build.experiment(ml_collections.ConfigDict(config)).num_steps > 0
 
 
 def test_an_unknown_variant_is_refused():

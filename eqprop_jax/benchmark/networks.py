@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from eqprop_jax import solvers, systems
-from eqprop_jax.data import Dataset, NotPreparedError, load, normalizer
+from eqprop_jax.data import Dataset, NotPreparedError, arrays, load, normalizer
 from eqprop_jax.systems import activations, pooling
 from eqprop_jax.types import Batch, Params, Solver, System
 
@@ -194,6 +194,24 @@ def enlarged(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     edge = (shape[0] - large.shape[1]) // 2
     framed = np.pad(large, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     return framed.repeat(shape[2], axis=3)
+
+
+def write_enlarged(folder: str, name: str, shape: tuple[int, int, int]) -> None:
+    """Writes enlarged digits in the place of a data set, as bytes and shapes go."""
+    digits = load('digits', held_out=0)
+    splits = {
+        key: (enlarged(15 * split.images, shape), split.labels)
+        for key, split in (('train', digits.train), ('test', digits.test))
+    }
+    arrays.write(
+        arrays.folder_of(name, folder),
+        name=name,
+        num_classes=digits.num_classes,
+        versions={},
+        splits={
+            key: arrays.Stream(split[0].shape, [split]) for key, split in splits.items()
+        },
+    )
 
 
 def cut(images: Array, labels: Array, batch_size: int, num_batches: int) -> Batch:
