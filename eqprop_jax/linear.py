@@ -75,6 +75,10 @@ def angle(a: Float[Array, '...'], b: Float[Array, '...']) -> Float[Array, '']:
 
     which unlike arccos keeps its precision near 0 and 180 (Kahan 2006, "How futile
     are mindless assessments of roundoff", section 12). NaN if either is zero.
+
+    Examples:
+      >>> f'{angle(jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])):.1f}'
+      '45.0'
     """
     a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
     return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))

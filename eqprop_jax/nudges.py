@@ -95,6 +95,10 @@ def symmetric(beta: float) -> Contour:
 
     Raises:
       ValueError: if β is not positive and finite.
+
+    Examples:
+      >>> symmetric(0.1)
+      Contour(points=array([ 0.1, -0.1]), weights=array([ 5., -5.]), random_sign=False)
     """
     _check_radius('beta', beta)
     return circle(beta, 2)
@@ -115,6 +119,14 @@ def circle(radius: float, num_points: int, *, half_step: bool = False) -> Contou
 
     Raises:
       ValueError: if the radius or the number of points is out of range.
+
+    Examples:
+      Of four points one is the mirror image of another:
+
+      >>> circle(0.5, 4).points
+      array([ 0.5+0.j ,  0. +0.5j, -0.5+0.j ])
+      >>> circle(0.5, 4, half_step=True).points.size
+      2
     """
     _check_radius('radius', radius)
     if not (int(num_points) == num_points and num_points >= 1):

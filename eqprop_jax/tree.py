@@ -165,7 +165,12 @@ def stack_first(first: Tree, rest: Tree) -> Tree:
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Returns the names sorted, numbers in them by value: layer_2 before layer_10."""
+    """Returns the names sorted, numbers in them by value.
+
+    Examples:
+      >>> natural_order(['layer_10', 'layer_2'])
+      ['layer_2', 'layer_10']
+    """
     return sorted(
         names,
         key=lambda name: [
