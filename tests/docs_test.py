@@ -1,0 +1,151 @@
+"""The code of the site's pages runs, prints what they show, and all pages are found."""
+
+import ast
+import doctest
+import importlib
+import importlib.util
+import pathlib
+import pkgutil
+import re
+
+import jax
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / 'docs'
+PACKAGE = ROOT / 'eqprop_jax'
+PAGES = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob('*.md')}
+SITE = yaml.safe_load((ROOT / 'mkdocs.yml').read_text())
+# A block of Python, and the output that the page shows below it.
+BLOCK = re.compile(r'```python\n(.*?)```(?:\n+```text\n(.*?)```)?', re.DOTALL)
+NUMBER = re.compile(r'-?\d+(?:\.\d+)?(?:e[-+]?\d+)?')
+# Pages whose one block readme_test.py runs, as it does what is included from README.
+ELSEWHERE = {'estimators.md', 'speed.md'}
+
+
+def hooks():
+    spec = importlib.util.spec_from_file_location('docs_hooks', DOCS / 'hooks.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def text_of(page):
+    """Returns a page with what it includes."""
+    return hooks().expand(PAGES[page].read_text(), page)
+
+
+def assert_shown(printed, shown):
+    """Words have to be the same, numbers up to one of their last digit."""
+    assert NUMBER.sub('#', printed) == NUMBER.sub('#', shown), printed
+    pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
+    for found, number in pairs:
+        mantissa, _, power = number.partition('e')
+        digits = len(mantissa.partition('.')[2])
+        unit = 10.0 ** (int(power or 0) - digits) if digits or power else 0
+        assert abs(float(found) - float(number)) <= 1.01 * unit, printed
+
+
+@pytest.fixture
+def restored():
+    """Pages may ask for double precision, which the tests have anyway."""
+    yield
+    jax.config.update('jax_enable_x64', True)
+
+
+WITH_CODE = {page for page in PAGES if '```python' in PAGES[page].read_text()}
+
+
+@pytest.mark.parametrize('page', sorted(WITH_CODE - ELSEWHERE))
+def test_the_code_of_a_page_runs(page, capsys, restored):
+    """All blocks of a page, in one namespace; what they print is what is shown."""
+    scope = {'__name__': page}
+    for code, shown in BLOCK.findall(PAGES[page].read_text()):
+        exec(code, scope)
+        printed = capsys.readouterr().out
+        if shown:
+            assert_shown(printed, shown)
+
+
+def test_the_code_of_a_page_is_found():
+    concepts = {page for page in PAGES if page.startswith('concepts/')}
+    guides = {'howto/system.md', 'howto/estimator.md'}
+    assert (concepts | guides | ELSEWHERE) - {'concepts/index.md'} <= WITH_CODE
+    for page in ELSEWHERE:
+        assert PAGES[page].read_text().count('```python') == 1, page
+
+
+def entries(nav):
+    """Yields the pages of a navigation."""
+    for entry in nav:
+        value = entry if isinstance(entry, str) else next(iter(entry.values()))
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from entries(value)
+
+
+def test_the_navigation_names_every_page_once():
+    assert sorted(entries(SITE['nav'])) == sorted(PAGES)
+
+
+@pytest.mark.parametrize('page', sorted(PAGES))
+def test_what_a_page_links_to_exists(page):
+    text = re.sub(r'```.*?```', '', text_of(page), flags=re.DOTALL)
+    for target in re.findall(r'\]\((?!https?:|#)([^)\s#]+)', text):
+        assert (DOCS / page).parent.joinpath(target).exists(), target
+
+
+def exported(name):
+    """Returns the public names of a module, as a set."""
+    folder = PACKAGE / name
+    path = folder / '__init__.py' if folder.is_dir() else PACKAGE / f'{name}.py'
+    return {
+        alias.asname
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    }
+
+
+PUBLIC = sorted(
+    {name for name in exported('') if (PACKAGE / name).is_dir()}
+    | {name for name in exported('') if (PACKAGE / f'{name}.py').exists()}
+    | {'figures'}
+)
+
+
+def test_the_reference_has_a_page_for_every_public_module():
+    pages = {path.stem for path in (DOCS / 'api').glob('*.md')} - {'index'}
+    assert pages == set(PUBLIC)
+    index = (DOCS / 'api' / 'index.md').read_text()
+    for name in PUBLIC:
+        assert f'({name}.md)' in index, name
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_a_page_of_the_reference_has_every_public_name(name):
+    text = (DOCS / 'api' / f'{name}.md').read_text()
+    for path in re.findall(r'^::: ([\w.]+)$', text, re.MULTILINE):
+        pkgutil.resolve_name(path)
+    if (PACKAGE / name).is_dir():
+        shown = set(re.findall(rf'^::: eqprop_jax\.{name}\.(\w+)$', text, re.MULTILINE))
+        for members in re.findall(r'members: \[(.*?)\]', text, re.DOTALL):
+            shown |= set(re.split(r',\s*', members))
+        assert exported(name) <= shown
+
+
+MODULES = sorted(
+    path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')
+    for path in PACKAGE.rglob('*.py')
+    if '>>>' in path.read_text()
+)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_the_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted
+    assert not result.failed
