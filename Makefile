@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds train diagnose figures benchmark test lint format lock clean
+.PHONY: help venv tfds docs train diagnose figures benchmark test lint format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,14 @@ ifneq ($(UV),)
 else
 	$(BIN)/python -m pip install --quiet -e '.[tfds]'
 endif
+
+docs: $(STAMP)  ## Build the documentation site into site/
+ifneq ($(UV),)
+	$(UV) pip install --python $(BIN)/python -e '.[docs]'
+else
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+endif
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 train: $(STAMP)  ## Train on handwritten digits (no download); writes to runs/digits
 	$(BIN)/python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits $(ARGS)
@@ -64,7 +72,7 @@ lock:  ## Write requirements.lock anew from pyproject.toml (needs uv)
 	mv requirements.lock.new requirements.lock
 
 clean:  ## Remove .venv, caches and builds; runs/ stays
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build dist site *.egg-info
 	find eqprop_jax tests launch configs -name __pycache__ -prune -exec rm -rf {} +
 
 # .venv/.installing lies there from the first step to the last: an environment that still has
