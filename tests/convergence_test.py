@@ -156,3 +156,22 @@ class TestByPairs:
             )
         less = self.pairs(network, one_sided, noise=1e-4, **options)
         assert less[0] == pytest.approx(errors[0] / 10, rel=0.02)
+
+
+def test_a_nudge_that_turns_slowly_gives_the_response_after_whole_turns(network):
+    """In continuous time; the error falls with the duration of a turn, as 1/T²."""
+    tangent = ep.estimators.tangent(network.system, tol=1e-14)
+    response = network(tangent)
+    data = exhibits.turning(
+        network, response, radius=0.1, durations=(50.0, 200.0), num_turns=2
+    )
+    quick, slow = data['errors']
+    assert quick['turns'][-1] == slow['turns'][-1] == 2
+    assert slow['error'][-1] < 3e-3
+    assert slow['error'][-1] == pytest.approx(quick['error'][-1] / 16, rel=0.5)
+    assert max(slow['error']) > 0.5  # on the way
+    for unit in data['units']:
+        assert unit['exact'] == pytest.approx(
+            float(response[unit['layer']][0, unit['unit']]), rel=1e-5
+        )
+        assert unit['estimate'][-1] == pytest.approx(unit['exact'], rel=0.02)

@@ -15,4 +15,5 @@ from eqprop_jax.analysis.exhibits.oscillation import (
     oscillation_data as oscillation_data,
 )
 from eqprop_jax.analysis.exhibits.processes import processes_data as processes_data
+from eqprop_jax.analysis.exhibits.two_biases import turning as turning
 from eqprop_jax.analysis.exhibits.two_biases import two_biases_data as two_biases_data
