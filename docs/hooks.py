@@ -80,8 +80,10 @@ def records(page: str) -> str:
     ]
     up = posixpath.relpath('.', posixpath.dirname(f'docs/{page}'))
     for path in sorted((ROOT / 'results').glob('*.json')):
+        if path.stem == 'table':  # of contents
+            continue
         record = json.loads(path.read_text(encoding='utf-8'))
-        record = record if 'seeds' in record else record['run']
+        record = record.get('run', record)
         value = ''
         if 'mean' in record:
             value = f'{record["mean"]:.2f}'
