@@ -5,7 +5,8 @@ PYTHON ?= python3
 ifeq ($(origin UV),undefined)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 endif
-# Further arguments of `make train`, `diagnose`, `figures`, `benchmark` and `test`.
+# Further arguments of `make train`, `diagnose`, `figures`, `notebooks`, `benchmark` and
+# `test`.
 ARGS =
 
 VENV := .venv
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds docs train diagnose figures benchmark test lint format lock clean
+.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test lint format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +46,14 @@ diagnose: $(STAMP)  ## Say what biases the gradient of that run
 
 figures: $(STAMP)  ## Measure and draw the figures of the analysis, in a few minutes
 	$(BIN)/python launch/figures.py $(ARGS)
+
+notebooks: $(STAMP)  ## Make the .ipynb from their .py, and run them (adds Jupyter)
+ifneq ($(UV),)
+	$(UV) pip install --python $(BIN)/python -e '.[notebook]'
+else
+	$(BIN)/python -m pip install --quiet -e '.[notebook]'
+endif
+	$(BIN)/python launch/notebooks.py $(ARGS)
 
 benchmark: $(STAMP)  ## Time every method beside backprop and published schedules
 	$(BIN)/python launch/benchmark.py $(ARGS)

@@ -1,0 +1,136 @@
+"""Makes notebooks/NAME.ipynb from notebooks/NAME.py, and runs it.
+
+    python launch/notebooks.py                          # all of them
+    python launch/notebooks.py --notebook=quick_start   # one
+    python launch/notebooks.py --norun                  # the cells alone
+
+The .py in jupytext's percent format is what is edited. Every notebook is run from top
+to bottom in a fresh kernel; the outputs are kept of quick_start alone, the tutorial,
+which can thus be read without running it. Needs the extra [notebook], which `make
+notebooks` installs.
+"""
+
+import copy
+import os
+import pathlib
+import sys
+import time
+
+import jupytext
+import nbclient
+import nbformat
+from absl import app, flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = ROOT / 'notebooks'
+KEPT = 'quick_start'  # the one that keeps its outputs
+
+NOTEBOOK = flags.DEFINE_multi_string(
+    'notebook', [], 'Which ones, by name; none: all of them.'
+)
+RUN = flags.DEFINE_bool('run', True, 'Run them; if not, outputs are left as they are.')
+
+METADATA = {
+    'jupytext': {'formats': 'ipynb,py:percent'},
+    'kernelspec': {
+        'display_name': 'Python 3',
+        'language': 'python',
+        'name': 'python3',
+    },
+    'language_info': {'name': 'python'},
+}
+
+
+def main(argv: list[str]) -> None:
+    """Makes and runs what is asked for."""
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    known = sorted(path.stem for path in FOLDER.glob('*.py'))
+    unknown = sorted(set(NOTEBOOK.value) - set(known))
+    if unknown:
+        print(f'no notebook {unknown[0]!r}; choose from {known}', file=sys.stderr)
+        raise SystemExit(1)
+    os.environ.pop('MPLBACKEND', None)  # figures go into the notebook
+    for name in NOTEBOOK.value or known:
+        made = make(name)
+        if RUN.value:
+            begin = time.perf_counter()
+            outputs = run(made)
+            print(f'{name}: {time.perf_counter() - begin:.0f} s', flush=True)
+        else:
+            outputs = old_outputs(name, made)
+        if name == KEPT:
+            for cell, output in zip(made.cells, outputs, strict=True):
+                cell.update(output)
+        nbformat.validate(made)
+        nbformat.write(made, FOLDER / f'{name}.ipynb')
+
+
+def make(name: str) -> nbformat.NotebookNode:
+    """Returns the notebook of a source, without outputs and with nothing personal."""
+    made = jupytext.read(FOLDER / f'{name}.py', fmt='py:percent')
+    made.metadata = nbformat.from_dict(METADATA)
+    made.nbformat, made.nbformat_minor = 4, 5
+    for index, cell in enumerate(made.cells):
+        cell.id, cell.metadata = f'{name.replace("_", "-")}-{index}', {}
+    return made
+
+
+def run(made: nbformat.NotebookNode) -> list[dict]:
+    """Returns the outputs of every cell, in a fresh kernel; its warnings are shown."""
+    executed = copy.deepcopy(made)
+    client = nbclient.NotebookClient(
+        executed,
+        timeout=1800,
+        kernel_name='python3',
+        record_timing=False,
+        resources={'metadata': {'path': str(FOLDER)}},
+    )
+    client.execute()
+    outputs = []
+    for cell in executed.cells:
+        if cell.cell_type != 'code':
+            outputs.append({})
+            continue
+        for output in cell.outputs:
+            if output.get('name') == 'stderr':
+                print(output.text, file=sys.stderr)
+        kept = joined(cell.outputs)
+        outputs.append({'outputs': kept, 'execution_count': cell.execution_count})
+    return outputs
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Returns outputs without warnings, and what is printed line by line in one."""
+    kept = []
+    for output in outputs:
+        if output.output_type != 'stream':
+            kept.append(output)
+        elif output.name == 'stdout':
+            if kept and kept[-1].output_type == 'stream':
+                kept[-1].text += output.text
+            else:
+                kept.append(output)
+    return kept
+
+
+def old_outputs(name: str, made: nbformat.NotebookNode) -> list[dict]:
+    """Returns the outputs that a notebook has, of the cells that have not changed."""
+    path = FOLDER / f'{name}.ipynb'
+    old = nbformat.read(path, as_version=4).cells if path.exists() else []
+    by_source = {
+        cell.source: {
+            'outputs': cell.outputs,
+            'execution_count': cell.execution_count,
+        }
+        for cell in old
+        if cell.cell_type == 'code'
+    }
+    return [
+        by_source.get(cell.source, {}) if cell.cell_type == 'code' else {}
+        for cell in made.cells
+    ]
+
+
+if __name__ == '__main__':
+    app.run(main)
