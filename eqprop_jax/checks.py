@@ -29,8 +29,6 @@ DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
 }
 LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
-
-
 MOST = {  # of loops that a signal has to wait for, far above what is of use
     'max_steps': 100_000,
     'num_steps': 100_000,

@@ -160,11 +160,8 @@ class TestByPairs:
 
 def test_a_nudge_that_turns_slowly_gives_the_response_after_whole_turns(network):
     """In continuous time; the error falls with the duration of a turn, as 1/T²."""
-    tangent = ep.estimators.tangent(network.system, tol=1e-14)
-    response = network(tangent)
-    data = exhibits.turning(
-        network, response, radius=0.1, durations=(50.0, 200.0), num_turns=2
-    )
+    response = network(ep.estimators.tangent(network.system, tol=1e-14))
+    data = exhibits.turning(network, radius=0.1, durations=(50.0, 200.0), num_turns=2)
     quick, slow = data['errors']
     assert quick['turns'][-1] == slow['turns'][-1] == 2
     assert slow['error'][-1] < 3e-3

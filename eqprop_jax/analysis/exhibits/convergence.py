@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eqprop_jax import estimators
 from eqprop_jax.analysis import convergence
-from eqprop_jax.analysis.exhibits.network import MAX_STEPS, TOL, Network, plain, single
+from eqprop_jax.analysis.exhibits.network import Network, plain, single
 
 
 def convergence_data(
@@ -21,9 +20,7 @@ def convergence_data(
       radii: r, rising.
       num_points: N.
     """
-    exact = network(
-        estimators.recurrent_backprop(network.system, tol=TOL, max_steps=MAX_STEPS)
-    )
+    exact = network.exact()
     panels = {}
     for name, net in (('float32', single(network)), ('float64', network)):
         errors = convergence.by_radius(

@@ -3,17 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
-from eqprop_jax import estimators, jacobian, tree
-from eqprop_jax.analysis.exhibits.network import (
-    MAX_STEPS,
-    TOL,
-    Network,
-    cosines,
-    plain,
-)
+from eqprop_jax import jacobian, tree
+from eqprop_jax.analysis.exhibits.network import Network, cosines, plain
 
 
 def jacobians_data(networks: Mapping[str, Network]) -> dict[str, Any]:
@@ -23,7 +17,7 @@ def jacobians_data(networks: Mapping[str, Network]) -> dict[str, Any]:
     three kinds: symmetric, not symmetric, and triangular, without feedback.
 
     Args:
-      networks: layered ones, in float64, by name.
+      networks: of fewer than ten layers, in float64, by name.
 
     Returns:
       For each, layers from the input on: `layers` {name: units}, `jacobian` [n][n] of
@@ -38,10 +32,7 @@ def jacobians_data(networks: Mapping[str, Network]) -> dict[str, Any]:
 def _one(network: Network) -> dict[str, Any]:
     system, params, batch, free, _ = network
     J = jacobian.dense(system, params, batch.x, free.rates)
-    exact, response = (
-        network(make(system, tol=TOL, max_steps=MAX_STEPS))
-        for make in (estimators.recurrent_backprop, estimators.tangent)
-    )
+    exact, response = network.exact(), network.response()
     layers = tree.natural_order(free.rates)
     scale = {name: np.sqrt(np.mean(np.square(exact[name][0]))) for name in layers}
     return {
@@ -50,5 +41,5 @@ def _one(network: Network) -> dict[str, Any]:
         'symmetric_share': plain([jacobian.share(J).mean()])[0],
         'exact': {name: plain(exact[name][0] / scale[name]) for name in layers},
         'response': {name: plain(response[name][0] / scale[name]) for name in layers},
-        'cosine': plain([jax.numpy.mean(cosines(response, exact))])[0],
+        'cosine': plain([jnp.mean(cosines(response, exact))])[0],
     }

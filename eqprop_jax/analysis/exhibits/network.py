@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
+from eqprop_jax.estimators import recurrent_backprop, tangent
 from eqprop_jax.solvers import relaxation
 from eqprop_jax.types import (
     Batch,
@@ -35,6 +36,14 @@ class Network(NamedTuple):
     def __call__(self, estimate: Estimator) -> Rates:
         """Returns the error vector that an estimator finds."""
         return jax.jit(estimate)(self.params, self.batch, self.free, None).error
+
+    def exact(self) -> Rates:
+        """Returns that of recurrent backprop, (Jᵀ − Λ) δ = ∂C/∂s, to 1e-14."""
+        return self(recurrent_backprop(self.system, tol=TOL, max_steps=MAX_STEPS))
+
+    def response(self) -> Rates:
+        """Returns that of EP as β → 0, (J − Λ) δ = ∂C/∂s, to 1e-14."""
+        return self(tangent(self.system, tol=TOL, max_steps=MAX_STEPS))
 
 
 def settle(

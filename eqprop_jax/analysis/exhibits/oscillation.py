@@ -8,7 +8,7 @@ import numpy as np
 
 from eqprop_jax import estimators, tree
 from eqprop_jax.analysis import convergence
-from eqprop_jax.analysis.exhibits.network import MAX_STEPS, TOL, Network, plain, single
+from eqprop_jax.analysis.exhibits.network import Network, plain, single
 from eqprop_jax.nudges import Contour, circle, one_sided
 from eqprop_jax.types import Rates
 
@@ -43,7 +43,7 @@ def oscillation_data(
     """
     points: dict[str, Any] = {'radius': radius, 'num_points': num_points}
     noisy = single(network)
-    limit = network(estimators.tangent(network.system, tol=TOL, max_steps=MAX_STEPS))
+    limit = network.response()
 
     def at_equilibrium(nudges: Contour) -> Rates:
         return network(

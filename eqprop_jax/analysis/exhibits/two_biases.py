@@ -9,15 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from eqprop_jax import dynamics, estimators, tree
+from eqprop_jax import dynamics, tree
 from eqprop_jax.analysis import convergence
-from eqprop_jax.analysis.exhibits.network import (
-    MAX_STEPS,
-    TOL,
-    Network,
-    cosines,
-    plain,
-)
+from eqprop_jax.analysis.exhibits.network import Network, cosines, plain
 from eqprop_jax.solvers.sweeps import make_sweep
 from eqprop_jax.types import Rates, State
 
@@ -54,15 +48,15 @@ def two_biases_data(
     References:
       Laborieux and Zenke 2024, https://arxiv.org/abs/2309.02214
     """
-    exact = _exact(untied)
-    pairs = [(_response(net), _exact(net)) for net in by_angle.values()]
+    exact = untied.exact()
+    pairs = [(net.response(), net.exact()) for net in by_angle.values()]
     corrected = convergence.by_radius(
         *untied, reference=exact, radii=radii, num_points=(4,)
     )
     return {
         'radii': plain(radii),
         'errors': {
-            'tied': _by_radius(tied, _exact(tied), radii, num_points),
+            'tied': _by_radius(tied, tied.exact(), radii, num_points),
             'untied': _by_radius(untied, exact, radii, num_points)
             | {'N = 4, corrected': plain(corrected['N = 4'])},
         },
@@ -72,15 +66,12 @@ def two_biases_data(
             name: plain(cosines(*(error[name] for error in pairs[-1])), digits=4)
             for name in tree.natural_order(exact)
         },
-        'turning': turning(
-            untied, _response(untied), radius=radius, durations=durations
-        ),
+        'turning': turning(untied, radius=radius, durations=durations),
     }
 
 
 def turning(
     network: Network,
-    response: Rates,
     *,
     radius: float,
     durations: Sequence[float],
@@ -98,7 +89,6 @@ def turning(
 
     Args:
       network: at its free equilibrium, where it starts.
-      response: δ, the response to small nudges.
       radius: r.
       durations: T, in time constants.
       step_size: ε.
@@ -107,9 +97,10 @@ def turning(
 
     Returns:
       `errors`, for each duration over `turns` (times t/T) the relative `error` of all
-      units; and `units`, with the `estimate` over the turns of the last duration, and
-      the `exact` response.
+      units to the response at β → 0; and `units`, with the `estimate` over the turns of
+      the last duration, and the `exact` response.
     """
+    response = network.response()
     names = tree.natural_order(response)
     units = [
         (layer, int(unit))
@@ -180,12 +171,3 @@ def _by_radius(
         correction=None,
     )
     return {f'N = {count}': plain(errors[f'N = {count}']) for count in num_points}
-
-
-def _exact(network: Network) -> Rates:
-    system = network.system
-    return network(estimators.recurrent_backprop(system, tol=TOL, max_steps=MAX_STEPS))
-
-
-def _response(network: Network) -> Rates:
-    return network(estimators.tangent(network.system, tol=TOL, max_steps=MAX_STEPS))
