@@ -16,7 +16,6 @@ Images are those of Fashion-MNIST and CIFAR-10 where `launch/prepare_data.py` ha
 prepared them, and else enlarged digits.
 """
 
-import datetime
 import json
 import os
 import pathlib
@@ -187,8 +186,7 @@ def _provenance(peak: float, seconds: float) -> dict[str, Any]:
     """Returns where the numbers come from."""
     return {
         'command': ' '.join(['python launch/benchmark.py', *sys.argv[1:]]),
-        'date': datetime.date.today().isoformat(),
-        'commit': records.commit(),
+        **records.provenance(),
         'hardware': _hardware(),
         'jax': jax.__version__,
         'data': {

@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
             'split': SPLIT.value,
             'step': int(state.step),
             'solver': section,
-            'commit': records.commit(),
+            **records.provenance(),
             'found': found._asdict(),
             'recorded': recorded,
         }

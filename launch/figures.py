@@ -10,7 +10,6 @@ after those of Laborieux and Zenke 2024. The numbers go to
 <out>/<figure>.png.
 """
 
-import datetime
 import os
 import pathlib
 import sys
@@ -302,8 +301,7 @@ def provenance(name: str, seconds: float) -> dict[str, Any]:
         'command': ' '.join(
             [*command, *(flag.serialize() for flag in changed.values())]
         ),
-        'date': datetime.date.today().isoformat(),
-        'commit': ep.records.commit(),
+        **ep.records.provenance(),
         'hardware': f'{os.cpu_count()} cores, {jax.devices()[0].device_kind}',
         'jax': jax.__version__,
         'seconds': round(seconds, 1),

@@ -24,9 +24,6 @@ DOCUMENT = flags.DEFINE_string('document', '', 'Document to write the table into
 COLLECT = flags.DEFINE_string('collect', '', 'Workdir of a sweep to make a record of.')
 CONFIG = flags.DEFINE_string('config', '', 'Its configuration.')
 HARDWARE = flags.DEFINE_string('hardware', '', 'What it ran on, in words.')
-COMMIT = flags.DEFINE_string(
-    'commit', '', 'Of the code that trained; empty: that the runs name.'
-)
 
 
 def main(argv: list[str]) -> None:
@@ -61,7 +58,6 @@ def _collect() -> records.Path:
         CONFIG.value,
         published=runpy.run_path(str(path)).get('PUBLISHED', {}),
         hardware=HARDWARE.value,
-        commit=COMMIT.value or None,
     )
     return records.write_data(DATA.value, path.stem, record)
 

@@ -1,6 +1,7 @@
 """Records against the standard library's JSON and the bytes on the disk."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from eqprop_jax import records
+from eqprop_jax.records import drawn
 
 CONFIG = {
     'seed': 3,
@@ -192,3 +194,23 @@ def test_one_run_at_a_time(tmp_path):
     for _ in range(2):
         with records.locked(workdir):
             assert list(workdir.iterdir()) == []
+
+
+def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
+    """Not that of a repository that the package was installed into."""
+
+    def git(*arguments):
+        own = ['-c', 'user.name=a', '-c', 'user.email=a@b', '-C', tmp_path]
+        subprocess.run(['git', *own, *arguments], check=True, capture_output=True)
+
+    file = tmp_path / 'drawn.py'
+    file.write_text('code')
+    monkeypatch.setattr(drawn, '__file__', str(file))
+    assert records.commit() is None
+    git('init')
+    assert records.commit() is None
+    git('add', 'drawn.py')
+    git('commit', '-m', 'all')
+    assert re.fullmatch('[0-9a-f]{7,}', records.commit())
+    file.write_text('other')
+    assert records.provenance()['commit'].endswith('+')

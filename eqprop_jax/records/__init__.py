@@ -15,6 +15,7 @@ a fraction. What is not finite is null, and left out of TensorBoard.
 """
 
 from eqprop_jax.records.drawn import commit as commit
+from eqprop_jax.records.drawn import provenance as provenance
 from eqprop_jax.records.drawn import read_data as read_data
 from eqprop_jax.records.drawn import write_data as write_data
 from eqprop_jax.records.files import Folder as Folder

@@ -1,5 +1,6 @@
 """What figures and tables are drawn from, and by which commit it was found."""
 
+import datetime
 import pathlib
 import re
 import subprocess
@@ -20,12 +21,25 @@ from eqprop_jax.records.files import (
 def commit() -> str | None:
     """Returns the commit of the code that runs, with a + where it was changed since.
 
-    None where the code lies in no repository.
+    None where the code is no part of a repository, as when it was installed into one.
     """
-    command = ['git', 'describe', '--always', '--dirty=+']
+    if _git('ls-files', pathlib.Path(__file__).name) is None:
+        return None
+    return _git('describe', '--always', '--dirty=+')
+
+
+def provenance() -> dict[str, Any]:
+    """Returns when numbers were found, and by which commit."""
+    return {'date': datetime.date.today().isoformat(), 'commit': commit()}
+
+
+def _git(*arguments: str) -> str | None:
+    """Returns what git says of this folder, None for nothing."""
     folder = pathlib.Path(__file__).parent
     try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        result = subprocess.run(
+            ['git', *arguments], cwd=folder, capture_output=True, text=True
+        )
     except OSError:
         return None
     return result.stdout.strip() or None

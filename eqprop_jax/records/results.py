@@ -7,7 +7,6 @@ which of them are lines of the table, in what order and under which names:
     [{"title": "...", "lines": [{"record": "fmnist_mlp", "row": "...", "name": "..."}]}]
 """
 
-import datetime
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +28,6 @@ def collect(
     *,
     published: Mapping[str, str],
     hardware: str,
-    commit: str | None = None,
 ) -> dict[str, Any]:
     """Returns the record of a sweep that has ended.
 
@@ -38,38 +36,36 @@ def collect(
       config: its file.
       published: numbers to be held against, by row.
       hardware: what it ran on, in words.
-      commit: of the code that trained; None: that the summaries of the runs name.
+
+    Returns:
+      The configuration, the command, and the rows of sweep.json, each with its
+      `num_epochs`, the latest `date` and all `commit`s of its runs, and the number
+      `published`.
 
     Raises:
-      WorkdirError: if a file of the sweep is missing or damaged, or if its runs are
-        those of several commits.
+      WorkdirError: if a file of the sweep is missing or damaged.
     """
     folder = files.folder(workdir)
-    path = folder / f'{sweep.NAME}.json'
-    try:
-        rows = files.parse_rows(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f'{path} cannot be read ({error})') from error
-    commits, dates = set(), set()
+    rows = _rows(folder / f'{sweep.NAME}.json')
     for row in rows:
-        for seed in row['seeds']:
-            place = sweep.folder_of(folder, row['name'], seed)
-            row['num_epochs'] = run.read_config(place)['num_epochs']
-            summary = files.read_json(place / writer.SUMMARY)
-            commits.add(commit or summary.get('commit'))
-            dates.add(summary.get('date'))
+        try:
+            places = [sweep.folder_of(folder, row['name'], s) for s in row['seeds']]
+            row['num_epochs'] = run.read_config(places[0])['num_epochs']
+            summaries = [
+                files.read_json(place / writer.SUMMARY)
+                for place, last in zip(places, row['last'], strict=True)
+                if last is not None  # else it broke off
+            ]
+            row['date'] = max((found['date'] for found in summaries), default=None)
+            row['commit'] = ', '.join(sorted({found['commit'] for found in summaries}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkdirError(f'{folder} has a damaged run ({error!r})') from error
         row['published'] = published.get(row['name'])
-    if len(commits) > 1:
-        names = ', '.join(sorted(map(str, commits)))
-        raise WorkdirError(f'{folder} has runs of several commits: {names}')
-    date = max(filter(None, dates), default=datetime.date.today().isoformat())
     return {
         'config': config,
         'command': f'python launch/sweep.py --config={config} --workdir=WORKDIR',
         'metric': 'test error in percent; mean and std of the last epoch',
         'hardware': hardware,
-        'date': date,
-        'commit': commits.pop() if commits else None,
         'rows': rows,
     }
 
@@ -99,11 +95,7 @@ def table(folder: Folder) -> str:
     Raises:
       WorkdirError: if one is missing or damaged.
     """
-    path = files.folder(folder) / f'{CONTENTS}.json'
-    try:
-        parts = files.parse_rows(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f'{path} cannot be read ({error})') from error
+    parts = _rows(files.folder(folder) / f'{CONTENTS}.json')
     return '\n\n'.join(_part(folder, part) for part in parts)
 
 
@@ -118,6 +110,13 @@ def written(text: str, table: str) -> str:
     if not (found and closed):
         raise ValueError(f'the document has no {BEGIN} ... {END}')
     return f'{before}{BEGIN}\n\n{table}\n\n{END}{after}'
+
+
+def _rows(path: files.Path) -> list[dict[str, Any]]:
+    try:
+        return files.parse_rows(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f'{path} cannot be read ({error})') from error
 
 
 def _part(folder: Folder, part: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """What is kept of a run while it trains: records, checkpoints, notes for the end."""
 
 import contextlib
-import datetime
 import os
 from collections.abc import Mapping
 from types import TracebackType
@@ -202,8 +201,7 @@ def _summary(experiment: Experiment, notes: dict[str, Any]) -> dict[str, Any]:
         'train_seconds': seconds,
         'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
         'jax': jax.__version__,
-        'commit': records.commit(),
-        'date': datetime.date.today().isoformat(),
+        **records.provenance(),
     }
 
 
