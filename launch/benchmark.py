@@ -29,7 +29,7 @@ import tqdm
 from absl import app, flags, logging
 
 from eqprop_jax import records
-from eqprop_jax.benchmark import measure, methods, networks, report
+from eqprop_jax.benchmark import measure, methods, networks, references, report
 
 JSON = flags.DEFINE_string('json', None, 'File that the rows are written to.')
 COMPARE = flags.DEFINE_string('compare', None, 'File of an earlier run.')
@@ -109,7 +109,7 @@ def _cases() -> dict[str, Callable[[], networks.Network]]:
         if trained:
             images, labels = networks.pictures('fashion_mnist', (28, 28, 1), 'unit')
             epoch = networks.cut(images, labels, 50, len(images) // 50)
-            network = network._replace(params=methods.trained(network, epoch))
+            network = network._replace(params=references.trained(network, epoch))
         return network
 
     made: dict[str, Callable[[], networks.Network]] = {}

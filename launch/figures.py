@@ -20,14 +20,13 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from absl import app, flags, logging
 
 import eqprop_jax as ep
 from eqprop_jax import build
 from eqprop_jax.analysis import budget, exhibits, scaling
-from eqprop_jax.benchmark import devices, networks
+from eqprop_jax.benchmark import devices, digits
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
@@ -80,16 +79,6 @@ GROWTH = {
 }
 DEVICES = 8
 TPU_V5E = budget.Chip(rate=0.5 * 197e12, memory=16e9, traffic=200e9)
-DIVIDED = {  # what runs on several devices have in common
-    'estimator.radius': 0.1,
-    'estimator.num_points': 4,  # of which three are relaxed: r, ir, −r
-    'estimator.half_step': False,
-    'nudged_solver.tol': 1e-3,
-    'data.held_out': 0,
-    'solver.compact': False,  # this and what follows: as on an accelerator
-    'nudged_solver.compact': False,
-    'estimator.batched': True,
-}
 
 
 def main(argv: list[str]) -> None:
@@ -133,13 +122,12 @@ def chosen(values: list[str]) -> list[str]:
 
 
 def network(
-    *,
     feedback: str = 'free',
     angle: float = ANGLE,
     sizes: Sequence[int] = (),
     batches: int = 1,
 ) -> exhibits.Network:
-    """Returns a network in float64, at its free equilibrium.
+    """Returns a network at its free equilibrium.
 
     Args:
       feedback: as in `systems.mlp`.
@@ -147,31 +135,16 @@ def network(
       sizes: (): those of --sizes.
       batches: of --num_images each.
     """
-    digits = ep.data.load('digits').train
-    count = batches * NUM_IMAGES.value
-    batch = ep.Batch(
-        x=jnp.asarray(digits.images[:count] / 16),
-        y=jax.nn.one_hot(digits.labels[:count], 10, dtype=float),
-    )
     try:
-        system = ep.systems.mlp(
+        return digits.network(
             sizes or [int(size) for size in SIZES.value],
             feedback=feedback,
             angle=angle if feedback == 'free' else None,
+            num_images=batches * NUM_IMAGES.value,
+            seed=SEED.value,
         )
-        params = system.init(jax.random.key(SEED.value), batch.x)
-        rest = system.rest(system.inject(params, batch.x))
-        system.cost(
-            params, system.rates(rest), batch.y
-        )  # refuses other than 10 classes
     except ValueError as error:
         _fail(f'--sizes={",".join(SIZES.value)}: {error}')
-    result = exhibits.settle(system, params, batch)
-    if not result.free.converged.all():
-        _fail(
-            'the network does not settle to 1e-14: there is no equilibrium to refer to'
-        )
-    return result
 
 
 def measure_fig1() -> dict[str, Any]:
@@ -224,11 +197,11 @@ def measure_processes() -> dict[str, Any]:
 
 def measure_scaling() -> dict[str, Any]:
     """Measures the cost of a gradient as networks, batches and demands grow."""
-    digits = ep.data.load('digits')
+    data = ep.data.load('digits')
     with jax.enable_x64(False):
         axes = scaling.scaling_data(
-            jnp.asarray(digits.train.images / digits.scale, 'float32'),
-            jax.nn.one_hot(digits.train.labels, digits.num_classes, dtype='float32'),
+            jnp.asarray(data.train.images / data.scale, 'float32'),
+            jax.nn.one_hot(data.train.labels, data.num_classes, dtype='float32'),
             jax.random.key(SEED.value),
             {name: thinned(values) for name, values in GROWTH.items()},
         )
@@ -238,34 +211,27 @@ def measure_scaling() -> dict[str, Any]:
 def measure_devices() -> dict[str, Any]:
     """Compiles training for several devices and works out what they are good for."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-    from configs import cifar10_conv_free, fmnist_mlp
+    from configs import divided
+
+    def case(
+        variant: str, shape: tuple[int, int, int], strong: int, weak: int
+    ) -> devices.Case:
+        config = divided.get_config(variant)
+        digits.write_enlarged(folder, config.data.name, shape)
+        config.data.data_dir = folder
+
+        def make(batch_size: int, data: int, contour: int) -> ep.training.Experiment:
+            config.batch_size = batch_size
+            config.mesh.update(data=data, contour=contour)
+            return build.experiment(config)
+
+        return devices.Case(make, strong, weak)
 
     with jax.enable_x64(False), tempfile.TemporaryDirectory() as folder:
-
-        def case(
-            config: ml_collections.ConfigDict,
-            shape: tuple[int, int, int],
-            strong: int,
-            weak: int,
-        ) -> devices.Case:
-            networks.write_enlarged(folder, config.data.name, shape)
-            config.data.data_dir = folder
-
-            def make(
-                batch_size: int, data: int, contour: int
-            ) -> ep.training.Experiment:
-                config.batch_size = batch_size
-                config.mesh.update(data=data, contour=contour)
-                config.update_from_flattened_dict(DIVIDED)
-                return build.experiment(config)
-
-            return devices.Case(make, strong, weak)
-
-        mlp, conv = fmnist_mlp.get_config(), cifar10_conv_free.get_config('small')
         return devices.devices_data(
             {
-                'MLP 784-256-256-10': case(mlp, (28, 28, 1), 512, 64),
-                'conv net 32-64-128-128': case(conv, (32, 32, 3), 256, 32),
+                'MLP 784-256-256-10': case('mlp', (28, 28, 1), 512, 64),
+                'conv net 32-64-128-128': case('conv', (32, 32, 3), 256, 32),
             },
             TPU_V5E,
             divisions=thinned([1, 2, 4, 8]),

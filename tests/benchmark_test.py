@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax.benchmark import measure, methods, networks
+from eqprop_jax.benchmark import measure, methods, networks, references
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = (12, 7, 6, 3)
@@ -130,7 +130,7 @@ def test_an_epoch_learns(network):
     many = jax.tree.map(
         lambda a: jnp.tile(a, (60, *(1,) * (a.ndim - 1))), network.batches
     )
-    params = methods.trained(network, many, learning_rate=0.3)
+    params = references.trained(network, many, learning_rate=0.3)
 
     def cost(params):
         x = network.batches.x[0]

@@ -23,7 +23,7 @@ from eqprop_jax import (
     systems,
     training,
 )
-from eqprop_jax.benchmark import networks
+from eqprop_jax.benchmark import digits
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
 
@@ -537,7 +537,7 @@ def test_rows_of_sweeps(tmp_path, name, row):
     module = importlib.import_module(f'configs.{name}')
     assert set(getattr(module, 'PUBLISHED', ())) <= set(rows_of(module))
     config = module.get_config()
-    networks.write_enlarged(str(tmp_path), config.data.name, SHAPES[config.data.name])
+    digits.write_enlarged(str(tmp_path), config.data.name, SHAPES[config.data.name])
     config.data.data_dir = str(tmp_path)
     config.data.held_out = 100
     config = config.to_dict()

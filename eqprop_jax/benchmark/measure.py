@@ -11,8 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from eqprop_jax import tree
 from eqprop_jax.analysis import flops
-from eqprop_jax.benchmark.methods import Method, Work, exact_gradient
+from eqprop_jax.benchmark.methods import Method, Work
 from eqprop_jax.benchmark.networks import SETTLED, Network
+from eqprop_jax.benchmark.references import exact_gradient
 from eqprop_jax.solvers.settle import compact_here, sizes
 from eqprop_jax.types import Batch, Info, Params
 

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
 
 from eqprop_jax import solvers, systems
-from eqprop_jax.data import Dataset, NotPreparedError, arrays, load, normalizer
+from eqprop_jax.benchmark import digits
+from eqprop_jax.data import Dataset, NotPreparedError, load, normalizer
 from eqprop_jax.systems import activations, pooling
 from eqprop_jax.types import Batch, Params, Solver, System
 
@@ -171,7 +171,7 @@ def pictures(
     """
     dataset = prepared(name)
     if dataset.name == 'digits':
-        large = enlarged(dataset.train.images, shape)
+        large = digits.enlarged(dataset.train.images, shape)
         dataset = dataset._replace(train=dataset.train._replace(images=large))
     factor = 1.5 if normalization == 'standard' else 1.0
     preprocess = normalizer(dataset, normalization, factor)
@@ -185,33 +185,6 @@ def prepared(name: str) -> Dataset:
         return load(name)
     except NotPreparedError:
         return load('digits')
-
-
-def enlarged(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns images [n, 8, 8, 1] with larger pixels, in a frame if need be."""
-    factor = shape[0] // images.shape[1]
-    large = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    edge = (shape[0] - large.shape[1]) // 2
-    framed = np.pad(large, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    return framed.repeat(shape[2], axis=3)
-
-
-def write_enlarged(folder: str, name: str, shape: tuple[int, int, int]) -> None:
-    """Writes enlarged digits in the place of a data set, as bytes and shapes go."""
-    digits = load('digits', held_out=0)
-    splits = {
-        key: (enlarged(15 * split.images, shape), split.labels)
-        for key, split in (('train', digits.train), ('test', digits.test))
-    }
-    arrays.write(
-        arrays.folder_of(name, folder),
-        name=name,
-        num_classes=digits.num_classes,
-        versions={},
-        splits={
-            key: arrays.Stream(split[0].shape, [split]) for key, split in splits.items()
-        },
-    )
 
 
 def cut(images: Array, labels: Array, batch_size: int, num_batches: int) -> Batch:

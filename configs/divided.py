@@ -1,0 +1,34 @@
+r"""Training that `launch/figures.py --figure=devices` compiles for several devices.
+
+`:mlp` is `fmnist_mlp`, `:conv` the small network of `cifar10_conv_free`, both with four
+nudges of 0.1, of which three are relaxed, and with loops as on an accelerator. They are
+compiled and not trained; docs/running.md and docs/speed.md have what comes of it.
+"""
+
+import ml_collections
+
+from configs import cifar10_conv_free, fmnist_mlp, variants
+
+
+def get_config(variant: str = 'mlp') -> ml_collections.ConfigDict:
+    """Returns the configuration.
+
+    Args:
+      variant: 'mlp' or 'conv'.
+    """
+    config = variants.choose(variant, VARIANTS)
+    config.data.held_out = 0
+    for solver in (config.solver, config.nudged_solver):
+        solver.compact = False
+    config.nudged_solver.tol = 1e-3
+    config.estimator.radius = 0.1
+    config.estimator.num_points = 4
+    config.estimator.half_step = False
+    config.estimator.batched = True
+    return config
+
+
+VARIANTS = {
+    'mlp': fmnist_mlp.get_config,
+    'conv': lambda: cifar10_conv_free.get_config('small'),
+}

@@ -1,0 +1,52 @@
+"""What methods are measured against: the exact gradient; and on: trained weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from eqprop_jax import dynamics, estimators, solvers
+from eqprop_jax.benchmark.methods import methods
+from eqprop_jax.benchmark.networks import Network
+from eqprop_jax.types import Batch, Params
+
+
+def exact_gradient(network: Network) -> Callable[[Params, Batch, Any], Params]:
+    """Returns (params, batch, key) -> the gradient at a tightly settled equilibrium."""
+    system = network.system
+    tight = solvers.anderson(tol=1e-6, max_steps=2000)
+    exact = estimators.recurrent_backprop(
+        system, tol=1e-6, method='anderson', max_steps=2000
+    )
+
+    def gradient(params: Params, batch: Batch, rng: Any) -> Params:
+        del rng
+        free = dynamics.relax(system, params, batch.x, tight)
+        return exact(params, batch, free, None).grads
+
+    return gradient
+
+
+def trained(network: Network, batches: Batch, learning_rate: float = 0.01) -> Params:
+    """Returns the params after an epoch of SGD with momentum, by symmetric nudges.
+
+    Args:
+      network: from whose params.
+      batches: of the epoch, leaves [T, B, ...].
+      learning_rate: of SGD; published: 0.01.
+    """
+    optimizer = optax.sgd(learning_rate, momentum=0.9)
+    step = methods(network)['symmetric'].step
+    key = jax.random.key(0)  # of a method that draws nothing
+
+    def update(carry: tuple, batch: Batch) -> tuple:
+        params, state = carry
+        updates, state = optimizer.update(step(params, batch, key).grads, state)
+        return (optax.apply_updates(params, updates), state), None
+
+    def epoch(params: Params, batches: Batch) -> Params:
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(update, start, batches)[0][0]
+
+    return jax.jit(epoch)(network.params, batches)
