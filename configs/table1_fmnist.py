@@ -1,7 +1,7 @@
 r"""Fashion-MNIST, Table 1 of Laborieux and Zenke 2024, and what it is held against.
 
 The published setting (https://arxiv.org/abs/2309.02214; values from the authors' code):
-784-256-256-10 with all of these settling and a softmax readout behind the last ten,
+784-256-256-10, ten settling units at the end and a softmax readout behind them,
 sigmoid(4z − 2), feedback of its own that starts as the transposes (angle 0), SGD with
 momentum 0.9 at a constant 0.01, batch 50, 50 epochs, pixels in [0, 1]. Rows: N points
 on a circle of |β| = 0.05 or 0.5, the limit of small nudges, and the nudge that turns.
@@ -10,8 +10,9 @@ Differences: 55,000 training images (5,000 are held out to choose an epoch by); 
 end at a tolerance and not after 150 and 20 synchronous sweeps, of which a free phase
 from angle 0 needs more; nudged phases end after 20 sweeps, as there, if they have not
 before. Examples whose linear solve has not ended after 50 are left out of the mean:
-with 20 sweeps and all examples, recurrent backprop fell to chance in the sixth epoch
-and later (seed 0, commit 93b4d58), by the few whose equilibrium was about to vanish.
+with 20 sweeps and all examples, recurrent backprop fell apart in the sixth epoch, it
+seems by the few whose equilibrium was about to vanish, and ended at chance
+(seed 0, commit 93b4d58, 2026-11-26, 2 cores of an AMD EPYC).
 
 With one nudge the sign matters. In the authors' code a positive β pushes away from the
 target; that is −β here, and both signs are rows.
@@ -19,7 +20,8 @@ target; that is −β here, and both signs are rows.
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/table1_fmnist.py --workdir=runs/table1
 
-Measured in part, see results/table1_fmnist.json; rows that are not there are not run.
+Measured in part, seed 0 alone: results/table1_fmnist.json has the runs, README.md the
+table. Rows that are not there are not run.
 """
 
 from collections.abc import Callable

@@ -34,7 +34,7 @@ if importlib.util.find_spec('eqprop_jax') is None and 'google.colab' in sys.modu
 #
 # There are two ways out, from opposite ends.
 #
-# **Homeostasis** (Laborieux and Zenke 2024, section 4) makes the *network* symmetric. A
+# **Homeostasis** (Laborieux and Zenke 2024, sections 3 and 4) makes the *network* symmetric. A
 # penalty on the asymmetry of $J$ is added to the cost,
 #
 # $$\mathcal L = C + \lambda \, \mathcal L_\text{homeo}, \qquad
@@ -309,7 +309,8 @@ axes[2].legend(frameon=False, fontsize=9, loc='lower right')
 # %% [markdown]
 # And this is what the weights below the output look like at the end, for the first draw:
 # each dot is a pair of synapses, the forward weight across and its feedback partner up.
-# On the diagonal the two are equal.
+# On the diagonal the two are equal. Training turns this pair a little towards each other
+# by any method; homeostasis does so for all of them, and further.
 
 # %%
 forward_path, feedback_path, _ = system.pairs[-1]
@@ -342,6 +343,6 @@ axes[0].set_ylabel('its feedback partner')
 #
 # **Sources.** A. Laborieux and F. Zenke 2024, [Improving equilibrium propagation without
 # weight symmetry through Jacobian homeostasis](https://arxiv.org/abs/2309.02214),
-# sections 4 and 5, Fig. 4. Scurria and others 2026, [antisymmetric
+# sections 3 and 4, Fig. 4. Scurria and others 2026, [antisymmetric
 # correction](https://arxiv.org/abs/2602.03670). A. Laborieux and others 2021,
 # [Kolen–Pollack updates for equilibrium propagation](https://arxiv.org/abs/2006.03824).

@@ -203,8 +203,8 @@ print('the shelf:', ', '.join(f'{value:.3f}' for value in shelf))
 #
 # Let us turn the feedback away from the transposes, degree by degree, and look at the
 # cosine between the estimated and the exact gradient. The nudges are $\pm 0.05$, small
-# enough not to matter. (One-sided nudges would lie on top of them.) The line is the mean
-# over several random networks, the band goes from the least to the largest.
+# enough not to matter. The line is the mean over several random networks, the band goes
+# from the least to the largest.
 #
 # The *antisymmetric correction* (Scurria and others 2026) replaces the field of the
 # nudged phases by
@@ -302,7 +302,7 @@ for axis in (left, right):
 # every synapse that it passes turns its sign around: once on the way to the second layer,
 # twice on the way to the first. The correction does not mind the angle.
 #
-# Laborieux and Zenke 2024 (section 5, Fig. 3) train networks that start from such angles.
+# Laborieux and Zenke 2024 (Fig. 3) train networks that start from such angles.
 
 # %% [markdown]
 # ## A report on any network
