@@ -24,6 +24,12 @@ METHODS = {
     'corrected': table1_fmnist.CORRECTED,
     'plain true derivative': table1_fmnist.TANGENT,
 }
+CURVES = (
+    'test/error',
+    'eval/overall_angle',
+    'eval/symmetric_share',
+    'eval/gradient_cosine',
+)
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,13 +1,18 @@
-"""Makes the figures of the analysis: measures what they show, then draws it.
+r"""Makes the figures of the analysis: measures what they show, then draws it.
 
     python launch/figures.py --figure=convergence --figure=oscillation
 
 All but two are measured on networks with random weights and some of scikit-learn's
 digits: `scaling` goes through networks of many sizes, and `devices` compiles training
-for up to eight devices, which a CPU is made to count as. `fig1` and `fig2` are named
-after those of Laborieux and Zenke 2024. The numbers go to
-<data>/<figure>.json, the pictures, which are drawn from these alone, to
-<out>/<figure>.png.
+for up to eight devices, which a CPU is made to count as. `fig1` to `fig4` are named
+after those of Laborieux and Zenke 2024. The numbers go to <data>/<figure>.json, the
+pictures, which are drawn from these alone, to <out>/<figure>.png.
+
+`fig3` and `fig4` are drawn from what training came to. To train anew:
+
+    python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3
+    python launch/results.py --config=configs/fig3_fmnist.py --collect=runs/fig3 \
+        --hardware='8 cores of ...'
 """
 
 import os
@@ -27,8 +32,10 @@ import eqprop_jax as ep
 from eqprop_jax import build
 from eqprop_jax.analysis import budget, exhibits, scaling
 from eqprop_jax.benchmark import devices, digits
+from eqprop_jax.figures import angles as angles_figure
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import devices as devices_figure
+from eqprop_jax.figures import homeostasis as homeostasis_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
 from eqprop_jax.figures import processes as processes_figure
@@ -38,11 +45,12 @@ from eqprop_jax.figures import two_biases as two_biases_figure
 FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
-    'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2 '
-    '(of Laborieux and Zenke 2024), or all.',
+    'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2, '
+    'fig3, fig4 (of Laborieux and Zenke 2024), or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
+RECORDS = flags.DEFINE_string('records', 'results', 'Folder of the records of sweeps.')
 DRAW_ONLY = flags.DEFINE_bool(
     'draw_only', False, 'Draw from the numbers that are there; measure nothing.'
 )
@@ -95,6 +103,9 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_num_cpu_devices', DEVICES)  # no matter to accelerators
     try:
         for name in names:
+            if name in TRAINED:
+                print(TRAINED[name](RECORDS.value, OUT.value))
+                continue
             measure, draw = FIGURES[name]
             if not DRAW_ONLY.value:
                 begin = time.perf_counter()
@@ -114,11 +125,12 @@ def main(argv: list[str]) -> None:
 
 def chosen(values: list[str]) -> list[str]:
     """Returns the figures that the flags name, each once."""
+    known = [*FIGURES, *TRAINED]
     names = [name for value in values for name in value.split(',')]
     for name in names:
-        if name not in (*FIGURES, 'all'):
-            _fail(f'no figure {name!r}; choose from {", ".join(FIGURES)}, all')
-    return [name for name in FIGURES if name in names or 'all' in names]
+        if name not in (*known, 'all'):
+            _fail(f'no figure {name!r}; choose from {", ".join(known)}, all')
+    return [name for name in known if name in names or 'all' in names]
 
 
 def network(
@@ -288,6 +300,7 @@ FIGURES = {
     'fig1': (measure_fig1, jacobians_figure.draw),
     'fig2': (measure_fig2, two_biases_figure.draw),
 }
+TRAINED = {'fig3': angles_figure.draw, 'fig4': homeostasis_figure.draw}
 
 
 if __name__ == '__main__':

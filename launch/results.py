@@ -5,8 +5,10 @@
     python launch/results.py --config=configs/table1_fmnist.py \
         --collect=runs/table1 --hardware='2 cores of an AMD EPYC, float32'
 
-The last command writes results/table1_fmnist.json from a sweep that has ended. Which
-records are lines of the table, and in what order, is in results/table.json.
+The last command writes results/table1_fmnist.json from a sweep that has ended, with its
+PUBLISHED numbers and its CURVES, metrics over epochs for figures. Rows and seeds that
+were there stay, unless the sweep has them or changed the row. Which records are lines
+of the table, and in what order, is in results/table.json.
 """
 
 import pathlib
@@ -53,12 +55,16 @@ def _collect() -> records.Path:
     if not HARDWARE.value:
         _fail('say by --hardware what it ran on')
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    module = runpy.run_path(str(path))
     record = results.collect(
         COLLECT.value,
         CONFIG.value,
-        published=runpy.run_path(str(path)).get('PUBLISHED', {}),
+        published=module.get('PUBLISHED', {}),
         hardware=HARDWARE.value,
+        curves=module.get('CURVES', ()),
     )
+    if (pathlib.Path(DATA.value) / f'{path.stem}.json').exists():
+        record = results.merged(records.read_data(DATA.value, path.stem), record)
     return records.write_data(DATA.value, path.stem, record)
 
 

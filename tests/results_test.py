@@ -60,7 +60,7 @@ class TestOfASweep:
         """Two rows with two seeds; a run of the second broke off."""
         rows = []
         for name, last in (('a plain', [20.0, 22.0]), ('b, 0.5', [10.0, None])):
-            columns = {'last': last, 'best': last, 'held_out_last': last}
+            columns = dict.fromkeys(sweep.COLUMNS, last)
             rows.append({'name': name, 'changes': {}, 'seeds': [0, 1], **columns})
             for seed in (0, 1):
                 folder = sweep.folder_of(tmp_path, name, seed)
@@ -109,6 +109,40 @@ class TestOfASweep:
         path.write_text('{"commit": "other"}')
         with pytest.raises(records.WorkdirError, match="damaged run .*'date'"):
             self.collect(workdir)
+
+    def test_seeds_of_two_sweeps(self, workdir):
+        """Those of both, where a row is the same; the new ones where both have one."""
+        old, new = self.collect(workdir), self.collect(workdir)
+        first, second = new['rows']
+        first |= {'seeds': [3, 1], 'last': [30.0, 40.0], 'best': [3.0, 4.0]}
+        first |= {'date': '2026-02-01', 'commit': 'other'}
+        second |= {'changes': {'seed': 1}, 'seeds': [5]}
+        old['rows'].append({'name': 'gone'})
+        a, b, gone = results.merged(old, new)['rows']
+        assert (a['seeds'], a['last']) == ([0, 1, 3], [20.0, 40.0, 30.0])
+        assert (a['mean'], a['std']) == (30.0, 10.0)
+        assert (a['date'], a['commit']) == ('2026-02-01', 'abc1234, other')
+        assert b['seeds'] == [5]
+        assert gone == {'name': 'gone'}
+
+    def test_curves(self, workdir):
+        for seed in (0, 1):
+            path = sweep.folder_of(workdir, 'a plain', seed) / 'metrics.jsonl'
+            lines = [
+                {'step': e, 'epoch': e, 'split': 'eval', 'error': e / 7 + seed}
+                for e in (1, 2)
+            ]
+            path.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+            other = sweep.folder_of(workdir, 'b, 0.5', seed) / 'metrics.jsonl'
+            other.write_text('')
+        names = ('eval/error', 'test/error')
+        old, new = (self.collect(workdir, curves=names) for _ in range(2))
+        first, second = new['rows']
+        curve = {'epochs': [1, 2], 'values': [[0.1429, 0.2857], [1.143, 1.286]]}
+        assert (first['curves'], second['curves']) == ({'eval/error': curve}, {})
+        first['seeds'] = [1, 2]
+        found = results.merged(old, new)['rows'][0]['curves']['eval/error']['values']
+        assert found == [[0.1429, 0.2857], [0.1429, 0.2857], [1.143, 1.286]]
 
     def test_what_is_missing(self, workdir):
         records.write_data(workdir, 'some', self.collect(workdir))

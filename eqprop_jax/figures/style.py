@@ -14,12 +14,25 @@ BLACK, GREY = '#000000', '0.5'
 BLUE, ORANGE, GREEN = '#0072B2', '#E69F00', '#009E73'
 PURPLE, SKY, RED, YELLOW = '#CC79A7', '#56B4E9', '#D55E00', '#F0E442'
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+# The same method has the same colour wherever methods are held against each other.
+METHODS = {
+    'recurrent backprop': BLACK,
+    'feed-forward backprop': GREY,
+    'corrected': BLUE,
+    'plain': ORANGE,
+    'homeostasis': GREEN,
+}
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 
 
 def colour(index: int) -> str:
     """Returns the colour of the layer or curve with this index."""
     return PALETTE[index % len(PALETTE)]
+
+
+def method(name: str) -> str:
+    """Returns the colour of the method that a row of a sweep is of."""
+    return next((METHODS[known] for known in METHODS if known in name), PURPLE)
 
 
 def numbers(values: list) -> np.ndarray:
@@ -42,6 +55,32 @@ def strip(axis: Axes) -> None:
     axis.spines[['top', 'right']].set_visible(False)
 
 
+def runs(
+    axis: Axes,
+    curve: dict[str, list],
+    colour: str,
+    label: str | None = None,
+    *,
+    scale: float = 1.0,
+    width: float = 1.4,
+) -> None:
+    """Draws the mean of some runs over epochs, and from the least to the most of them.
+
+    Args:
+      axis: where.
+      curve: `epochs` and `values`, as `records.results.collect` has them.
+      colour: of the line.
+      label: of the line; None: it has none.
+      scale: that values are multiplied by.
+      width: of the line.
+    """
+    epochs, values = numbers(curve['epochs']), scale * matrix(curve['values'])
+    axis.plot(epochs, values.mean(axis=0), color=colour, label=label, linewidth=width)
+    if len(values) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
 def save(figure: Figure, path: records.Folder) -> records.Path:
     """Writes a figure, into a folder that is made if need be, and returns the path."""
     path = records.folder(path)
@@ -58,6 +97,16 @@ def network_title(network: dict) -> str:
         f'{sizes}, random weights, feedback at {network["angle"]:g}° to the '
         f'transposes, {network["num_images"]} digits'
     )
+
+
+def sweep_title(record: dict[str, Any]) -> str:
+    """Returns what the record of a sweep is of, in a line."""
+    counts = {
+        'epoch': max(row['num_epochs'] for row in record['rows']),
+        'seed': max(len(row['seeds']) for row in record['rows']),
+    }
+    words = [f'{n} {name}{"s" if n > 1 else ""}' for name, n in counts.items()]
+    return f'{record["config"]}: {", ".join(words)}'
 
 
 def run_title(folder: records.Folder) -> str:

@@ -7,6 +7,7 @@ which of them are lines of the table, in what order and under which names:
     [{"title": "...", "lines": [{"record": "fmnist_mlp", "row": "...", "name": "..."}]}]
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ def collect(
     *,
     published: Mapping[str, str],
     hardware: str,
+    curves: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns the record of a sweep that has ended.
 
@@ -36,11 +38,13 @@ def collect(
       config: its file.
       published: numbers to be held against, by row.
       hardware: what it ran on, in words.
+      curves: metrics over epochs that figures need, as 'split/name'.
 
     Returns:
       The configuration, the command, and the rows of sweep.json, each with its
-      `num_epochs`, the latest `date` and all `commit`s of its runs, and the number
-      `published`.
+      `num_epochs`, the latest `date` and all `commit`s of its runs, the number
+      `published`, and its `curves`: for each metric that was recorded the `epochs` and
+      the `values`, a list for each run.
 
     Raises:
       WorkdirError: if a file of the sweep is missing or damaged.
@@ -58,6 +62,8 @@ def collect(
             ]
             row['date'] = max((found['date'] for found in summaries), default=None)
             row['commit'] = ', '.join(sorted({found['commit'] for found in summaries}))
+            if curves:
+                row['curves'] = _curves(places, curves)
         except (KeyError, TypeError, ValueError) as error:
             raise WorkdirError(f'{folder} has a damaged run ({error!r})') from error
         row['published'] = published.get(row['name'])
@@ -68,6 +74,50 @@ def collect(
         'hardware': hardware,
         'rows': rows,
     }
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record with the rows and the seeds that an older one has beside it.
+
+    A row of the same changes and epochs has the seeds of both, those of the new one
+    where both have them; otherwise the new row takes the place of the old one.
+
+    Args:
+      old: from `collect`.
+      new: likewise, of the same configuration.
+    """
+    rows = {row['name']: row for row in old['rows']}
+    for row in new['rows']:
+        before = rows.get(row['name'])
+        same = before and all(
+            before[key] == row[key] for key in ('changes', 'num_epochs')
+        )
+        rows[row['name']] = _with_seeds(before, row) if same else row
+    return {**new, 'rows': list(rows.values())}
+
+
+def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row with the seeds that an older one has beside it."""
+    found = {
+        seed: (row, place)
+        for row in (old, new)
+        for place, seed in enumerate(row['seeds'])
+    }
+    sources = [found[seed] for seed in sorted(found)]
+    row = {**new, 'seeds': sorted(found)}
+    for name in sweep.COLUMNS:
+        row[name] = [source[name][place] for source, place in sources]
+    row |= sweep.spread(row['last'])
+    row['date'] = max(filter(None, (old['date'], new['date'])), default=None)
+    commits = {*old['commit'].split(', '), *new['commit'].split(', ')} - {''}
+    row['commit'] = ', '.join(sorted(commits))
+    if 'curves' in new:
+        row['curves'] = {
+            path: curve
+            | {'values': [source['curves'][path]['values'][i] for source, i in sources]}
+            for path, curve in new['curves'].items()
+        }
+    return row
 
 
 def line(folder: Folder, record: str, row: str | None = None) -> dict[str, Any]:
@@ -117,6 +167,24 @@ def _rows(path: files.Path) -> list[dict[str, Any]]:
         return files.parse_rows(path.read_bytes())
     except (OSError, ValueError) as error:
         raise WorkdirError(f'{path} cannot be read ({error})') from error
+
+
+def _curves(places: Sequence[files.Path], names: Sequence[str]) -> dict[str, Any]:
+    """Returns metrics of some runs over epochs, of four digits; NaN after an end."""
+    found = [run.read(place) for place in places]
+    result = {}
+    for path in names:
+        split, _, name = path.partition('/')
+        series = [run.series(rows, split, name) for rows in found]
+        epochs = max((epochs for epochs, _ in series), key=len)
+        if epochs.size:
+            values = [
+                [float(f'{value:.4g}') for value in line]
+                + [math.nan] * (epochs.size - line.size)
+                for _, line in series
+            ]
+            result[path] = {'epochs': epochs.tolist(), 'values': values}
+    return result
 
 
 def _part(folder: Folder, part: Mapping[str, Any]) -> str:

@@ -57,11 +57,16 @@ def table(runs: Sequence[Run], failures: Mapping[Any, str]) -> list[dict[str, An
         found = dict.fromkeys(COLUMNS) if broke_off else _came_to(run.workdir)
         for key, value in found.items():
             row[key].append(value)
-    for row in rows.values():
-        errors = [error for error in row['last'] if error is not None]
-        row['mean'] = round(float(np.mean(errors)), 3) if errors else None
-        row['std'] = round(float(np.std(errors, ddof=1)), 3) if errors[1:] else None
-    return list(rows.values())
+    return [row | spread(row['last']) for row in rows.values()]
+
+
+def spread(errors: Sequence[float | None]) -> dict[str, float | None]:
+    """Returns `mean` and `std` (of a sample) of the runs that did not break off."""
+    there = [error for error in errors if error is not None]
+    return {
+        'mean': round(float(np.mean(there)), 3) if there else None,
+        'std': round(float(np.std(there, ddof=1)), 3) if there[1:] else None,
+    }
 
 
 def merged(rows: list[dict[str, Any]], workdir: Folder) -> list[dict[str, Any]]:

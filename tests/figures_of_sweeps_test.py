@@ -1,0 +1,74 @@
+"""Figures of trained networks show the records of their sweeps."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from eqprop_jax import records
+from eqprop_jax.figures import angles, homeostasis, style
+
+PATHS = ('test/error', 'eval/overall_angle', 'eval/symmetric_share')
+
+
+def record(names, paths=PATHS):
+    """A record with two seeds of each row; one broke off after the first epoch."""
+    curve = {'epochs': [0.0, 1.0], 'values': [[0.9, 0.2], [0.7, None]]}
+    row = {'seeds': [0, 1], 'last': [20.0, None], 'mean': 20.0, 'num_epochs': 1}
+    row |= {'curves': dict.fromkeys(paths, curve)}
+    return {'config': 'configs/some.py', 'rows': [{'name': n, **row} for n in names]}
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were drawn."""
+    drawn = []
+
+    def make(*args, **options):
+        drawn.append(Figure(*args, **options))
+        return drawn[-1]
+
+    for module in (angles, homeostasis):
+        monkeypatch.setattr(module, 'Figure', make)
+    return drawn
+
+
+def test_from_angles(tmp_path, figures):
+    methods = ('recurrent backprop', 'plain true derivative')
+    names = [f'{method}, {angle}°' for method in methods for angle in (0, 7.5, 90)]
+    records.write_data(tmp_path, 'fig3_fmnist', record(names))
+    path = angles.draw(tmp_path, tmp_path / 'out')
+    assert path == tmp_path / 'out' / 'fig3.png'
+    assert len(path.read_bytes()) > 10_000
+    a, b, c = figures[0].axes
+    exact, *_ = a.lines
+    np.testing.assert_array_equal(exact.get_data(), [[0, 7.5, 90], [20, 20, 20]])
+    assert [text.get_text() for text in a.get_legend().get_texts()] == list(methods)
+    assert len(b.lines) == 6
+    np.testing.assert_allclose(b.lines[0].get_ydata(), [0.8, np.nan])
+    assert [line.get_color() for line in b.lines[::3]] == [style.BLACK, style.ORANGE]
+    assert not c.lines  # was not recorded
+    assert figures[0].get_suptitle() == 'configs/some.py: 1 epoch, 2 seeds'
+
+
+def test_homeostasis(tmp_path, figures):
+    names = [
+        f'{network}, {method}'
+        for network in ('MLP', 'loop')
+        for method in ('plain', 'homeostasis 1', 'corrected')
+    ]
+    records.write_data(tmp_path, 'fig4_fmnist', record(names))
+    assert homeostasis.draw(tmp_path).name == 'fig4.png'
+    error, share, cosine, *_ = figures[0].axes
+    assert len(figures[0].axes) == 6
+    assert error.get_title() == 'MLP'
+    np.testing.assert_allclose(error.lines[0].get_ydata(), [80, np.nan])
+    np.testing.assert_allclose(share.lines[0].get_ydata(), [0.8, np.nan])
+    colours = [line.get_color() for line in error.lines]
+    assert colours == [style.ORANGE, style.GREEN, style.BLUE]
+    assert not cosine.lines
+
+
+@pytest.mark.parametrize('module', [angles, homeostasis])
+def test_no_record(tmp_path, module):
+    with pytest.raises(records.WorkdirError, match=f'has no {module.RECORD}'):
+        module.draw(tmp_path)
