@@ -92,8 +92,8 @@ def test_both_biases_by_one_command(measure):
     assert np.mean(crossed) < 0.95
     assert list(data['layers']) == ['layer_1', 'layer_2']
     assert np.mean(data['layers']['layer_2']) > np.mean(data['layers']['layer_1'])
-    quick, *_, slow = (columns['error'] for columns in data['turning']['errors'])
-    assert slow[-1] < quick[-1]  # after whole turns
+    quick, slow, _ = (columns['error'] for columns in data['turning']['errors'])
+    assert slow[-1] < 0.1 * quick[-1]  # after whole turns; slower ones leave this state
     assert len(data['turning']['units']) == 4
 
 
@@ -144,7 +144,7 @@ def test_processes_by_one_command(tmp_path, measure, launch):
         (
             ['--figure=processes,magic'],
             "'magic'; choose from convergence, oscillation, processes, scaling, "
-            'devices, fig1, fig2, all',
+            'devices, fig1, fig2, fig3, fig4, all',
         ),
         (['--draw_only', '--figure=processes'], 'has no processes.json'),
         (['--sizes=64,many'], '--sizes=64,many: '),

@@ -10,6 +10,7 @@ from eqprop_jax.figures import style
 
 NAME = 'fig2'
 LEAST = 1e-15
+PLAIN = (style.ORANGE, style.RED, style.PURPLE, style.YELLOW)  # N by N
 
 
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
@@ -64,7 +65,9 @@ def _errors(axis: Axes, radii: list, curves: dict) -> None:
             style.numbers(radii),
             style.numbers(errors),
             '--' if corrected else '-',
-            color=style.BLACK if corrected else style.colour(index),
+            color=style.METHODS['corrected']
+            if corrected
+            else PLAIN[index % len(PLAIN)],
             marker='x' if corrected else style.MARKERS[index % len(style.MARKERS)],
             markersize=4,
             linewidth=1.2,
