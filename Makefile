@@ -15,7 +15,8 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test lint format lock clean
+.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test typed lint \
+	format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -31,11 +32,6 @@ else
 endif
 
 docs: $(STAMP)  ## Build the documentation site into site/
-ifneq ($(UV),)
-	$(UV) pip install --python $(BIN)/python -e '.[docs]'
-else
-	$(BIN)/python -m pip install --quiet -e '.[docs]'
-endif
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 train: $(STAMP)  ## Train on handwritten digits (no download); writes to runs/digits
@@ -47,19 +43,17 @@ diagnose: $(STAMP)  ## Say what biases the gradient of that run
 figures: $(STAMP)  ## Measure and draw the figures of the analysis, in a few minutes
 	$(BIN)/python launch/figures.py $(ARGS)
 
-notebooks: $(STAMP)  ## Make the .ipynb from their .py, and run them (adds Jupyter)
-ifneq ($(UV),)
-	$(UV) pip install --python $(BIN)/python -e '.[notebook]'
-else
-	$(BIN)/python -m pip install --quiet -e '.[notebook]'
-endif
+notebooks: $(STAMP)  ## Make the .ipynb from their .py, and run them
 	$(BIN)/python launch/notebooks.py $(ARGS)
 
 benchmark: $(STAMP)  ## Time every method beside backprop and published schedules
 	$(BIN)/python launch/benchmark.py $(ARGS)
 
 test: $(STAMP)  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+typed: $(STAMP)  ## Run those of them that go with checks of every annotated array
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m typed \
 	  --jaxtyping-packages=eqprop_jax,beartype.beartype $(ARGS)
 
 lint: $(STAMP)  ## Check style, layout and types
@@ -74,7 +68,8 @@ format: $(STAMP)  ## Repair style and layout where it can be done by machine
 lock:  ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@uv --version >/dev/null 2>&1 || { echo 'make lock needs uv.' >&2; exit 1; }
 	uv export --quiet --upgrade --format requirements-txt --no-header --no-annotate \
-	  --no-emit-project --extra dev --output-file requirements.lock.new
+	  --no-emit-project --extra dev --extra docs --extra notebook \
+	  --output-file requirements.lock.new
 	@if grep -nE '://|^-[^-]|^--| @ ' requirements.lock.new; then \
 	  echo 'The lock must hold no addresses; requirements.lock is unchanged.' >&2; \
 	  rm -f requirements.lock.new; exit 1; fi

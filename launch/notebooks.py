@@ -3,11 +3,11 @@
     python launch/notebooks.py                          # all of them
     python launch/notebooks.py --notebook=quick_start   # one
     python launch/notebooks.py --norun                  # the cells alone
+    python launch/notebooks.py --check                  # runs them in short
 
 The .py in jupytext's percent format is what is edited. Every notebook is run from top
 to bottom in a fresh kernel; the outputs are kept of quick_start alone, the tutorial,
-which can thus be read without running it. Needs the extra [notebook], which `make
-notebooks` installs.
+which can thus be read without running it. Needs the extra [notebook].
 """
 
 import copy
@@ -29,6 +29,9 @@ NOTEBOOK = flags.DEFINE_multi_string(
     'notebook', [], 'Which ones, by name; none: all of them.'
 )
 RUN = flags.DEFINE_bool('run', True, 'Run them; if not, outputs are left as they are.')
+CHECK = flags.DEFINE_bool(
+    'check', False, 'Run a short version of them and leave the files alone.'
+)
 
 METADATA = {
     'jupytext': {'formats': 'ipynb,py:percent'},
@@ -51,14 +54,18 @@ def main(argv: list[str]) -> None:
         print(f'no notebook {unknown[0]!r}; choose from {known}', file=sys.stderr)
         raise SystemExit(1)
     os.environ.pop('MPLBACKEND', None)  # figures go into the notebook
+    if CHECK.value:
+        os.environ['EQPROP_SMALL'] = '1'
     for name in NOTEBOOK.value or known:
         made = make(name)
-        if RUN.value:
+        if RUN.value or CHECK.value:
             begin = time.perf_counter()
             outputs = run(made)
             print(f'{name}: {time.perf_counter() - begin:.0f} s', flush=True)
         else:
             outputs = old_outputs(name, made)
+        if CHECK.value:
+            continue
         if name == KEPT:
             for cell, output in zip(made.cells, outputs, strict=True):
                 cell.update(output)

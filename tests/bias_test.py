@@ -169,6 +169,7 @@ def test_all_that_is_said_of_a_method(symmetric, name, corrected):
         assert found.gradient_cosine[key] == pytest.approx(cosine, rel=1e-9)
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('symmetric', [False, True])
 def test_all_that_is_said_of_the_system(symmetric):
     J = SYMMETRIC if symmetric else ASYMMETRIC

@@ -239,6 +239,7 @@ def test_contract(method, animal):
     assert len(traces) == 1
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize(('method', 'animal'), PAIRS)
 def test_single_precision_is_kept(method, animal):
     system, params, batch = zoo.setting(animal, jnp.float32)

@@ -163,6 +163,7 @@ def test_homeostasis_draws_feedback_to_the_transpose():
     assert after < 1e-3
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('animal', ['tied', 'primitive', 'free', 'free_deep', 'loop'])
 def test_parts_by_layer_are_those_of_dense_blocks(animal):
     """‖J_ab − (J_ba)ᵀ‖²/2n of every two layers, a mean over the batch, and the sum."""

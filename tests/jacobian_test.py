@@ -70,6 +70,7 @@ def test_spectral_radius_is_that_of_the_dense_matrix(animal):
     np.testing.assert_allclose(found, exact, rtol=3e-2, atol=1e-6)
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('animal', ANIMALS)
 def test_symmetric_share(animal):
     system, params, batch, free = at_equilibrium(animal)
@@ -110,6 +111,7 @@ def test_dense_jacobian_of_networks_is_made_of_their_weights(name):
     np.testing.assert_allclose(found, np.stack([J] * zoo.BATCH), atol=1e-15)
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('animal', ANIMALS)
 def test_ritz_values_are_those_of_the_dense_matrix(animal):
     """Of a Krylov space by QR, and once it is all of space every eigenvalue, and zeros.

@@ -229,6 +229,7 @@ def test_sums_of_the_updates_are_truncated_bptt(animal):
         assert off(ours[1:], exact[1:]) > 0.01
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('animal', FOUR)
 def test_truncated_bptt_is_off_by_a_power(animal):
     """What T steps leave is −(Kᵀ)^T δ: the ratio of errors tends to ρ(K)."""

@@ -42,6 +42,7 @@ def test_the_sizes_of_what_is_gathered():
     assert sizes(11) == []
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('name', list(SOLVERS))
 def test_nothing_depends_on_it(name):
     system, params, batch = slow_and_fast()
@@ -79,6 +80,7 @@ def test_fewer_rows_are_multiplied():
     assert sum(seen) < 0.7 * BATCH * int(found.num_steps.max())
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize('correction', [None, 'antisymmetric', 'adjoint'])
 @pytest.mark.parametrize(
     'contour', [ep.nudges.symmetric(0.3), ep.nudges.circle(0.3, 4)]

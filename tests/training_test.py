@@ -174,6 +174,7 @@ def plain(tmp_path_factory):
 class TestAgainstPlainBackprop:
     """A feed-forward network: exact gradients are those of ordinary backprop."""
 
+    @pytest.mark.typed
     def test_the_loop_is_a_plain_loop(self, plain):
         """Adam on g + λθ with a cosine, by optax, one Python step after the other."""
         experiment, state, rows = plain
@@ -215,6 +216,7 @@ class TestAgainstPlainBackprop:
         wanted = [np.mean(losses[first:stop]) for first, stop in chunks]
         np.testing.assert_allclose(written, wanted, 1e-9)
 
+    @pytest.mark.typed
     @pytest.mark.parametrize('batch_size', [7, 500])
     def test_evaluation(self, plain, batch_size):
         experiment, state, _ = plain
