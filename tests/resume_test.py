@@ -20,7 +20,7 @@ from eqprop_jax.training.state import init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
 KILLS = int(os.environ.get('KILLS', '3'))
-CHANGES = {'eval_every_steps': 4, 'diagnostics.every_evals': 2}
+CHANGES = runs.FEEDFORWARD | {'eval_every_steps': 4, 'diagnostics.every_evals': 2}
 
 
 def experiment():
