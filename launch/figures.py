@@ -8,7 +8,8 @@ for up to eight devices, which a CPU is made to count as. `fig1` to `fig4` are n
 after those of Laborieux and Zenke 2024. The numbers go to <data>/<figure>.json, the
 pictures, which are drawn from these alone, to <out>/<figure>.png.
 
-`fig3` and `fig4` are drawn from what training came to. To train anew:
+`fig3` and `fig4` are drawn from what training came to, and part of `all` where there is
+a record of it. To train anew:
 
     python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3
     python launch/results.py --config=configs/fig3_fmnist.py --collect=runs/fig3 \
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> None:
     try:
         for name in names:
             if name in TRAINED:
-                print(TRAINED[name](RECORDS.value, OUT.value))
+                print(TRAINED[name].draw(RECORDS.value, OUT.value))
                 continue
             measure, draw = FIGURES[name]
             if not DRAW_ONLY.value:
@@ -125,12 +126,15 @@ def main(argv: list[str]) -> None:
 
 def chosen(values: list[str]) -> list[str]:
     """Returns the figures that the flags name, each once."""
+    names = {name for value in values for name in value.split(',')}
     known = [*FIGURES, *TRAINED]
-    names = [name for value in values for name in value.split(',')]
-    for name in names:
-        if name not in (*known, 'all'):
-            _fail(f'no figure {name!r}; choose from {", ".join(known)}, all')
-    return [name for name in known if name in names or 'all' in names]
+    if unknown := sorted(names - {*known, 'all'}):
+        _fail(f'no figure {unknown[0]!r}; choose from {", ".join(known)}, all')
+    if 'all' in names:
+        folder = pathlib.Path(RECORDS.value)
+        names |= {*FIGURES}
+        names |= {n for n in TRAINED if (folder / f'{TRAINED[n].RECORD}.json').exists()}
+    return [name for name in known if name in names]
 
 
 def network(
@@ -300,7 +304,7 @@ FIGURES = {
     'fig1': (measure_fig1, jacobians_figure.draw),
     'fig2': (measure_fig2, two_biases_figure.draw),
 }
-TRAINED = {'fig3': angles_figure.draw, 'fig4': homeostasis_figure.draw}
+TRAINED = {'fig3': angles_figure, 'fig4': homeostasis_figure}
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Tests run on the CPU in float64; rank promotion and warnings are errors."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -8,13 +9,15 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 # Tests compile much and compute little: half of their time is saved by this.
-FLAGS = (
-    '--xla_backend_optimization_level=0',
-    '--xla_llvm_disable_expensive_passes=true',
-    '--xla_cpu_use_fusion_emitters=false',
-    '--xla_cpu_parallel_codegen_split_count=1',
+os.environ['XLA_FLAGS'] = ' '.join(
+    [
+        os.environ.get('XLA_FLAGS', ''),
+        '--xla_backend_optimization_level=0',
+        '--xla_llvm_disable_expensive_passes=true',
+        '--xla_cpu_use_fusion_emitters=false',
+        '--xla_cpu_parallel_codegen_split_count=1',
+    ]
 )
-os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS])
 
 import jax
 
@@ -22,6 +25,8 @@ import jax
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'jax'
+
+gc.set_threshold(100_000, 20, 20)  # traces leave many objects, and few of them cycles
 
 jax.config.update('jax_num_cpu_devices', 8)  # runs.py takes one unless told otherwise
 jax.config.update('jax_enable_x64', True)
