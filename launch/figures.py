@@ -116,7 +116,8 @@ def main(argv: list[str]) -> None:
                 ep.records.write_data(DATA.value, name, data)
             print(draw(DATA.value, OUT.value))
     except ep.records.WorkdirError as error:
-        hint = '; leave out --draw_only to measure' if DRAW_ONLY.value else ''
+        measured = DRAW_ONLY.value and name in FIGURES
+        hint = '; leave out --draw_only to measure' if measured else ''
         _fail(f'{error}{hint}')
     except OSError as error:
         _fail(f'cannot write to {OUT.value} ({error})')
