@@ -112,7 +112,8 @@ class TestOfASweep:
 
     def test_seeds_of_two_sweeps(self, workdir):
         """Those of both, where a row is the same; the new ones where both have one."""
-        old, new = self.collect(workdir), self.collect(workdir)
+        old = self.collect(workdir, hardware='another')
+        new = self.collect(workdir)
         first, second = new['rows']
         first |= {'seeds': [3, 1], 'last': [30.0, 40.0], 'best': [3.0, 4.0]}
         first |= {'date': '2026-02-01', 'commit': 'other'}
@@ -122,8 +123,11 @@ class TestOfASweep:
         assert (a['seeds'], a['last']) == ([0, 1, 3], [20.0, 40.0, 30.0])
         assert (a['mean'], a['std']) == (30.0, 10.0)
         assert (a['date'], a['commit']) == ('2026-02-01', 'abc1234, other')
+        assert a['hardware'] == 'another; a machine'
         assert b['seeds'] == [5]
         assert gone == {'name': 'gone'}
+        with pytest.raises(records.WorkdirError, match='some.py that is no sweep'):
+            results.merged({'last': [1.0]}, new)
 
     def test_curves(self, workdir):
         for seed in (0, 1):

@@ -42,9 +42,9 @@ def collect(
 
     Returns:
       The configuration, the command, and the rows of sweep.json, each with its
-      `num_epochs`, the latest `date` and all `commit`s of its runs, the number
-      `published`, and its `curves`: for each metric that was recorded the `epochs` and
-      the `values`, a list for each run.
+      `num_epochs`, the `hardware`, the latest `date` and all `commit`s of its runs, the
+      number `published`, and its `curves`: for each metric that was recorded the
+      `epochs` and the `values`, a list for each run.
 
     Raises:
       WorkdirError: if a file of the sweep is missing or damaged.
@@ -67,11 +67,11 @@ def collect(
         except (KeyError, TypeError, ValueError) as error:
             raise WorkdirError(f'{folder} has a damaged run ({error!r})') from error
         row['published'] = published.get(row['name'])
+        row['hardware'] = hardware
     return {
         'config': config,
         'command': f'python launch/sweep.py --config={config} --workdir=WORKDIR',
         'metric': 'test error in percent; mean and std of the last epoch',
-        'hardware': hardware,
         'rows': rows,
     }
 
@@ -85,7 +85,12 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       old: from `collect`.
       new: likewise, of the same configuration.
+
+    Raises:
+      WorkdirError: if the older one is the record of something else.
     """
+    if 'rows' not in old:
+        raise WorkdirError(f'there is a record of {new["config"]} that is no sweep')
     rows = {row['name']: row for row in old['rows']}
     for row in new['rows']:
         before = rows.get(row['name'])
@@ -111,6 +116,7 @@ def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     row['date'] = max(filter(None, (old['date'], new['date'])), default=None)
     commits = {*old['commit'].split(', '), *new['commit'].split(', ')} - {''}
     row['commit'] = ', '.join(sorted(commits))
+    row['hardware'] = '; '.join(dict.fromkeys((old['hardware'], new['hardware'])))
     if 'curves' in new:
         row['curves'] = {
             path: curve
