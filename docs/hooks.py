@@ -83,18 +83,27 @@ def records(page: str) -> str:
         if path.stem == 'table':  # of contents
             continue
         record = json.loads(path.read_text(encoding='utf-8'))
-        record = record.get('run', record)
-        value = ''
-        if 'mean' in record:
-            value = f'{record["mean"]:.2f}'
-            if len(record['seeds']) > 1:
-                value += f' ± {record["std"]:.2f}'
-        seeds = ', '.join(map(str, record.get('seeds', ())))
-        lines.append(
-            f'| [{path.stem}]({up}/results/{path.name}) | {value} | {seeds} '
-            f'| {record.get("date", "")} | {record.get("commit", "")} |'
-        )
+        link = f'[{path.stem}]({up}/results/{path.name})'
+        rows = [row for row in record.get('rows', ()) if 'date' in row]
+        for row in rows:  # of a sweep, each from runs of its own
+            lines.append(line_of(f'{link}: {row["name"]}', row))
+        if not rows:
+            lines.append(line_of(link, record.get('run', record)))
     return '\n'.join(lines)
+
+
+def line_of(name: str, record: dict) -> str:
+    """Returns the line of a record, or of a row of it."""
+    value, seeds = '', record.get('seeds', ())
+    if record.get('mean') is not None:
+        value = f'{record["mean"]:.2f}'
+        if record.get('std') is not None:
+            value += f' ± {record["std"]:.2f}'
+    cells = (name, value, ', '.join(map(str, seeds)))
+    return (
+        f'| {" | ".join(cells)} | {record.get("date", "")} '
+        f'| {record.get("commit", "")} |'
+    )
 
 
 def home(path: str) -> str | None:

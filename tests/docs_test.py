@@ -149,3 +149,9 @@ def test_the_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted
     assert not result.failed
+
+
+def test_every_record_has_a_date():
+    _, _, *lines = hooks().records('results.md').splitlines()
+    dates = [line.split('|')[-3].strip() for line in lines]
+    assert all(re.fullmatch(r'\d{4}-\d\d-\d\d', date) for date in dates), lines
