@@ -21,18 +21,15 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
 
 import eqprop_jax as ep
 from eqprop_jax import build
-from eqprop_jax.analysis import budget, exhibits, scaling
-from eqprop_jax.benchmark import devices, digits
+from eqprop_jax.analysis import budget
+from eqprop_jax.benchmark import devices, digits, settings
 from eqprop_jax.figures import angles as angles_figure
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import devices as devices_figure
@@ -72,20 +69,6 @@ CACHE = flags.DEFINE_string(
     'Folder that keeps compiled programs between runs; empty: none.',
 )
 
-ANGLE = 90.0  # degrees between free feedback and the transposes
-ANGLES = [0.0, 30.0, 60.0, 90.0]
-MANY = 16  # batches, for densities
-SMALL = (64, 20, 16, 12, 10)  # whose Jacobian can be looked at
-RADII = [10 ** (power / 3) for power in range(-27, 1)]
-SWEEPS = [2**power for power in range(8)]  # at each point
-PERIODS = [2**power for power in range(9)]
-GROWTH = {
-    'width': [32, 64, 128, 256, 512],
-    'depth': [2, 3, 4, 5, 6],
-    'batch_size': [4, 16, 64, 256, 1024],
-    'num_points': [2, 4, 6, 8],
-    'tol': [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4],
-}
 DEVICES = 8
 TPU_V5E = budget.Chip(rate=0.5 * 197e12, memory=16e9, traffic=200e9)
 
@@ -99,7 +82,7 @@ def main(argv: list[str]) -> None:
     if CACHE.value:
         jax.config.update('jax_compilation_cache_dir', CACHE.value)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    names = chosen(FIGURE.value)
+    names, setting = chosen(FIGURE.value), setting_of_flags()
     if 'devices' in names and not DRAW_ONLY.value:
         jax.config.update('jax_num_cpu_devices', DEVICES)  # no matter to accelerators
     try:
@@ -110,11 +93,13 @@ def main(argv: list[str]) -> None:
             measure, draw = FIGURES[name]
             if not DRAW_ONLY.value:
                 begin = time.perf_counter()
-                data = measure()
+                data = measure(setting)
                 run = provenance(name, time.perf_counter() - begin)
-                data = {'run': run, 'network': network_values(), **data}
+                data = {'run': run, 'network': setting.title(), **data}
                 ep.records.write_data(DATA.value, name, data)
             print(draw(DATA.value, OUT.value))
+    except settings.NetworkError as error:
+        _fail(f'--sizes={",".join(SIZES.value)}: {error}')
     except ep.records.WorkdirError as error:
         measured = DRAW_ONLY.value and name in FIGURES
         hint = '; leave out --draw_only to measure' if measured else ''
@@ -138,94 +123,23 @@ def chosen(values: list[str]) -> list[str]:
     return [name for name in known if name in names]
 
 
-def network(
-    feedback: str = 'free',
-    angle: float = ANGLE,
-    sizes: Sequence[int] = (),
-    batches: int = 1,
-) -> exhibits.Network:
-    """Returns a network at its free equilibrium.
-
-    Args:
-      feedback: as in `systems.mlp`.
-      angle: of free feedback to the transposes, in degrees.
-      sizes: (): those of --sizes.
-      batches: of --num_images each.
-    """
-    try:
-        return digits.network(
-            sizes or [int(size) for size in SIZES.value],
-            feedback=feedback,
-            angle=angle if feedback == 'free' else None,
-            num_images=batches * NUM_IMAGES.value,
-            seed=SEED.value,
-        )
-    except ValueError as error:
-        _fail(f'--sizes={",".join(SIZES.value)}: {error}')
-
-
-def measure_fig1() -> dict[str, Any]:
-    """Measures three Jacobians, and the error vectors that come of them."""
-    kinds = {'tied': 'tied', f'untied, {ANGLE:g}°': 'free', 'feed-forward': 'none'}
-    networks = {
-        name: network(feedback=kind, sizes=SMALL) for name, kind in kinds.items()
-    }
-    return {
-        'network': network_values() | {'sizes': list(SMALL)},
-        **exhibits.jacobians_data(networks),
-    }
-
-
-def measure_fig2() -> dict[str, Any]:
-    """Measures both biases, and the estimate of a nudge that turns."""
-    return exhibits.two_biases_data(
-        network(feedback='tied'),
-        network(),
-        {angle: network(angle=angle, batches=MANY) for angle in thinned(ANGLES)},
-        radii=thinned(RADII[-13:]),
-    )
-
-
-def measure_convergence() -> dict[str, Any]:
-    """Measures the error of contours over the radius."""
-    counts = NUM_POINTS.value
+def setting_of_flags() -> settings.Setting:
+    """Returns what the flags say of the networks."""
+    sizes, counts = SIZES.value, NUM_POINTS.value
     if not all(count.isdecimal() and int(count) for count in counts):
         _fail(f'--num_points={",".join(counts)}: these are positive integers')
-    return exhibits.convergence_data(
-        network(), radii=thinned(RADII), num_points=[int(count) for count in counts]
+    if not all(size.isdecimal() for size in sizes):
+        _fail(f'--sizes={",".join(sizes)}: these are integers')
+    return settings.Setting(
+        sizes=tuple(map(int, sizes)),
+        num_images=NUM_IMAGES.value,
+        seed=SEED.value,
+        num_points=tuple(map(int, counts)),
+        points=POINTS.value,
     )
 
 
-def measure_oscillation() -> dict[str, Any]:
-    """Measures the online estimator over its patience, and in noise."""
-    return exhibits.oscillation_data(
-        network(),
-        sweeps=thinned(SWEEPS),
-        periods=thinned(PERIODS),
-        rng=jax.random.key(SEED.value + 1),
-    )
-
-
-def measure_processes() -> dict[str, Any]:
-    """Measures the updates of EP and of BPTT, tied and untied."""
-    networks = {'tied': network(feedback='tied'), 'untied': network()}
-    return exhibits.processes_data(networks)
-
-
-def measure_scaling() -> dict[str, Any]:
-    """Measures the cost of a gradient as networks, batches and demands grow."""
-    data = ep.data.load('digits')
-    with jax.enable_x64(False):
-        axes = scaling.scaling_data(
-            jnp.asarray(data.train.images / data.scale, 'float32'),
-            jax.nn.one_hot(data.train.labels, data.num_classes, dtype='float32'),
-            jax.random.key(SEED.value),
-            {name: thinned(values) for name, values in GROWTH.items()},
-        )
-    return {'network': scaling.DEFAULT._asdict(), 'axes': axes}
-
-
-def measure_devices() -> dict[str, Any]:
+def measure_devices(setting: settings.Setting) -> dict[str, Any]:
     """Compiles training for several devices and works out what they are good for."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     from configs import divided
@@ -251,25 +165,8 @@ def measure_devices() -> dict[str, Any]:
                 'conv net 32-64-128-128': case('conv', (32, 32, 3), 256, 32),
             },
             TPU_V5E,
-            divisions=thinned([1, 2, 4, 8]),
+            divisions=setting.thinned([1, 2, 4, 8]),
         )
-
-
-def thinned(values: list) -> list:
-    """Returns as many of the values as --points lets pass, the ends among them."""
-    count = min(POINTS.value or len(values), len(values))
-    places = np.linspace(0, len(values) - 1, count).round().astype(int)
-    return [values[place] for place in places]
-
-
-def network_values() -> dict[str, Any]:
-    """Returns what the network of the figures is, for their titles."""
-    return {
-        'sizes': [int(size) for size in SIZES.value],
-        'angle': ANGLE,
-        'num_images': NUM_IMAGES.value,
-        'seed': SEED.value,
-    }
 
 
 def provenance(name: str, seconds: float) -> dict[str, Any]:
@@ -297,13 +194,13 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 
 
 FIGURES = {
-    'convergence': (measure_convergence, convergence_figure.draw),
-    'oscillation': (measure_oscillation, oscillation_figure.draw),
-    'processes': (measure_processes, processes_figure.draw),
-    'scaling': (measure_scaling, scaling_figure.draw),
+    'convergence': (settings.convergence, convergence_figure.draw),
+    'oscillation': (settings.oscillation, oscillation_figure.draw),
+    'processes': (settings.processes, processes_figure.draw),
+    'scaling': (settings.growth, scaling_figure.draw),
     'devices': (measure_devices, devices_figure.draw),
-    'fig1': (measure_fig1, jacobians_figure.draw),
-    'fig2': (measure_fig2, two_biases_figure.draw),
+    'fig1': (settings.fig1, jacobians_figure.draw),
+    'fig2': (settings.fig2, two_biases_figure.draw),
 }
 TRAINED = {'fig3': angles_figure, 'fig4': homeostasis_figure}
 

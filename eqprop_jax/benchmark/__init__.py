@@ -8,3 +8,4 @@ from eqprop_jax.benchmark import methods as methods
 from eqprop_jax.benchmark import networks as networks
 from eqprop_jax.benchmark import references as references
 from eqprop_jax.benchmark import report as report
+from eqprop_jax.benchmark import settings as settings
