@@ -24,12 +24,7 @@ METHODS = {
     'corrected': table1_fmnist.CORRECTED,
     'plain true derivative': table1_fmnist.TANGENT,
 }
-CURVES = (
-    'test/error',
-    'eval/overall_angle',
-    'eval/symmetric_share',
-    'eval/gradient_cosine',
-)
+CURVES = ('eval/overall_angle', 'eval/gradient_cosine')
 
 
 def get_config() -> ml_collections.ConfigDict:

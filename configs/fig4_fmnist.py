@@ -23,12 +23,7 @@ PLAIN = table1_fmnist.TANGENT
 CORRECTED = table1_fmnist.CORRECTED
 MLP = {'optimizer.name': 'adamw', 'optimizer.learning_rate': 1e-4}
 LOOP = {'system.name': 'loop'}
-CURVES = (
-    'test/error',
-    'eval/overall_angle',
-    'eval/symmetric_share',
-    'eval/gradient_cosine',
-)
+CURVES = ('test/error', 'eval/symmetric_share', 'eval/gradient_cosine')
 
 
 def get_config() -> ml_collections.ConfigDict:

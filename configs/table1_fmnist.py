@@ -21,11 +21,10 @@ target; that is −β here, and both signs are rows.
     python launch/sweep.py --config=configs/table1_fmnist.py --workdir=runs/table1
 
 Measured in part: results/table1_fmnist.json has the runs, README.md the table. Rows
-that are not there are not run. With one and two seeds: plain EP with N = 6 comes to the
-published error (14.2 at the best epoch, 14.3), corrected EP to that of recurrent
-backprop with the same seed (11.39 and 11.43 after the last epoch) and of backprop in
-the feed-forward network. A second seed of recurrent backprop ended at 12.08, 11.26 at
-its best epoch: at a constant rate the last epoch is worth about half a point.
+that are not there are not run. With one seed plain EP with N = 6 has 14.2 % at its best
+epoch, where 14.3 is published, and corrected EP 11.39 after the last one, where
+recurrent backprop has 11.43 with the same seed and 12.08 with another. At a constant
+rate last epochs are up to a point above the best ones.
 """
 
 from collections.abc import Callable

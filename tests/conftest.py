@@ -1,8 +1,10 @@
 """Tests run on the CPU in float64; rank promotion and warnings are errors."""
 
 import gc
+import importlib
 import os
 import pathlib
+import pkgutil
 import signal
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -20,6 +22,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 )
 
 import jax
+import pytest
 
 # In the background of a script Ctrl-C is ignored, also by what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,3 +37,23 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, by any module of `eqprop_jax.figures`."""
+    from matplotlib.figure import Figure
+
+    from eqprop_jax import figures as package
+
+    drawn = []
+
+    def make(*args, **options):
+        drawn.append(Figure(*args, **options))
+        return drawn[-1]
+
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f'{package.__name__}.{found.name}')
+        if hasattr(module, 'Figure'):
+            monkeypatch.setattr(module, 'Figure', make)
+    return drawn

@@ -5,7 +5,6 @@ import struct
 import numpy as np
 import pytest
 import runs
-from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import curves
@@ -43,19 +42,6 @@ def whole_run(factor=1.0):
         rows.append((epoch, 'eval', {'loss': 1.0, 'error': error / 2} | DIAGNOSTICS))
         rows.append((epoch, 'test', {'loss': 1.0, 'error': error / 3}))
     return rows
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were drawn."""
-    drawn = []
-
-    def make(*args, **options):
-        drawn.append(Figure(*args, **options))
-        return drawn[-1]
-
-    monkeypatch.setattr(curves, 'Figure', make)
-    return drawn
 
 
 def drawn_lines(figure, ylabel):

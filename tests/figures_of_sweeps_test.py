@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import angles, homeostasis, style
@@ -16,20 +15,6 @@ def record(names, paths=PATHS):
     row = {'seeds': [0, 1], 'last': [20.0, None], 'mean': 20.0, 'num_epochs': 1}
     row |= {'curves': dict.fromkeys(paths, curve)}
     return {'config': 'configs/some.py', 'rows': [{'name': n, **row} for n in names]}
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were drawn."""
-    drawn = []
-
-    def make(*args, **options):
-        drawn.append(Figure(*args, **options))
-        return drawn[-1]
-
-    for module in (angles, homeostasis):
-        monkeypatch.setattr(module, 'Figure', make)
-    return drawn
 
 
 def test_from_angles(tmp_path, figures):

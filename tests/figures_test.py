@@ -5,7 +5,6 @@ import struct
 import numpy as np
 import pytest
 import runs
-from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import (
@@ -107,20 +106,6 @@ REPORT = {
         'layer_2': {'layer_1': 0.51, 'layer_2': None},
     },
 }
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were drawn."""
-    drawn = []
-
-    def make(*args, **options):
-        drawn.append(Figure(*args, **options))
-        return drawn[-1]
-
-    for module in (bias, convergence, jacobians, oscillation, processes, two_biases):
-        monkeypatch.setattr(module, 'Figure', make)
-    return drawn
 
 
 def lines(axis):

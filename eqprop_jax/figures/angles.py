@@ -34,7 +34,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         _errors(a, index, method, rows)
         _curves(b, method, rows, 'eval/overall_angle')
         _curves(c, method, rows, 'eval/gradient_cosine')
-    a.set_xticks([angle for angle in next(iter(methods.values()))])
+    a.set_xticks(list(next(iter(methods.values()))))
     a.set_xlabel('initial angle of the feedback (°)')
     a.set_ylabel('test error after the last epoch (%)')
     a.legend(frameon=False, fontsize=8)

@@ -19,8 +19,8 @@ METHODS = {
     'recurrent backprop': BLACK,
     'feed-forward backprop': GREY,
     'corrected': BLUE,
-    'plain': ORANGE,
     'homeostasis': GREEN,
+    'plain': ORANGE,
 }
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 
@@ -31,7 +31,7 @@ def colour(index: int) -> str:
 
 
 def method(name: str) -> str:
-    """Returns the colour of the method that a row of a sweep is of."""
+    """Returns the colour of a row of a sweep: the first of METHODS that it names."""
     return next((METHODS[known] for known in METHODS if known in name), PURPLE)
 
 
