@@ -15,6 +15,8 @@ from oracle import estimate, off
 
 import eqprop_jax as ep
 
+pytestmark = pytest.mark.typed
+
 SYMMETRIC = ['tied', 'primitive', 'energy']
 ASYMMETRIC = ['free', 'loop', 'drive', 'predictive']
 RNG = jax.random.key(5)
