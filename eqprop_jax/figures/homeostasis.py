@@ -17,7 +17,8 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     """Draws fig4.png from fig4_fmnist.json and returns its path.
 
     One line of panels for each network: test error, symmetric share of the Jacobian,
-    and the cosine of the gradient to that of recurrent backprop, over epochs.
+    and the cosine of the gradient to that of recurrent backprop, over epochs: medians
+    of the runs and their range. Of cosines see `eqprop_jax.figures.angles`.
 
     Args:
       folder: of the record of the sweep, as `records.results.collect` makes it: rows

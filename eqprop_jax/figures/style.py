@@ -64,7 +64,7 @@ def runs(
     scale: float = 1.0,
     width: float = 1.4,
 ) -> None:
-    """Draws the mean of some runs over epochs, and from the least to the most of them.
+    """Draws the median of some runs over epochs, from the least to the most of them.
 
     Args:
       axis: where.
@@ -75,7 +75,8 @@ def runs(
       width: of the line.
     """
     epochs, values = numbers(curve['epochs']), scale * matrix(curve['values'])
-    axis.plot(epochs, values.mean(axis=0), color=colour, label=label, linewidth=width)
+    middle = np.median(values, axis=0)
+    axis.plot(epochs, middle, color=colour, label=label, linewidth=width)
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
         axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
