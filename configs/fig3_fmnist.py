@@ -9,8 +9,8 @@ has not, by corrected EP. 10 epochs and not 50, on 55,000 training images.
     python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3
 
 Measured: test error after the last epoch, means of three seeds over the seven angles:
-recurrent backprop 12.2 to 13.3 %, corrected EP 12.1 to 13.0, plain EP 15.7 to 16.4. With
-machines and commits in results/fig3_fmnist.json; `launch/figures.py --figure=fig3`.
+recurrent backprop 12.2 to 13.3 %, corrected EP 12.1 to 13.0, plain EP 15.7 to 16.4.
+Machines and commits are in results/fig3_fmnist.json.
 """
 
 from collections.abc import Callable
