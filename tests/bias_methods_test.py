@@ -14,8 +14,6 @@ from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method, contour_method, online_method
 from eqprop_jax.estimators.contour import corrected_field
 
-pytestmark = pytest.mark.typed
-
 TIGHT = ep.solvers.relaxation(tol=1e-12, max_steps=3000)
 
 

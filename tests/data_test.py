@@ -18,8 +18,6 @@ from sklearn.datasets import load_digits
 
 from eqprop_jax.data import DATASETS, arrays, load, prepare, sources, tfds_reader
 
-pytestmark = pytest.mark.typed
-
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 60, 'test': 20}
 NUM_CLASSES = 4

@@ -7,8 +7,6 @@ import pytest
 
 from eqprop_jax import linear, tree
 
-pytestmark = pytest.mark.typed
-
 KEYS = jax.random.split(jax.random.key(0), 8)
 PADDINGS = ['SAME', 'VALID', ((1, 0), (2, 1))]
 

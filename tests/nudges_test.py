@@ -5,8 +5,6 @@ import pytest
 
 from eqprop_jax import nudges
 
-pytestmark = pytest.mark.typed
-
 
 def derivative(contour, function):
     """Σ_k Re[w_k (f(β_k) − f(0))] for a function that is real on the real axis."""

@@ -11,8 +11,6 @@ from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
 
-pytestmark = pytest.mark.typed
-
 RNG = jax.random.key(11)
 SIZES = (6, 5, 4, 4, 3)
 

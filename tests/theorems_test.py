@@ -15,8 +15,6 @@ from oracle import estimate, off
 
 import eqprop_jax as ep
 
-pytestmark = pytest.mark.typed
-
 SYMMETRIC = ['tied', 'primitive', 'energy']
 ASYMMETRIC = ['free', 'loop', 'drive', 'predictive']
 RNG = jax.random.key(5)
