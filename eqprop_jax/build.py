@@ -26,7 +26,12 @@ from eqprop_jax import (
 from eqprop_jax.data import augment, pipeline, sources
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training import mesh, optimizers
-from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
+from eqprop_jax.training.state import (
+    REFERENCE_TOL,
+    Diagnostics,
+    Experiment,
+    TrainState,
+)
 from eqprop_jax.types import Estimator, System
 
 
@@ -68,7 +73,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     devices = _mesh(values)
     contour_axis = mesh.CONTOUR if devices.shape[mesh.CONTOUR] > 1 else None
     exact = estimators.recurrent_backprop(
-        system, tol=1e-5, step_size=values['nudged_solver'].get('step_size', 1.0)
+        system,
+        tol=REFERENCE_TOL,
+        step_size=values['nudged_solver'].get('step_size', 1.0),
     )
     checks.tolerances(values)
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])

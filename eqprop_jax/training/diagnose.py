@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.data import pipeline
-from eqprop_jax.training.state import Experiment
+from eqprop_jax.estimators import local_rule
+from eqprop_jax.training.state import REFERENCE_TOL, Experiment
 from eqprop_jax.training.step import Lift, Metrics
 from eqprop_jax.types import Batch, Params
 
@@ -21,6 +22,11 @@ def make_diagnose(
     the whole gradient, symmetric share of the Jacobian, angle of every pair of weights,
     and the largest spectral radius.
 
+    Near the loss of its equilibrium an example's exact δ has no bound, and what an
+    unfinished solve leaves of it outweighs all other examples. Those whose reference is
+    not solved for are therefore left out of both sides; `reference_converged` is the
+    fraction of the others. Of none, cosines and norm ratios are NaN.
+
     Args:
       experiment: a run, built.
       lift: as in `steps.make_train_chunk`; parameters, keys and metrics have a leading
@@ -31,12 +37,16 @@ def make_diagnose(
     def diagnose(params: Params, batch: Batch, rng: jax.Array) -> Metrics:
         estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
         free = dynamics.relax(system, params, batch.x, experiment.solve)
-        estimate = experiment.estimate(params, batch, free, estimate_rng)
         reference = experiment.exact(params, batch, free, rng)
+        solved = free.converged & (reference.info.residual[0] <= REFERENCE_TOL)
+        compared = batch._replace(rows=jnp.where(solved, batch.numbers, -1))
+        estimate = experiment.estimate(params, compared, free, estimate_rng)
+        exact = local_rule.local_gradient(
+            system, params, compared, free.rates, reference.error
+        )
         metrics = {
-            'gradient_cosine': tree.cosine(estimate.grads, reference.grads),
-            'gradient_norm_ratio': tree.norm(estimate.grads)
-            / tree.norm(reference.grads),
+            'gradient_cosine': tree.cosine(estimate.grads, exact),
+            'gradient_norm_ratio': tree.norm(estimate.grads) / tree.norm(exact),
             'reference_converged': reference.info.converged,
             'symmetric_share': jacobian.symmetric_share(
                 system,
@@ -50,11 +60,15 @@ def make_diagnose(
                 jacobian.spectral_radius(system, params, batch.x, free, radius_rng)
             ),
         }
-        if estimate.error is not None and reference.error is not None:
-            for name, error in estimate.error.items():
-                wanted = reference.error[name]
-                metrics[f'cosine/{name}'] = tree.cosine(error, wanted)
-                metrics[f'norm_ratio/{name}'] = tree.norm(error) / tree.norm(wanted)
+        if estimate.error is not None:
+            errors, wanted = (
+                tree.select(solved, error, tree.zeros_like(error))
+                for error in (estimate.error, reference.error)
+            )
+            for name in errors:
+                metrics[f'cosine/{name}'] = tree.cosine(errors[name], wanted[name])
+                ratio = tree.norm(errors[name]) / tree.norm(wanted[name])
+                metrics[f'norm_ratio/{name}'] = ratio
         for name, angle in alignment.angles(system, params).items():
             metrics[f'angle/{name}'] = angle
         if system.pairs:

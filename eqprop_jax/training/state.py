@@ -20,6 +20,9 @@ from eqprop_jax.types import Estimator, Params, Solver, System
 # Positions are keys: append to it, and stored runs stay what they are.
 STREAMS = ('init', 'order', 'estimate', 'diagnose', 'augment')
 
+REFERENCE_TOL = 1e-5
+"""Relative residual to which `Experiment.exact` is solved for."""
+
 
 class TrainState(struct.PyTreeNode):
     """Everything that a step changes."""
@@ -66,7 +69,7 @@ class Experiment(NamedTuple):
     learn: Estimator
     """The same with it, and its nudges divided among devices: what is trained by."""
     exact: Estimator
-    """Recurrent backprop, which the estimate is held against."""
+    """Recurrent backprop to REFERENCE_TOL, which the estimate is held against."""
     optimizer: optax.GradientTransformation
     dataset: Dataset
     preprocess: Preprocess
