@@ -8,8 +8,8 @@ for up to eight devices, which a CPU is made to count as. `fig1` to `fig4` are n
 after those of Laborieux and Zenke 2024. The numbers go to <data>/<figure>.json, the
 pictures, which are drawn from these alone, to <out>/<figure>.png.
 
-`fig3` and `fig4` are drawn from what training came to, and part of `all` where there is
-a record of it. To train anew:
+`fig3`, `fig4` and `correction` are drawn from what training came to, and part of `all`
+where there is a record of it. To train anew:
 
     python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3
     python launch/results.py --config=configs/fig3_fmnist.py --collect=runs/fig3 \
@@ -32,6 +32,7 @@ from eqprop_jax.analysis import budget
 from eqprop_jax.benchmark import devices, digits, settings
 from eqprop_jax.figures import angles as angles_figure
 from eqprop_jax.figures import convergence as convergence_figure
+from eqprop_jax.figures import correction as correction_figure
 from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import homeostasis as homeostasis_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
@@ -44,7 +45,7 @@ FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
     'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2, '
-    'fig3, fig4 (of Laborieux and Zenke 2024), or all.',
+    'fig3, fig4 (of Laborieux and Zenke 2024), correction, or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -202,7 +203,11 @@ FIGURES = {
     'fig1': (settings.fig1, jacobians_figure.draw),
     'fig2': (settings.fig2, two_biases_figure.draw),
 }
-TRAINED = {'fig3': angles_figure, 'fig4': homeostasis_figure}
+TRAINED = {
+    'fig3': angles_figure,
+    'fig4': homeostasis_figure,
+    'correction': correction_figure,
+}
 
 
 if __name__ == '__main__':

@@ -1,0 +1,64 @@
+"""What training several networks by several methods came to, panel by panel."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eqprop_jax.figures import style
+
+PANELS = {
+    'test/error': 'test error (%)',
+    'eval/gradient_cosine': 'cosine to exact RBP',
+    'eval/symmetric_share': 'symmetric share of J',
+    'eval/overall_angle': 'angle of the feedback (°)',
+}
+"""Metric and label, by the name that a configuration lists in CURVES."""
+
+
+def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
+    """Returns one line of panels for each network, one panel for each metric.
+
+    Lines are medians of the runs over epochs, bands go from the least to the most of
+    them.
+
+    Args:
+      record: of a sweep, as `records.results.collect` makes it: rows are called
+        'network, method'.
+      paths: metrics, of PANELS; what a row has no curve of is left out of its panel.
+    """
+    networks: dict[str, dict[str, dict]] = {}
+    for row in record['rows']:
+        network, _, method = row['name'].partition(', ')
+        networks.setdefault(network, {})[method] = row['curves']
+    size = (3.65 * len(paths), 0.4 + 3.1 * len(networks))
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(len(networks), len(paths), squeeze=False)
+    for line, (network, methods) in zip(axes, networks.items(), strict=True):
+        for axis, path in zip(line, paths, strict=True):
+            for method, curves in methods.items():
+                if path in curves:
+                    scale = 100 if path == 'test/error' else 1
+                    style.runs(
+                        axis, curves[path], style.method(method), method, scale=scale
+                    )
+            _dress(axis, path)
+        line[0].set_title(network, fontsize=10)
+        line[0].legend(frameon=False, fontsize=8)
+    for letter, axis in zip('abcdefghijkl', axes.flat, strict=False):
+        axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
+    figure.suptitle(style.sweep_title(record), fontsize=10)
+    return figure
+
+
+def _dress(axis: Axes, path: str) -> None:
+    axis.set_ylabel(PANELS[path])
+    axis.set_xlabel('epoch')
+    axis.set_xlim(left=0)
+    if path == 'test/error':
+        axis.set_ylim(bottom=0)
+    elif path == 'eval/overall_angle':
+        axis.set_ylim(0, 95)
+    else:
+        axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
+    style.strip(axis)
