@@ -95,8 +95,9 @@ class System(NamedTuple):
     affine: bool = False
     """Whether J does not depend on the rates: D(s) = D(s*) + J (s − s*)."""
     signature: tuple[tuple[str, int], ...] | None = None
-    """(layer, ς = ±1) of every layer, under which ς ⊙ J is symmetric (1 on those that
-    the cost reads); None where no such signs are known, or all are 1."""
+    """(layer, ς = ±1) of every layer, under which ς ⊙ J is symmetric, as far as `pairs`
+    are equal (1 on those that the cost reads); None where no such signs are known, or
+    all are 1."""
     thin: 'Callable[[jax.Array, Int[Array, " B"]], System] | None' = None
     """(rng, numbers of the examples) -> the system whose cost sees a random part of
     each example's units (dropout); None: it has no dropout."""

@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
+from eqprop_jax.analysis import methods
 
 RNG = jax.random.key(11)
 SIZES = (6, 5, 4, 4, 3)
@@ -113,7 +114,6 @@ def test_a_turning_nudge_has_the_signs():
 )
 def test_the_jacobian_is_symmetric_up_to_signs(feedback, angle, symmetric):
     known = settled(feedback, angle)
-    assert (known.system.signature is None) == (not symmetric)
     sJ = signs(known.system, known.free.rates)[None, :, None] * known.J
     apart = np.linalg.norm(sJ - sJ.swapaxes(1, 2)) / np.linalg.norm(sJ)
     assert apart < 1e-13 if symmetric else apart > 0.01
@@ -142,13 +142,6 @@ def test_signed_products_are_those_of_the_dense_matrix():
         np.testing.assert_allclose(oracle.flat(product(v)), expected, atol=1e-12)
 
 
-def free_with_signs():
-    """Free feedback at a small angle: close to symmetric, up to the signs."""
-    known = settled('free', 25.0)
-    signature = settled().system.signature
-    return known._replace(system=known.system._replace(signature=signature))
-
-
 @pytest.mark.parametrize('form', ['difference', 'published'])
 def test_homeostasis_is_that_of_the_signed_jacobian(form):
     def penalties(known):
@@ -158,7 +151,7 @@ def test_homeostasis_is_that_of_the_signed_jacobian(form):
         return np.asarray(draw(keys))
 
     assert np.abs(penalties(settled())).max() < 1e-13
-    known = free_with_signs()
+    known = settled('free', 25.0)
     sJ = signs(known.system, known.free.rates)[None, :, None] * known.J
     asymmetry = sJ - sJ.swapaxes(1, 2)
     exact = np.mean(np.sum(asymmetry**2, axis=(1, 2))) / (2 * sJ.shape[-1])
@@ -184,6 +177,30 @@ def test_the_free_phase_starts_where_it_ends(feedback, angle):
         np.testing.assert_allclose(free.state[f'value_{index}'], z, atol=1e-13)
         np.testing.assert_allclose(free.state[f'error_{index}'], 0, atol=1e-13)
         activity = np.tanh(z)
+
+
+def test_free_feedback_that_is_transposed_is_that_of_the_tied_network():
+    known = settled('free', 25.0)
+    params = dict(known.params)
+    for name in ('layer_2', 'layer_3'):
+        params[name] = params[name] | {'feedback': params[name]['kernel']}
+    known = oracle.settle(known.system, params, known.batch, step_size=0.4)
+    exact = backprop(known, 'cross_entropy')[1]
+    linear = {'tol': 1e-13, 'step_size': 0.4, 'max_steps': 5000}
+    tangent = ep.estimators.tangent(known.system, **linear)
+    for estimate in (nudged(known.system), tangent):
+        assert oracle.off(oracle.estimate(estimate, known)[0], exact) < 1e-8
+    share = ep.jacobian.symmetric_share(
+        *known[:2], known.batch.x, known.free.rates, RNG, num_probes=8
+    )
+    assert share == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize('feedback', ['tied', 'free'])
+def test_the_signs_replace_a_correction_only_if_weights_are_tied(feedback):
+    system = settled(feedback).system
+    assert methods.finds_adjoint(system, None) == (feedback == 'tied')
+    assert methods.finds_adjoint(system, 'adjoint')
 
 
 @pytest.mark.parametrize('correction', ['antisymmetric', 'adjoint'])

@@ -76,13 +76,14 @@ def default_methods(
 
 
 def finds_adjoint(system: System, correction: str | None) -> bool:
-    """Whether nudges tend to the exact adjoint: corrected, or told apart by signs.
+    """Whether nudges tend to the exact adjoint: corrected, or symmetric up to signs.
 
     Args:
       system: what moves.
       correction: as in `estimators.contour`.
     """
-    return correction is not None or system.signature is not None
+    symmetric = system.signature is not None and not system.pairs
+    return correction is not None or symmetric
 
 
 def contour_method(

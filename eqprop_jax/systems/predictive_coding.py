@@ -9,13 +9,14 @@ the free phase starts. Under a nudge the errors carry the credit down.
 
     feedback   B_l
     tied       W_lᵀ           J is symmetric up to the signs of the layers (below)
-    free       own weights    a vector field; paired with W_l for Kolen–Pollack
+    free       own weights    paired with W_l, from any angle, for Kolen–Pollack too
 
 Symmetry up to signs: with ς = 1 for values and −1 for errors, ς ⊙ J is symmetric if
-B = Wᵀ. The exact adjoint is then ς times the response of the dynamics, which is what a
-nudge measures: the errors enter the gradient with the opposite sign
-(`System.signature`). At e* = 0 it is the gradient of backpropagation through the
-feed-forward network, whatever its depth.
+B = Wᵀ, and as asymmetric as the weights if not. The exact adjoint of a tied network is
+ς times the response of the dynamics, which is what a nudge measures: the errors enter
+the gradient with the opposite sign (`System.signature`). At e* = 0 it is the gradient
+of backpropagation through the feed-forward network, whatever its depth. Homeostasis and
+the symmetric share are those of ς ⊙ J.
 
 References:
   Whittington and Bogacz 2017, https://doi.org/10.1162/NECO_a_00949
@@ -168,7 +169,7 @@ def predictive_coding(
         ),
         holomorphic=f.holomorphic,
         affine=count == 1,
-        signature=None if free and count > 1 else _signs(indices),
+        signature=_signs(indices),
     )
 
 
