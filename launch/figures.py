@@ -4,11 +4,11 @@ r"""Makes the figures of the analysis: measures what they show, then draws it.
 
 All but two are measured on networks with random weights and some of scikit-learn's
 digits: `scaling` goes through networks of many sizes, and `devices` compiles training
-for up to eight devices, which a CPU is made to count as. `fig1` to `fig4` are named
+for up to eight devices, which a CPU is made to count as. `fig1` to `fig5` are named
 after those of Laborieux and Zenke 2024. The numbers go to <data>/<figure>.json, the
 pictures, which are drawn from these alone, to <out>/<figure>.png.
 
-`fig3`, `fig4` and `correction` are drawn from what training came to, and part of `all`
+`fig3` to `fig5` and `correction` are drawn from what training came to, and part of `all`
 where there is a record of it. To train anew:
 
     python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3
@@ -37,6 +37,7 @@ from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import homeostasis as homeostasis_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
+from eqprop_jax.figures import predictive_coding as predictive_coding_figure
 from eqprop_jax.figures import processes as processes_figure
 from eqprop_jax.figures import scaling as scaling_figure
 from eqprop_jax.figures import two_biases as two_biases_figure
@@ -45,7 +46,7 @@ FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
     'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2, '
-    'fig3, fig4 (of Laborieux and Zenke 2024), correction, or all.',
+    'fig3, fig4, fig5 (of Laborieux and Zenke 2024), correction, or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -206,6 +207,7 @@ FIGURES = {
 TRAINED = {
     'fig3': angles_figure,
     'fig4': homeostasis_figure,
+    'fig5': predictive_coding_figure,
     'correction': correction_figure,
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eqprop_jax import records
-from eqprop_jax.figures import angles, correction, homeostasis, style
+from eqprop_jax.figures import angles, correction, homeostasis, predictive_coding, style
 
 PATHS = ('test/error', 'eval/overall_angle', 'eval/symmetric_share')
 
@@ -53,11 +53,14 @@ def test_homeostasis(tmp_path, figures):
     assert not cosine.lines
 
 
-def test_correction(tmp_path, figures):
+@pytest.mark.parametrize(
+    ('module', 'name'), [(correction, 'correction'), (predictive_coding, 'fig5')]
+)
+def test_methods_on_one_network(module, name, tmp_path, figures):
     methods = ('corrected', 'recurrent backprop', 'feed-forward backprop')
     names = [f'four layers, {method}' for method in methods]
-    records.write_data(tmp_path, 'correction_fmnist', record(names))
-    assert correction.draw(tmp_path, tmp_path / 'out').name == 'correction.png'
+    records.write_data(tmp_path, f'{name}_fmnist', record(names))
+    assert module.draw(tmp_path, tmp_path / 'out').name == f'{name}.png'
     error, cosine, share, angle = figures[0].axes
     assert [text.get_text() for text in error.get_legend().get_texts()] == list(methods)
     for axis in (error, share, angle):
@@ -67,7 +70,7 @@ def test_correction(tmp_path, figures):
     assert angle.get_ylim() == (0, 95)
 
 
-@pytest.mark.parametrize('module', [angles, homeostasis, correction])
+@pytest.mark.parametrize('module', [angles, homeostasis, correction, predictive_coding])
 def test_no_record(tmp_path, module):
     with pytest.raises(records.WorkdirError, match=f'has no {module.RECORD}'):
         module.draw(tmp_path)

@@ -1,0 +1,21 @@
+"""Training predictive coding networks with feedback of their own."""
+
+from eqprop_jax import records
+from eqprop_jax.figures import networks, style
+
+NAME, RECORD = 'fig5', 'fig5_fmnist'
+PANELS = tuple(networks.PANELS)
+
+
+def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
+    """Draws fig5.png from fig5_fmnist.json and returns its path.
+
+    Panels as in `eqprop_jax.figures.correction`; the symmetric share is that of the
+    Jacobian up to the signs of the errors.
+
+    Args:
+      folder: of the record of the sweep.
+      out: folder of the picture; None: that of the record.
+    """
+    figure = networks.figure(records.read_data(folder, RECORD), PANELS)
+    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
