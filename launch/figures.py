@@ -8,8 +8,8 @@ for up to eight devices, which a CPU is made to count as. `fig1` to `fig5` are n
 after those of Laborieux and Zenke 2024. The numbers go to <data>/<figure>.json, the
 pictures, which are drawn from these alone, to <out>/<figure>.png.
 
-`fig3` to `fig5` and `correction` are drawn from what training came to, and part of `all`
-where there is a record of it. To train anew:
+`fig3` to `fig5`, `nudging` and `correction` are drawn from what training came to, and
+part of `all` where there is a record of it. To train anew:
 
     python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3
     python launch/results.py --config=configs/fig3_fmnist.py --collect=runs/fig3 \
@@ -36,6 +36,7 @@ from eqprop_jax.figures import correction as correction_figure
 from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import homeostasis as homeostasis_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
+from eqprop_jax.figures import nudging as nudging_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
 from eqprop_jax.figures import predictive_coding as predictive_coding_figure
 from eqprop_jax.figures import processes as processes_figure
@@ -46,7 +47,7 @@ FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
     'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2, '
-    'fig3, fig4, fig5 (of Laborieux and Zenke 2024), correction, or all.',
+    'fig3, fig4, fig5 (of Laborieux and Zenke 2024), nudging, correction, or all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -208,6 +209,7 @@ TRAINED = {
     'fig3': angles_figure,
     'fig4': homeostasis_figure,
     'fig5': predictive_coding_figure,
+    'nudging': nudging_figure,
     'correction': correction_figure,
 }
 

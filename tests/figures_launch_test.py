@@ -144,7 +144,7 @@ def test_processes_by_one_command(tmp_path, measure, launch):
         (
             ['--figure=processes,magic'],
             "'magic'; choose from convergence, oscillation, processes, scaling, "
-            'devices, fig1, fig2, fig3, fig4, fig5, correction, all',
+            'devices, fig1, fig2, fig3, fig4, fig5, nudging, correction, all',
         ),
         (['--draw_only', '--figure=processes'], 'has no processes.json'),
         (['--sizes=64,many'], '--sizes=64,many: '),

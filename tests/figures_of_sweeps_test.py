@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from eqprop_jax import records
-from eqprop_jax.figures import angles, correction, homeostasis, predictive_coding, style
+from eqprop_jax.figures import (
+    angles,
+    correction,
+    homeostasis,
+    nudging,
+    predictive_coding,
+    style,
+)
 
 PATHS = ('test/error', 'eval/overall_angle', 'eval/symmetric_share')
 
@@ -70,7 +77,22 @@ def test_methods_on_one_network(module, name, tmp_path, figures):
     assert angle.get_ylim() == (0, 95)
 
 
-@pytest.mark.parametrize('module', [angles, homeostasis, correction, predictive_coding])
+def test_nudging(tmp_path, figures):
+    names = ['tied, one-sided', 'tied, random sign', 'tied, symmetric']
+    names += ['from 90°, plain', 'from 90°, Kolen-Pollack']
+    records.write_data(tmp_path, 'nudging_fmnist', record(names))
+    assert nudging.draw(tmp_path).name == 'nudging.png'
+    tied, _, _, free, _, _ = figures[0].axes
+    assert [axis.get_title() for axis in (tied, free)] == ['tied', 'from 90°']
+    colours = [line.get_color() for line in tied.lines]
+    assert colours == [style.RED, style.SKY, style.ORANGE]
+    colours = [line.get_color() for line in free.lines]
+    assert colours == [style.ORANGE, style.PURPLE]
+
+
+@pytest.mark.parametrize(
+    'module', [angles, homeostasis, correction, nudging, predictive_coding]
+)
 def test_no_record(tmp_path, module):
     with pytest.raises(records.WorkdirError, match=f'has no {module.RECORD}'):
         module.draw(tmp_path)

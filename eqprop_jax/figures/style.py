@@ -20,6 +20,10 @@ METHODS = {
     'feed-forward backprop': GREY,
     'corrected': BLUE,
     'homeostasis': GREEN,
+    'Kolen-Pollack': PURPLE,
+    'one-sided': RED,
+    'random sign': SKY,
+    'symmetric': ORANGE,
     'plain': ORANGE,
 }
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
@@ -32,7 +36,7 @@ def colour(index: int) -> str:
 
 def method(name: str) -> str:
     """Returns the colour of a row of a sweep: the first of METHODS that it names."""
-    return next((METHODS[known] for known in METHODS if known in name), PURPLE)
+    return next((METHODS[known] for known in METHODS if known in name), YELLOW)
 
 
 def numbers(values: list) -> np.ndarray:

@@ -1,0 +1,22 @@
+"""Nudges on one side and on both, and feedback that is brought to the transposes."""
+
+from eqprop_jax import records
+from eqprop_jax.figures import networks, style
+
+NAME, RECORD = 'nudging', 'nudging_fmnist'
+PANELS = ('test/error', 'eval/gradient_cosine', 'eval/overall_angle')
+
+
+def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
+    """Draws nudging.png from nudging_fmnist.json and returns its path.
+
+    One line of panels for tied and one for free feedback: test error, the cosine of the
+    gradient to that of recurrent backprop, and the angle between feedback and
+    transposes, over epochs.
+
+    Args:
+      folder: of the record of the sweep.
+      out: folder of the picture; None: that of the record.
+    """
+    figure = networks.figure(records.read_data(folder, RECORD), PANELS)
+    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
