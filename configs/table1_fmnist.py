@@ -38,7 +38,11 @@ ones. Against the paper:
   state, which such a nudge hardly moves it by, so that they take 1.05 sweeps and lower
   layers hear little. N = 1 has a finer tolerance.
 
-Not run: homeostasis; online, of which ten epochs of three seeds take 45 minutes on one
+* Homeostasis with λ = 0.1, which is ours: 14.2 and 15.0 %, two seeds. The weights stay
+  within 12 degrees and nine tenths of J symmetric, but at a spectral radius next to 1
+  that is enough for cosines of 0.2 to 0.7.
+
+Not run: online, of which ten epochs of three seeds take 45 minutes on one
 core (from the rate of 1,600 steps).
 """
 

@@ -13,6 +13,7 @@ from eqprop_jax import estimators as estimators
 from eqprop_jax import homeostasis as homeostasis
 from eqprop_jax import jacobian as jacobian
 from eqprop_jax import linear as linear
+from eqprop_jax import noise as noise
 from eqprop_jax import nudges as nudges
 from eqprop_jax import parts as parts
 from eqprop_jax import records as records

@@ -121,6 +121,9 @@ class Field(NamedTuple):
     take: 'Callable[[Int[Array, " k"]], Field] | None' = None
     """The field of these examples of the batch alone, which has a `take`, too; None: it
     cannot be told apart."""
+    disturb: 'Callable[[Array, State], State] | None' = None
+    """(number of the sweep, u) -> u with the noise of that sweep (`eqprop_jax.noise`),
+    for solvers that sweep a fixed number of times; None: there is no noise."""
 
     def in_order(self, blocks: tuple[tuple[str, ...], ...]) -> 'Field':
         """Returns the same field with its blocks in another order."""

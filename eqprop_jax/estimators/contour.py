@@ -23,12 +23,16 @@ References:
   Scurria et al. 2026, antisymmetric correction, https://arxiv.org/abs/2602.03670
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule, phases
+from eqprop_jax.noise import Disturb, disturbance
+from eqprop_jax.noise import check as check_noise
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
     Batch,
@@ -45,6 +49,7 @@ from eqprop_jax.types import (
     System,
 )
 
+FREE = 2**31 - 1  # number of the free phase among those with noise
 CORRECTIONS = (None, 'antisymmetric', 'adjoint')
 
 
@@ -54,6 +59,7 @@ def contour(
     *,
     contour: Contour,
     correction: str | None = None,
+    noise: float = 0.0,
     skip_unconverged: bool = False,
     batched: bool | None = None,
     warm_start: bool = False,
@@ -63,8 +69,8 @@ def contour(
 
     Error: the contour's O(r^N) in δ; about tol |u| / (r |δ| (1 − ρ)) from what real
     nudges leave unsettled (ρ the rate at which the solver converges), so that a small
-    radius needs a small tolerance; and without correction the asymmetry's, to
-    first order δ − δ_exact ≈ −2 (S − Λ)⁻¹ A δ with S, A = (J ± Jᵀ)/2.
+    radius needs a small tolerance; about noise/r; and without correction the
+    asymmetry's, to first order δ − δ_exact ≈ −2 (S − Λ)⁻¹ A δ with S, A = (J ± Jᵀ)/2.
 
     Args:
       system: what moves.
@@ -72,6 +78,10 @@ def contour(
       contour: from `eqprop_jax.nudges`.
       correction: None; 'antisymmetric' or 'adjoint' for the exact adjoint's response,
         by adding −(J − Jᵀ)(s − s*) to the field or by linearizing it.
+      noise: standard deviation σ of what is added to every potential after every
+        sweep (`eqprop_jax.noise`), in the nudged phases and in a free phase as long
+        as they, which then comes before them and stands for s*. It needs a key, and
+        `solvers.unrolled`: nothing settles to a tolerance.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
         phase did not converge; `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
@@ -85,19 +95,38 @@ def contour(
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. `info` has one row for every
-      relaxed point. The key is only used by random signs.
+      relaxed point. The key is only used by random signs and noise.
 
     Raises:
-      ValueError: for complex points on a system that is not holomorphic, or an
-        unknown correction.
+      ValueError: for complex points on a system that is not holomorphic, an unknown
+        correction, a negative noise, or noise together with `skip_unconverged`.
     """
     phases.check(system, contour)
     check_correction(correction)
+    check_noise(noise)
+    if noise and skip_unconverged:
+        raise ValueError('under noise nothing converges: leave skip_unconverged out')
+
+    def disturbances(
+        batch: Batch, rng: jax.Array | None
+    ) -> Callable[[Array | int], Disturb]:
+        """Returns (number of the phase) ↦ its noise."""
+        if rng is None:
+            raise ValueError('noise needs a key: pass rng')
+        own = jax.random.fold_in(rng, FREE)  # the key itself draws signs
+        return lambda number: disturbance(
+            noise, jax.random.fold_in(own, number), batch.numbers
+        )
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         injection = system.inject(params, batch.x)
+        noise_of = None
+        if noise:
+            noise_of = disturbances(batch, rng)
+            own = dynamics.free_field(system, params, injection)
+            free = solve(own._replace(disturb=noise_of(FREE)), free.state)
         if correction is None:
             field = dynamics.free_field(system, params, injection)
         else:
@@ -115,6 +144,7 @@ def contour(
             batched=batched,
             warm_start=warm_start,
             axis_name=axis_name,
+            noise=noise_of,
         )
         error = phases.response(nudged, free.rates, axis_name)
         if correction is None:

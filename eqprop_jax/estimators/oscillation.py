@@ -33,6 +33,7 @@ from eqprop_jax import dynamics, nudges, tree
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.estimators.contour import check_correction, corrected_field
+from eqprop_jax.noise import Disturb, check, disturbance
 from eqprop_jax.solvers.sweeps import (
     check_options,
     make_sweep,
@@ -150,23 +151,10 @@ def oscillation(
             state = phases.as_complex(state)
         return Stream(state, free)
 
-    def noise_of(
-        batch: Batch, rng: jax.Array | None
-    ) -> Callable[[Array, State], State]:
-        """Returns (step, state) ↦ the state with the step's noise."""
+    def noise_of(batch: Batch, rng: jax.Array | None) -> Disturb:
         if rng is None or not noise:
             return lambda number, state: state
-
-        def disturb(number: Array, state: State) -> State:
-            key = jax.random.fold_in(rng, number)
-            keys, like = jax.random.split(key), tree.real(state)
-            if not is_complex:
-                keys = key[None]
-            draws = [tree.per_example_normal(key, like, batch.numbers) for key in keys]
-            draw = tree.combine(*draws) if is_complex else draws[0]
-            return tree.add(state, tree.scale(noise, draw))
-
-        return disturb
+        return disturbance(noise, rng, batch.numbers)
 
     def turns(
         field: Field,
@@ -174,7 +162,7 @@ def oscillation(
         state: State,
         num_turns: int,
         num_averaged: int,
-        disturb: Callable[[Array, State], State],
+        disturb: Disturb,
     ) -> tuple[State, Rates, Rates, Float[Array, 'N B']]:
         """Runs whole turns; returns the state, both averages, and the residuals.
 
@@ -290,5 +278,4 @@ def _check(periods: int, burn_in: int, correction: str | None, noise: float) -> 
         if not (int(value) == value and value >= least):
             raise ValueError(f'{name} is an integer from {least} on, not {value}')
     check_correction(correction)
-    if not (np.isfinite(noise) and noise >= 0):
-        raise ValueError(f'noise cannot be negative, and is finite: {noise}')
+    check(noise)

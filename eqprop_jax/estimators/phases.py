@@ -1,5 +1,6 @@
 """Nudged equilibria on a contour, which the contour estimators have in common."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.dynamics import CostGradient
+from eqprop_jax.noise import Disturb
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import Equilibrium, Field, Rates, Solver, State, System
 
@@ -45,6 +47,7 @@ def relax(
     batched: bool | None,
     warm_start: bool,
     axis_name: str | None,
+    noise: Callable[[Array], Disturb] | None = None,
 ) -> tuple[Phase, ...]:
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
@@ -62,6 +65,7 @@ def relax(
       axis_name: of devices that divide the nudges among them, each relaxing its own;
         real nudges are then relaxed as complex ones where there are both, since all
         devices run one program. None: no such axis.
+      noise: (number of the nudge) ↦ its noise; None: none.
 
     Raises:
       TypeError: if the free state is complex, or nudges are and it is half precision.
@@ -76,29 +80,37 @@ def relax(
 
     together = jax.default_backend() != 'cpu' if batched is None else batched
 
-    def relax_part(part: Contour) -> Phase:
+    def relax_part(part: Contour, first: int) -> Phase:
         start = as_complex(free.state) if part.is_complex else free.state
         points, weights = _cast(part, sign, start)
+        numbers = first + jnp.arange(len(points))
         if axis_name is not None:
-            points, weights = _share(points, weights, axis_name)
+            points, weights, numbers = _share(points, weights, numbers, axis_name)
 
-        def one(beta: Array, start: State) -> Equilibrium:
+        def one(beta: Array, number: Array, start: State) -> Equilibrium:
             nudged = dynamics.nudged_field(field, cost_gradient, beta)
+            if noise is not None:
+                nudged = nudged._replace(disturb=noise(number))
             return solve(nudged.in_order(from_the_top(field.blocks)), start)
 
         if together:
-            return Phase(weights, jax.vmap(one, (0, None))(points, start))
+            nudged = jax.vmap(one, (0, 0, None))(points, numbers, start)
+            return Phase(weights, nudged)
         if not warm_start or len(points) == 1:
-            return Phase(weights, lax.map(lambda beta: one(beta, start), points))
-        first = one(points[0], start)
+            nudged = lax.map(lambda nudge: one(*nudge, start), (points, numbers))
+            return Phase(weights, nudged)
+        begin = one(points[0], numbers[0], start)
 
-        def another(beta: Array) -> Equilibrium:
-            return one(beta, extrapolated(first, start, beta / points[0]))
+        def another(nudge: tuple[Array, Array]) -> Equilibrium:
+            beta, number = nudge
+            return one(beta, number, extrapolated(begin, start, beta / points[0]))
 
-        return Phase(weights, tree.stack_first(first, lax.map(another, points[1:])))
+        rest = lax.map(another, (points[1:], numbers[1:]))
+        return Phase(weights, tree.stack_first(begin, rest))
 
     parts = contour.parts() if axis_name is None else (contour,)
-    return tuple(relax_part(part) for part in parts)
+    firsts = np.cumsum([0, *(len(part.points) for part in parts)])
+    return tuple(map(relax_part, parts, firsts.tolist()))
 
 
 def from_the_top(blocks: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
@@ -184,7 +196,9 @@ def as_complex(state: State) -> State:
     return tree.to_complex(state)
 
 
-def _share(points: Array, weights: Array, axis_name: str) -> tuple[Array, Array]:
+def _share(
+    points: Array, weights: Array, numbers: Array, axis_name: str
+) -> tuple[Array, Array, Array]:
     """Returns a device's share of the nudges, filled up by some of weight 0."""
     devices, count = lax.axis_size(axis_name), len(points)
     if devices > count:
@@ -195,10 +209,14 @@ def _share(points: Array, weights: Array, axis_name: str) -> tuple[Array, Array]
     share = -(-count // devices)
     fillers = share * devices - count
     points = jnp.concatenate([points, points[:fillers]])
+    numbers = jnp.concatenate([numbers, numbers[:fillers]])
     weights = jnp.concatenate([weights, jnp.zeros_like(weights[:fillers])])
     first = share * lax.axis_index(axis_name)
-    mine = [lax.dynamic_slice_in_dim(a, first, share) for a in (points, weights)]
-    return mine[0], mine[1]
+
+    def mine(values: Array) -> Array:
+        return lax.dynamic_slice_in_dim(values, first, share)
+
+    return mine(points), mine(weights), mine(numbers)
 
 
 def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:

@@ -26,12 +26,12 @@ from eqprop_jax import tree
 from eqprop_jax.solvers.mixing import empty, flatten, mix, unflatten
 from eqprop_jax.solvers.settle import Progress, compact_here, settle
 from eqprop_jax.solvers.sweeps import (
-    as_field,
     check_options,
     make_move,
     projection,
     sequence,
     update,
+    without_noise,
 )
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
@@ -78,7 +78,7 @@ def anderson(
         )
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = as_field(field)
+        field = without_noise(field)
         move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
         solved: tuple[tuple[str, ...], ...] = ()
         if field.blocks and blocks and step_size == 1 and clip is None:

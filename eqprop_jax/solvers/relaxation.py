@@ -10,7 +10,12 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from eqprop_jax.solvers.settle import Progress, compact_here, settle
-from eqprop_jax.solvers.sweeps import as_field, check_options, make_sweep, projection
+from eqprop_jax.solvers.sweeps import (
+    check_options,
+    make_sweep,
+    projection,
+    without_noise,
+)
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 
@@ -64,7 +69,7 @@ def relaxation(
             return Progress(*sweep(progress.state, progress.drive))
 
         return settle(
-            as_field(field),
+            without_noise(field),
             state,
             advance,
             reachable=projection(clip),

@@ -151,6 +151,21 @@ def as_field(field: Field | Callable[[State], State]) -> Field:
     )
 
 
+def without_noise(field: Field | Callable[[State], State]) -> Field:
+    """Returns `as_field` for a solver that ends at a tolerance.
+
+    Raises:
+      ValueError: if the field has noise, under which nothing settles.
+    """
+    field = as_field(field)
+    if field.disturb is not None:
+        raise ValueError(
+            'under noise nothing settles to a tolerance: take a fixed number of sweeps '
+            '(solvers.unrolled; name="unrolled" in a configuration)'
+        )
+    return field
+
+
 def check_blocks(blocks: tuple[tuple[str, ...], ...], state: State) -> None:
     """Raises ValueError, naming the layers, unless the blocks partition the state."""
     listed = [name for block in blocks for name in block]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 from eqprop_jax import tree
 from eqprop_jax.solvers.sweeps import (
@@ -30,7 +31,7 @@ def unrolled(
     The published schedules relax in this way, and reverse-mode differentiation goes
     through it (memory grows with `num_steps`; call the solver itself, since
     `eqprop_jax.relax` stops gradients). No example stops early; `tol` only
-    says which count as converged.
+    says which count as converged. If the field has noise, every sweep adds its own.
 
     Args:
       num_steps: number of sweeps; positive.
@@ -53,12 +54,15 @@ def unrolled(
         field = as_field(field)
         sweep = make_sweep(field, state, order, step_size, clip)
 
-        def body(carry: tuple, _) -> tuple:
+        def body(carry: tuple, number: Array) -> tuple:
             moved = sweep(*carry)
+            if field.disturb is not None:
+                disturbed = field.disturb(number, moved[0])
+                moved = (disturbed, field.drive(field.rates(disturbed)))
             return moved, field.rates(moved[0]) if keep_trajectory else None
 
         start = (state, field.drive(field.rates(state)))
-        (end, drive), visited = lax.scan(body, start, None, length=num_steps)
+        (end, drive), visited = lax.scan(body, start, jnp.arange(num_steps))
         residual = relative_residual(projection(clip)(drive), end)
         trajectory = None
         if keep_trajectory:
