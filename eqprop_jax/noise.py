@@ -2,18 +2,21 @@
 
     u ← sweep(u) + σ ξ,    ξ ~ N(0, 1), independent of unit, example and sweep
 
-To real and imaginary parts each, where the state is complex. A network with noise never
-settles: it fluctuates about its equilibrium, by σ² Σ_k Aᵏ (Aᵏ)ᵀ where a sweep is linear
-with the matrix A.
+to real and imaginary parts each, where the state is complex. A network with noise never
+settles. Where a sweep is linear with the matrix A, it fluctuates about its equilibrium
+with the covariance σ² Σ_{k≥0} Aᵏ (Aᵏ)ᵀ; under a complex nudge E[z z†] is twice that,
+with (Aᵏ)† in place of (Aᵏ)ᵀ.
 
 References:
-  Laborieux and Zenke 2022, section 4.1, https://arxiv.org/abs/2209.00530
+  Laborieux and Zenke 2022, section 4.1 (noise in the real parts alone),
+  https://arxiv.org/abs/2209.00530
 """
 
 import math
 from collections.abc import Callable
 
 import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 from eqprop_jax import tree
@@ -23,23 +26,29 @@ Disturb = Callable[[Array, State], State]
 """(number of the sweep, state) -> the state with the noise of that sweep."""
 
 
-def disturbance(scale: float, rng: jax.Array, numbers: Int[Array, ' B']) -> Disturb:
+def disturbance(
+    scale: float,
+    rng: jax.Array,
+    numbers: Int[Array, ' B'],
+    *,
+    imaginary: ArrayLike = 1.0,
+) -> Disturb:
     """Returns (number of the sweep, u) ↦ u + σ ξ.
 
     Args:
       scale: σ.
       rng: key; every sweep folds its number in.
       numbers: of the examples in the whole batch, which their draws depend on.
+      imaginary: what σ is multiplied by in the imaginary parts of a complex state.
     """
 
     def disturb(number: Array, state: State) -> State:
-        is_complex = tree.is_complex(state)
         key = jax.random.fold_in(rng, number)
-        keys, like = jax.random.split(key), tree.real(state)
-        if not is_complex:
-            keys = key[None]
-        draws = [tree.per_example_normal(key, like, numbers) for key in keys]
-        draw = tree.combine(*draws) if is_complex else draws[0]
+        like = tree.real(state)
+        draw = tree.per_example_normal(key, like, numbers)
+        if tree.is_complex(state):
+            other = tree.per_example_normal(jax.random.fold_in(key, 1), like, numbers)
+            draw = tree.combine(draw, tree.scale(imaginary, other))
         return tree.add(state, tree.scale(scale, draw))
 
     return disturb

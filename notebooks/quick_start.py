@@ -60,7 +60,8 @@ EP, EXACT = style.ORANGE, style.BLACK  # colours of the two gradients
 # ## The images
 #
 # Scikit-learn brings 1,797 images of handwritten digits, of 8 x 8 pixels each. Nothing
-# has to be downloaded. The package sets 300 of them apart for testing.
+# has to be downloaded. The package sets 300 of them apart for testing, and 150 to choose
+# settings by.
 
 # %%
 data = ep.data.load('digits', num_train=200 if SMALL else None)
@@ -215,8 +216,8 @@ hidden = np.array([rates['layer_1'][0] - free.rates['layer_1'][0] for rates in c
 # $$\delta = \left. \frac{d s(\beta)}{d \beta} \right|_{\beta = 0}
 # \;\approx\; \frac{s(\beta) - s(-\beta)}{2 \beta} .$$
 #
-# Two nudges are enough to measure it: one towards the answer, and one as far away from
-# it (Laborieux and others 2021).
+# Two nudges are enough to measure it: one towards the answer, and one away from it
+# (Laborieux and others 2021).
 
 # %%
 beta = 0.1

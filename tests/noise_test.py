@@ -93,6 +93,27 @@ def test_every_nudge_of_a_circle_has_noise_of_its_own(half_step):
     assert error < 0.12 * np.linalg.norm(covariance)
 
 
+def test_the_gradient_has_no_bias():
+    """With alternating sweeps the noise of neighbours is correlated."""
+    system, A = network()
+    batch, params = batch_of(BATCH), {'weights': jnp.asarray(A)}
+    free = ep.relax(system, params, batch.x, ep.solvers.relaxation(tol=1e-12))
+
+    def gradient(noise, rng=None):
+        run = ep.estimators.contour(
+            system,
+            sweeping(order='alternating'),
+            contour=ep.nudges.one_sided(0.1),
+            noise=noise,
+        )
+        return run(params, batch, free, rng).grads['weights']
+
+    keys = jax.random.split(RNG, 8)
+    found = np.asarray(jax.lax.map(lambda key: gradient(1.0, key), keys))
+    noise = found.std(0, ddof=1) / np.sqrt(len(keys))
+    assert np.all(abs(found.mean(0) - gradient(0.0)) < 5 * noise)
+
+
 def test_draws_belong_to_an_examples_number():
     contour = ep.nudges.symmetric(0.2)
     whole, again = (estimate(contour, 6) for _ in range(2))
@@ -105,11 +126,12 @@ def test_draws_belong_to_an_examples_number():
     np.testing.assert_allclose(still, np.tile(still[0], (6, 1)), rtol=1e-9)
 
 
-def test_nudges_that_devices_divide_have_the_same_noise():
+@pytest.mark.parametrize('half_step', [False, True])
+def test_nudges_that_devices_divide_have_the_same_noise(half_step):
     system, A = network()
     batch, params = batch_of(3), {'weights': jnp.asarray(A)}
     free = ep.relax(system, params, batch.x, ep.solvers.relaxation(tol=1e-12))
-    contour = ep.nudges.circle(0.3, 6, half_step=True)
+    contour = ep.nudges.circle(0.3, 6, half_step=half_step)
     make = functools.partial(
         ep.estimators.contour, system, sweeping(), contour=contour, noise=SIGMA
     )

@@ -76,6 +76,8 @@ def in_short(row):
     ):
         if row[key] is not None:
             numbers.append(f'{row[key]:.{digits}f}')
+        elif key == 'cosine_to_rbp':
+            numbers.append('–')  # backprop is of another network
     return ' / '.join(numbers)
 
 

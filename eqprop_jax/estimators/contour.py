@@ -27,6 +27,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 from eqprop_jax import dynamics, jacobian, tree
@@ -79,9 +80,12 @@ def contour(
       correction: None; 'antisymmetric' or 'adjoint' for the exact adjoint's response,
         by adding −(J − Jᵀ)(s − s*) to the field or by linearizing it.
       noise: standard deviation σ of what is added to every potential after every
-        sweep (`eqprop_jax.noise`), in the nudged phases and in a free phase as long
-        as they, which then comes before them and stands for s*. It needs a key, and
-        `solvers.unrolled`: nothing settles to a tolerance.
+        sweep (`eqprop_jax.noise`). It needs a key, and `solvers.unrolled`: nothing
+        settles to a tolerance. The nudged phases have it, and one more free phase with
+        as many sweeps, from the given equilibrium on; they start from its last state,
+        which δ is the difference to. J and the local rule keep the given equilibrium,
+        as if that were averaged over time: with the same noise in both factors of the
+        rule one-sided nudges would have a bias of Cov(s*)/β.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
         phase did not converge; `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
@@ -109,24 +113,28 @@ def contour(
 
     def disturbances(
         batch: Batch, rng: jax.Array | None
-    ) -> Callable[[Array | int], Disturb]:
-        """Returns (number of the phase) ↦ its noise."""
+    ) -> Callable[[ArrayLike, ArrayLike], Disturb]:
+        """Returns (number of the phase, β) ↦ its noise."""
         if rng is None:
             raise ValueError('noise needs a key: pass rng')
         own = jax.random.fold_in(rng, FREE)  # the key itself draws signs
-        return lambda number: disturbance(
-            noise, jax.random.fold_in(own, number), batch.numbers
+        return lambda number, beta: disturbance(
+            noise,
+            jax.random.fold_in(own, number),
+            batch.numbers,
+            imaginary=jnp.imag(beta) != 0,  # none where a real nudge is made complex
         )
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         injection = system.inject(params, batch.x)
-        noise_of = None
+        noise_of, start = None, free
         if noise:
             noise_of = disturbances(batch, rng)
             own = dynamics.free_field(system, params, injection)
-            free = solve(own._replace(disturb=noise_of(FREE)), free.state)
+            still = own._replace(disturb=noise_of(FREE, 0.0))
+            start = solve(still, free.state)
         if correction is None:
             field = dynamics.free_field(system, params, injection)
         else:
@@ -137,7 +145,7 @@ def contour(
         nudged = phases.relax(
             field,
             gradient,
-            free,
+            start,
             solve,
             contour,
             rng,
@@ -146,7 +154,7 @@ def contour(
             axis_name=axis_name,
             noise=noise_of,
         )
-        error = phases.response(nudged, free.rates, axis_name)
+        error = phases.response(nudged, start.rates, axis_name)
         if correction is None:
             error = dynamics.signed(system, error)
         residual, num_steps, converged = phases.settled(nudged, contour, axis_name)

@@ -47,7 +47,7 @@ def relax(
     batched: bool | None,
     warm_start: bool,
     axis_name: str | None,
-    noise: Callable[[Array], Disturb] | None = None,
+    noise: Callable[[Array, Array], Disturb] | None = None,
 ) -> tuple[Phase, ...]:
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
@@ -65,7 +65,7 @@ def relax(
       axis_name: of devices that divide the nudges among them, each relaxing its own;
         real nudges are then relaxed as complex ones where there are both, since all
         devices run one program. None: no such axis.
-      noise: (number of the nudge) ↦ its noise; None: none.
+      noise: (number of the nudge, β) ↦ its noise; None: none.
 
     Raises:
       TypeError: if the free state is complex, or nudges are and it is half precision.
@@ -80,37 +80,40 @@ def relax(
 
     together = jax.default_backend() != 'cpu' if batched is None else batched
 
-    def relax_part(part: Contour, first: int) -> Phase:
+    def relax_part(part: Contour, numbers: Int[np.ndarray, ' P']) -> Phase:
         start = as_complex(free.state) if part.is_complex else free.state
         points, weights = _cast(part, sign, start)
-        numbers = first + jnp.arange(len(points))
+        which = jnp.asarray(numbers)
         if axis_name is not None:
-            points, weights, numbers = _share(points, weights, numbers, axis_name)
+            points, weights, which = _share(points, weights, which, axis_name)
 
         def one(beta: Array, number: Array, start: State) -> Equilibrium:
             nudged = dynamics.nudged_field(field, cost_gradient, beta)
             if noise is not None:
-                nudged = nudged._replace(disturb=noise(number))
+                nudged = nudged._replace(disturb=noise(number, beta))
             return solve(nudged.in_order(from_the_top(field.blocks)), start)
 
         if together:
-            nudged = jax.vmap(one, (0, 0, None))(points, numbers, start)
+            nudged = jax.vmap(one, (0, 0, None))(points, which, start)
             return Phase(weights, nudged)
         if not warm_start or len(points) == 1:
-            nudged = lax.map(lambda nudge: one(*nudge, start), (points, numbers))
+            nudged = lax.map(lambda nudge: one(*nudge, start), (points, which))
             return Phase(weights, nudged)
-        begin = one(points[0], numbers[0], start)
+        begin = one(points[0], which[0], start)
 
         def another(nudge: tuple[Array, Array]) -> Equilibrium:
             beta, number = nudge
             return one(beta, number, extrapolated(begin, start, beta / points[0]))
 
-        rest = lax.map(another, (points[1:], numbers[1:]))
+        rest = lax.map(another, (points[1:], which[1:]))
         return Phase(weights, tree.stack_first(begin, rest))
 
-    parts = contour.parts() if axis_name is None else (contour,)
-    firsts = np.cumsum([0, *(len(part.points) for part in parts)])
-    return tuple(map(relax_part, parts, firsts.tolist()))
+    positions = np.arange(len(contour.points))
+    if axis_name is not None:
+        return (relax_part(contour, positions),)
+    real = np.imag(contour.points) == 0
+    own = [positions[mask] for mask in (real, ~real) if mask.any()]
+    return tuple(map(relax_part, contour.parts(), own))
 
 
 def from_the_top(blocks: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
