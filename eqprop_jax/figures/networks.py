@@ -20,7 +20,8 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
     """Returns one line of panels for each network, one panel for each metric.
 
     Lines are medians of the runs over epochs, bands go from the least to the most of
-    them.
+    them. What lies on one another is seen in the order of `style.METHODS`, the
+    references below.
 
     Args:
       record: of a sweep, as `records.results.collect` makes it: rows are called
@@ -40,7 +41,12 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
                 if path in curves:
                     scale = 100 if path == 'test/error' else 1
                     style.runs(
-                        axis, curves[path], style.method(method), method, scale=scale
+                        axis,
+                        curves[path],
+                        style.method(method),
+                        method,
+                        scale=scale,
+                        above=style.rank(method),
                     )
             _dress(axis, path)
         line[0].set_title(network, fontsize=10)
@@ -55,10 +61,8 @@ def _dress(axis: Axes, path: str) -> None:
     axis.set_ylabel(PANELS[path])
     axis.set_xlabel('epoch')
     axis.set_xlim(left=0)
-    if path == 'test/error':
-        axis.set_ylim(bottom=0)
-    elif path == 'eval/overall_angle':
+    if path == 'eval/overall_angle':
         axis.set_ylim(0, 95)
-    else:
+    elif path != 'test/error':
         axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
     style.strip(axis)

@@ -16,8 +16,8 @@ PURPLE, SKY, RED, YELLOW = '#CC79A7', '#56B4E9', '#D55E00', '#F0E442'
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 # The same method has the same colour wherever methods are held against each other.
 METHODS = {
-    'recurrent backprop': BLACK,
     'feed-forward backprop': GREY,
+    'recurrent backprop': BLACK,
     'corrected': BLUE,
     'homeostasis': GREEN,
     'Kolen-Pollack': PURPLE,
@@ -36,7 +36,13 @@ def colour(index: int) -> str:
 
 def method(name: str) -> str:
     """Returns the colour of a row of a sweep: the first of METHODS that it names."""
-    return next((METHODS[known] for known in METHODS if known in name), YELLOW)
+    return [*METHODS.values(), YELLOW][rank(name)]
+
+
+def rank(name: str) -> int:
+    """Returns which of METHODS a row of a sweep names first; their number for none."""
+    named = (index for index, known in enumerate(METHODS) if known in name)
+    return next(named, len(METHODS))
 
 
 def numbers(values: list) -> np.ndarray:
@@ -67,6 +73,7 @@ def runs(
     *,
     scale: float = 1.0,
     width: float = 1.4,
+    above: int = 0,
 ) -> None:
     """Draws the median of some runs over epochs, from the least to the most of them.
 
@@ -77,10 +84,18 @@ def runs(
       label: of the line; None: it has none.
       scale: that values are multiplied by.
       width: of the line.
+      above: how many other lines it is drawn above.
     """
     epochs, values = numbers(curve['epochs']), scale * matrix(curve['values'])
     middle = np.median(values, axis=0)
-    axis.plot(epochs, middle, color=colour, label=label, linewidth=width)
+    axis.plot(
+        epochs,
+        middle,
+        color=colour,
+        label=label,
+        linewidth=width,
+        zorder=2 + above / 100,
+    )
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
         axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
