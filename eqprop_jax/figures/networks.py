@@ -17,7 +17,7 @@ PANELS = {
 
 
 def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
-    """Returns one line of panels for each network, one panel for each metric.
+    """Returns one line of panels for each network, or two, a panel for each metric.
 
     Lines are medians of the runs over epochs, bands go from the least to the most of
     them. What lies on one another is seen in the order of `style.METHODS`, the
@@ -32,9 +32,11 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
     for row in record['rows']:
         network, _, method = row['name'].partition(', ')
         networks.setdefault(network, {})[method] = row['curves']
-    size = (3.65 * len(paths), 0.4 + 3.1 * len(networks))
+    columns = 2 if len(paths) == 4 else len(paths)
+    lines = len(networks) * len(paths) // columns
+    size = (3.65 * columns, 0.4 + 3.1 * lines)
     figure = Figure(figsize=size, layout='constrained')
-    axes = figure.subplots(len(networks), len(paths), squeeze=False)
+    axes = figure.subplots(lines, columns).reshape(len(networks), len(paths))
     for line, (network, methods) in zip(axes, networks.items(), strict=True):
         for axis, path in zip(line, paths, strict=True):
             for method, curves in methods.items():
