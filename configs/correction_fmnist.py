@@ -12,6 +12,11 @@ examples whose solve does not converge: with them two seeds of five ended at 17.
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/correction_fmnist.py \
         --workdir=runs/correction
+
+Measured on an AMD EPYC, float32, 2026-11-26, commits fc76b58 and 49613fc (recurrent
+backprop), seeds 0 to 4, test error after the last epoch: corrected 11.19 ± 0.31 %,
+homeostasis 12.42 ± 0.06, plain 12.81 ± 0.07, recurrent backprop 11.06 ± 0.10, backprop
+of the feed-forward network 10.86 ± 0.13. Four hidden layers: not yet run.
 """
 
 from collections.abc import Callable

@@ -13,6 +13,11 @@ shows only the system is taken: its settings are not at hand.
 
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/fig5_fmnist.py --workdir=runs/fig5
+
+Measured on an AMD EPYC, float32, 2026-11-26, commits fc76b58 and 49613fc
+(Kolen-Pollack), seeds 0, 1, 2, test error after the last epoch: plain 12.18 ± 0.12 %,
+homeostasis 12.04 ± 0.06, Kolen-Pollack 13.91 ± 0.04, corrected 12.01 ± 0.07, recurrent
+backprop 12.02 ± 0.07.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,8 @@ with a nudge on one side what the free phase leaves unsettled is divided by β.
 
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/nudging_fmnist.py --workdir=runs/nudging
+
+Not yet run.
 """
 
 from collections.abc import Callable
