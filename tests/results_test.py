@@ -143,6 +143,8 @@ class TestOfASweep:
         assert a['hardware'] == 'another; a machine'
         assert b['seeds'] == [5]
         assert gone == {'name': 'gone'}
+        anew = {'rows': [first | {'seeds': [1, 0]}]}
+        assert results.merged(old, anew)['rows'][0] == anew['rows'][0]
         with pytest.raises(records.WorkdirError, match='some.py that is no sweep'):
             results.merged({'last': [1.0]}, new)
 

@@ -80,7 +80,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a record with the rows and the seeds that an older one has beside it.
 
     A row of the same changes and epochs has the seeds of both, those of the new one
-    where both have them; otherwise the new row takes the place of the old one.
+    where both have them. Otherwise, or if nothing of the old one is left, the new row
+    takes its place.
 
     Args:
       old: from `collect`.
@@ -94,11 +95,16 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     rows = {row['name']: row for row in old['rows']}
     for row in new['rows']:
         before = rows.get(row['name'])
-        same = before and all(
-            before[key] == row[key] for key in ('changes', 'num_epochs')
-        )
-        rows[row['name']] = _with_seeds(before, row) if same else row
+        if before and _goes_on(before, row):
+            row = _with_seeds(before, row)
+        rows[row['name']] = row
     return {**new, 'rows': list(rows.values())}
+
+
+def _goes_on(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a row is the same as an older one that has seeds beside it."""
+    same = all(old[key] == new[key] for key in ('changes', 'num_epochs'))
+    return same and not set(old['seeds']) <= set(new['seeds'])
 
 
 def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
