@@ -17,6 +17,7 @@ FLOORS = {
     'dynamics': 0,
     'systems': 1,
     'solvers': 1,
+    'noise': 1,
     'nudges': 1,
     'jacobian': 1,
     'estimators': 2,

@@ -143,6 +143,25 @@ def test_a_crash_in_a_save(tmp_path, monkeypatch, whole, part, count):
     assert_same(tmp_path, whole)
 
 
+def test_a_crash_after_the_last_save(tmp_path, monkeypatch, whole):
+    """The next run has no step to take, and still removes what is one too many."""
+    last = max(folders.numbers(folders.folder_of(whole), ''))
+    done = folders.keep_only
+
+    def crash(folder, keep):
+        if last in folders.numbers(folder, ''):
+            raise CrashError
+        done(folder, keep)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, 'keep_only', crash)
+        with pytest.raises(CrashError):
+            run(tmp_path)
+    assert len(folders.numbers(folders.folder_of(tmp_path), '')) == 3
+    run(tmp_path)
+    assert_same(tmp_path, whole)
+
+
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whole):
     def crash():
         raise CrashError

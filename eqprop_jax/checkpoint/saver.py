@@ -21,7 +21,8 @@ class Saver:
 
     A save copies the state and returns. In the background files are written and summed
     up, and older ones removed; the next save, `wait` and the end of the context wait
-    for that. On several hosts all of them save the same; the first one writes.
+    for that. The end removes older ones even if there was no save. On several hosts all
+    of them save the same; the first one writes.
 
     Args:
       workdir: made if need be.
@@ -97,6 +98,14 @@ class Saver:
         if error is not None:
             raise error
 
+    def _remove_older(self) -> None:
+        """Removes what a run left that was killed between its last save and this."""
+        if jax.process_index() == 0 and self._folder.exists():
+            try:
+                folders.keep_only(self._folder, self._keep)
+            except ERRORS as error:
+                raise _cannot_write(self._folder, error) from error
+
     def __enter__(self) -> 'Saver':
         return self
 
@@ -108,6 +117,7 @@ class Saver:
     ) -> None:
         if error is None:
             self.wait()
+            self._remove_older()
         elif self._thread is not None:
             self._thread.join()
 
