@@ -8,8 +8,8 @@ small nudges, with homeostasis, with Kolen-Pollack updates, with the adjoint cor
 and recurrent backprop. Adam with cosine decay from 1e-3, 5 epochs, 55,000 training
 images, gradients clipped at a norm of 1; AdamW with a decay of 1 for Kolen-Pollack.
 Phases and solves take steps of 0.2; examples that do not settle are left out of the
-mean. Neither this decay nor λ = 0.1 was tuned. Of what the paper
-shows only the system is taken: its settings are not at hand.
+mean. Neither this decay nor λ = 0.1 was tuned. Of what the paper shows only the system
+is taken: its settings are not at hand.
 
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/fig5_fmnist.py --workdir=runs/fig5

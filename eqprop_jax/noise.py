@@ -8,7 +8,7 @@ with the covariance σ² Σ_{k≥0} Aᵏ (Aᵏ)ᵀ; under a complex nudge E[z z�
 with (Aᵏ)† in place of (Aᵏ)ᵀ.
 
 References:
-  Laborieux and Zenke 2022, section 4.1 (noise in the real parts alone),
+  Laborieux and Zenke 2022, Table 1 (there in the real parts alone),
   https://arxiv.org/abs/2209.00530
 """
 

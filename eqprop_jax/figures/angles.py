@@ -16,9 +16,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     a: test error after the last epoch over the angle that the feedback starts from.
     b: the angle over epochs. c: the cosine of the gradient to that of recurrent
     backprop over epochs, medians of the runs and their range. Thin lines start from
-    smaller angles; runs that broke off are missing. Where the spectral radius of an
-    example is 1 or more, its exact gradient has no bound or is not solved for, and
-    outweighs those of all others in the reference: the cosine then says nothing.
+    smaller angles; runs that broke off are missing.
 
     Args:
       folder: of the record of the sweep, as `records.results.collect` makes it: rows
