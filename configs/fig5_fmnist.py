@@ -25,7 +25,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import pcn_fmnist
+from configs import correction_fmnist, pcn_fmnist
 
 SOLVE = {
     'estimator.method': 'anderson',
@@ -45,12 +45,7 @@ METHODS = {
     'corrected': {},
     'recurrent backprop': {'estimator.name': 'recurrent_backprop'} | SOLVE,
 }
-CURVES = (
-    'test/error',
-    'eval/gradient_cosine',
-    'eval/symmetric_share',
-    'eval/overall_angle',
-)
+CURVES = correction_fmnist.CURVES
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -33,7 +33,8 @@ from eqprop_jax import dynamics, nudges, tree
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.estimators.contour import check_correction, corrected_field
-from eqprop_jax.noise import Disturb, check, disturbance
+from eqprop_jax.noise import Disturb, disturbance
+from eqprop_jax.noise import check as check_noise
 from eqprop_jax.solvers.sweeps import (
     check_options,
     make_sweep,
@@ -278,4 +279,4 @@ def _check(periods: int, burn_in: int, correction: str | None, noise: float) -> 
         if not (int(value) == value and value >= least):
             raise ValueError(f'{name} is an integer from {least} on, not {value}')
     check_correction(correction)
-    check(noise)
+    check_noise(noise)

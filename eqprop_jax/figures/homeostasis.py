@@ -1,7 +1,7 @@
 """Training with Jacobian homeostasis, without it, and with the correction."""
 
 from eqprop_jax import records
-from eqprop_jax.figures import networks, style
+from eqprop_jax.figures import networks
 
 NAME, RECORD = 'fig4', 'fig4_fmnist'
 PANELS = ('test/error', 'eval/symmetric_share', 'eval/gradient_cosine')
@@ -17,5 +17,4 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
       folder: of the record of the sweep.
       out: folder of the picture; None: that of the record.
     """
-    figure = networks.figure(records.read_data(folder, RECORD), PANELS)
-    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
+    return networks.draw(NAME, RECORD, PANELS, folder, out)

@@ -5,6 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eqprop_jax import records
 from eqprop_jax.figures import style
 
 PANELS = {
@@ -14,6 +15,29 @@ PANELS = {
     'eval/overall_angle': 'angle of the feedback (°)',
 }
 """Metric and label, by the name that a configuration lists in CURVES."""
+
+
+def draw(
+    name: str,
+    record: str,
+    paths: tuple[str, ...],
+    folder: records.Folder,
+    out: records.Folder | None,
+) -> records.Path:
+    """Draws <name>.png, the `figure` of a record, and returns its path.
+
+    Args:
+      name: of the picture.
+      record: name of the record of a sweep.
+      paths: as in `figure`.
+      folder: of the record.
+      out: folder of the picture; None: that of the record.
+
+    Raises:
+      WorkdirError: if there is no such record.
+    """
+    drawn = figure(records.read_data(folder, record), paths)
+    return style.save(drawn, records.folder(out or folder) / f'{name}.png')
 
 
 def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:

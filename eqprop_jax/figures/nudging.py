@@ -1,7 +1,7 @@
 """Nudges on one side and on both, and feedback that is brought to the transposes."""
 
 from eqprop_jax import records
-from eqprop_jax.figures import networks, style
+from eqprop_jax.figures import networks
 
 NAME, RECORD = 'nudging', 'nudging_fmnist'
 PANELS = ('test/error', 'eval/gradient_cosine', 'eval/overall_angle')
@@ -18,5 +18,4 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
       folder: of the record of the sweep.
       out: folder of the picture; None: that of the record.
     """
-    figure = networks.figure(records.read_data(folder, RECORD), PANELS)
-    return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
+    return networks.draw(NAME, RECORD, PANELS, folder, out)

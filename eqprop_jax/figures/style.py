@@ -36,7 +36,7 @@ def colour(index: int) -> str:
 
 def method(name: str) -> str:
     """Returns the colour of a row of a sweep: the first of METHODS that it names."""
-    return [*METHODS.values(), YELLOW][rank(name)]
+    return [*METHODS.values(), PURPLE][rank(name)]
 
 
 def rank(name: str) -> int:
