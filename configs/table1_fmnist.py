@@ -23,8 +23,8 @@ target; that is −β here, and both signs are rows.
 Measured (results/table1_fmnist.json has the runs, README.md the table; 10 epochs where
 50 are published, but for the first five rows): corrected EP has 11.35 ± 0.16 % after 50
 epochs, recurrent backprop 11.51 ± 0.38 and backprop of the feed-forward network 11.32 ±
-0.22, five seeds each. At a constant rate last epochs are up to 1.6 points above the best
-ones. Against the paper:
+0.22, five seeds each. At a constant rate last epochs are up to 1.6 points above the
+best ones. Against the paper:
 
 * N = 6, radius 0.5: 14.7 % last, 14.2 best, one seed; published 14.3.
 * The limit of small nudges: 16.2 after 10 epochs; 14.7. It is taken as there, by 20
