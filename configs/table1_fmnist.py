@@ -65,11 +65,11 @@ TANGENT = {  # 10 alternating sweeps for 20 synchronous steps; all examples coun
     'estimator.tol': 0.01,
     'estimator.max_steps': 10,
 }
-ONE = {  # what a phase leaves unsettled is divided by β
-    'estimator.contour': 'one_sided',
-    'solver.tol': 3e-5,
+FINE = {  # for nudges that hardly move the state, and one-sided ones: what a phase
+    'solver.tol': 3e-5,  # leaves unsettled is divided by β
     'nudged_solver.tol': 3e-5,
 }
+ONE = FINE | {'estimator.contour': 'one_sided'}
 ONLINE = {
     'estimator.name': 'oscillation',
     'estimator.num_points': 4,
@@ -131,5 +131,6 @@ def sweep(add: Callable[[str, dict[str, Any]], None]) -> None:
         for points in (2, 4, 6):
             if (points, radius) != (6, 0.5):
                 changes = size | {'estimator.num_points': points}
-                add(f'plain N={points}, {radius}', changes)
+                fine = FINE if radius < 0.5 or points == 2 else {}
+                add(f'plain N={points}, {radius}', fine | changes)
     add('plain online', ONLINE | SHORT)
