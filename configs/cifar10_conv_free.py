@@ -9,12 +9,18 @@ nudges of ±1, homeostasis with λ = 15; SGD with momentum 0.9, cosine decay fro
     python launch/prepare_data.py --dataset=cifar10        # once
     python launch/train.py --config=configs/cifar10_conv_free.py --workdir=runs/cifar10
 
+The rows of the paper's table are those of the sweep, beside them the correction:
+
+    python launch/sweep.py --config=configs/cifar10_conv_free.py --workdir=runs/table2
+
 `:corrected` is the same network from angle 90 by the complex step and the adjoint
 correction, without homeostasis. `:small` is that on 32-64-128-128 for two cores, with
 Adam, batches of 32, all paddings SAME, no crops, and steps of 0.8 to a loose tolerance:
 
     python launch/train.py --config=configs/cifar10_conv_free.py:small \
         --workdir=runs/cifar10_small
+
+and `launch/sweep.py --config=configs/cifar10_conv_free.py:small` the same rows of it.
 
 Published test accuracy: 60.4 ± 0.4 % without homeostasis, 81.4 ± 0.1 % with it, 84.3 ±
 0.1 % by the true derivative with it, 87.8 ± 0.3 % by recurrent backprop.
@@ -61,6 +67,9 @@ corrected, and 9.3 GiB as published, with homeostasis: temporary memory of the p
 compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds the larger one.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import ml_collections
 
 from configs import defaults, variants
@@ -68,6 +77,41 @@ from configs import defaults, variants
 BASE_RATE = 7e-3
 RATES = {'layer_1': 25, 'layer_2': 15, 'layer_3': 10, 'layer_4': 8, 'readout': 5}
 DECAY = 1e-4
+WITH_PENALTY = {'homeostasis.weight': 15.0}
+PLAIN = {
+    'homeostasis.weight': 0.0,
+    'estimator.radius': 1.0,
+    'estimator.half_step': False,
+    'estimator.correction': None,
+    'nudged_solver.tol': 1e-3,
+}
+TANGENT = PLAIN | {
+    'estimator.name': 'tangent',
+    'estimator.tol': 0.01,
+    'estimator.max_steps': 40,
+}
+RBP = {
+    'homeostasis.weight': 0.0,
+    'estimator.name': 'recurrent_backprop',
+    'estimator.tol': 0.01,
+    'estimator.max_steps': 100,
+}
+CORRECTED = {  # unsettled is relative to what the nudge moved
+    'homeostasis.weight': 0.0,
+    'estimator.radius': 1e-3,
+    'estimator.half_step': True,
+    'estimator.correction': 'adjoint',
+    'nudged_solver.tol': 3e-2,
+}
+TIED = PLAIN | {'system.feedback': 'tied', 'system.angle': None}
+PUBLISHED = {  # test error
+    'plain': '39.6 ± 0.4',
+    'homeostasis': '18.6 ± 0.1',
+    'plain true derivative, homeostasis': '15.7 ± 0.1',
+    'recurrent backprop': '12.3 ± 0.2',
+    'recurrent backprop, homeostasis': '12.2 ± 0.3',
+    'tied, plain': '11.4 ± 0.2',
+}
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
@@ -130,7 +174,6 @@ def corrected() -> ml_collections.ConfigDict:
     """Returns the same network, corrected instead of aligned."""
     config = published()
     config.system.angle = 90.0
-    config.homeostasis.weight = 0.0
     use_correction(config)
     return config
 
@@ -155,14 +198,23 @@ def small() -> ml_collections.ConfigDict:
 
 
 def use_correction(config: ml_collections.ConfigDict) -> None:
-    """Sets the complex step with the adjoint correction, settled to a few per cent.
+    """Sets the complex step with the adjoint correction, settled to a few per cent."""
+    config.update_from_flattened_dict(CORRECTED)
 
-    What is left unsettled of a complex step is relative to what the nudge moved.
+
+def sweep(add: Callable[[str, dict[str, Any]], None]) -> None:
+    """Adds the rows.
+
+    Args:
+      add: takes a name and the values to change, by dotted key.
     """
-    config.estimator.correction = 'adjoint'
-    config.estimator.radius = 1e-3
-    config.estimator.half_step = True
-    config.nudged_solver.tol = 3e-2
+    add('plain', PLAIN)
+    add('homeostasis', PLAIN | WITH_PENALTY)
+    add('plain true derivative, homeostasis', TANGENT | WITH_PENALTY)
+    add('recurrent backprop', RBP)
+    add('recurrent backprop, homeostasis', RBP | WITH_PENALTY)
+    add('corrected', CORRECTED)
+    add('tied, plain', TIED)
 
 
 VARIANTS = {'': published, 'corrected': corrected, 'small': small}

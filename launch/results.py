@@ -6,7 +6,8 @@
         --collect=runs/table1 --hardware='2 cores of an AMD EPYC, float32'
 
 The last command writes results/table1_fmnist.json from a sweep that has ended, with its
-PUBLISHED numbers and its CURVES, metrics over epochs for figures. Rows and seeds that
+PUBLISHED numbers and its CURVES, metrics over epochs for figures; of
+--config=FILE:VARIANT it is results/FILE_VARIANT.json. Rows and seeds that
 were there stay, unless the sweep has them or changed the row. Which records are lines
 of the table, and in what order, is in results/table.json.
 """
@@ -49,7 +50,8 @@ def main(argv: list[str]) -> None:
 
 def _collect() -> records.Path:
     """Writes the record of a sweep; returns its path."""
-    path = pathlib.Path(CONFIG.value)
+    file, _, variant = CONFIG.value.partition(':')
+    path = pathlib.Path(file)
     if not path.is_file():
         _fail('--collect needs the file of the sweep: --config=configs/NAME.py')
     if not HARDWARE.value:
@@ -63,9 +65,10 @@ def _collect() -> records.Path:
         hardware=HARDWARE.value,
         curves=module.get('CURVES', ()),
     )
-    if (pathlib.Path(DATA.value) / f'{path.stem}.json').exists():
-        record = results.merged(records.read_data(DATA.value, path.stem), record)
-    return records.write_data(DATA.value, path.stem, record)
+    name = f'{path.stem}_{variant}' if variant else path.stem
+    if (pathlib.Path(DATA.value) / f'{name}.json').exists():
+        record = results.merged(records.read_data(DATA.value, name), record)
+    return records.write_data(DATA.value, name, record)
 
 
 def _fail(message: str) -> NoReturn:

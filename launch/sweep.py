@@ -3,9 +3,11 @@
     python launch/sweep.py --config=configs/digits_estimators.py --workdir=runs/sweep
 
 The file has `get_config()` and `sweep(add)`, which calls add(name, changes) for every
-row. Runs go to WORKDIR/<row>/seed_<seed>; those that have ended are not repeated, and
-those that were interrupted go on. sweep.json and sweep.png in the workdir have the
-table that is printed at the end.
+row. With --config=FILE:VARIANT the rows change `get_config(variant)`.
+
+Runs go to WORKDIR/<row>/seed_<seed>; those that have ended are not repeated, and those
+that were interrupted go on. sweep.json and sweep.png in the workdir have the table that
+is printed at the end.
 
 Runs that differ in their seed, learning rate, weight decay or the weight of the
 homeostatic term alone are trained together, in one program that is compiled once: each
@@ -15,6 +17,7 @@ CPU one after the other. JAX_NUM_CPU_DEVICES=2 makes two devices of a CPU's core
 For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -64,7 +67,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     logging.set_verbosity(logging.ERROR)
-    module = _load(pathlib.Path(CONFIG.value))
+    module = _load(CONFIG.value)
     runs = _expand(module)
     if DRY_RUN.value:
         for run in runs:
@@ -152,14 +155,22 @@ def _names(group: list['Run']) -> str:
     return '; '.join(f'{row}, seed {", ".join(seeds)}' for row, seeds in rows.items())
 
 
-def _load(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the names that an experiment's file defines."""
-    if not path.is_file():
+def _load(config: str) -> dict[str, Any]:
+    """Returns what an experiment's file defines, `get_config` with its variant."""
+    from configs import variants
+
+    path, colon, variant = config.partition(':')
+    if not pathlib.Path(path).is_file():
         _fail(f'cannot read the configuration: {path} does not exist')
     try:
-        module = runpy.run_path(str(path))
+        module = runpy.run_path(path)
+        if colon:
+            module['get_config'] = functools.partial(module['get_config'], variant)
+        module['get_config']()
+    except variants.NoVariantError as error:
+        _fail(str(error))
     except Exception as error:  # it is a program: it may raise anything
-        _fail(f'cannot read {path}: {type(error).__name__}: {error}')
+        _fail(f'cannot read {config}: {type(error).__name__}: {error}')
     if 'sweep' not in module:
         _fail(f'{path} has no sweep(add): train it by launch/train.py')
     return module

@@ -202,6 +202,10 @@ class TestOfASweep:
         assert result.stdout == 'some.json\n', result.stderr
         record = json.loads((workdir / 'some.json').read_text())
         assert record['rows'][0]['published'] == '20.5'
+        result = launch(
+            '--collect=.', '--config=some.py:big', '--hardware=it', '--data=.'
+        )
+        assert result.stdout == 'some_big.json\n', result.stderr
         result = launch('--data=.')
         assert result.returncode == 1
         assert 'table.json cannot be read' in result.stderr

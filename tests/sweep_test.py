@@ -88,6 +88,22 @@ def test_a_dry_run_prints_the_commands(experiment, tmp_path):
     assert not workdir.exists()
 
 
+def test_rows_of_a_variant(tmp_path):
+    path = tmp_path / 'tiny.py'
+    path.write_text(
+        EXPERIMENT.replace('get_config():', 'get_config(variant):').replace(
+            'return config', 'config.num_epochs = int(variant)\n    return config'
+        )
+    )
+    script = (
+        'import sys; sys.path.insert(0, sys.argv[1]); import sweep\n'
+        'print(sweep._load(sys.argv[2])["get_config"]().num_epochs)'
+    )
+    command = [sys.executable, '-c', script, str(ROOT / 'launch'), f'{path}:7']
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout == '7\n', result.stderr
+
+
 def test_rows_and_table(swept):
     workdir, printed = swept
     rows = json.loads((workdir / 'sweep.json').read_text())
@@ -173,7 +189,7 @@ def test_what_is_not_a_scalar_is_apart(tmp_path):
     script = (
         'import sys; from absl import flags; sys.path.insert(0, sys.argv[1])\n'
         'import sweep; flags.FLAGS(sys.argv[1:])\n'
-        'module = sweep._load(sweep.pathlib.Path(sweep.CONFIG.value))\n'
+        'module = sweep._load(sweep.CONFIG.value)\n'
         'for group in sweep._groups(module, sweep._expand(module)):\n'
         '    print(sweep._names(group))'
     )
@@ -199,6 +215,7 @@ def test_what_is_not_a_scalar_is_apart(tmp_path):
         (['--seeds=one'], '--seeds takes integers'),
         (['--config=absent.py'], 'absent.py does not exist'),
         ([f'--config={ROOT}/configs/digits_mlp.py'], 'no sweep(add)'),
+        ([f'--config={ROOT}/configs/cifar10_conv_free.py:big'], "no variant 'big'"),
     ],
 )
 def test_mistakes(experiment, tmp_path, arguments, part):

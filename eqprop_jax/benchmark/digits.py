@@ -58,7 +58,9 @@ def enlarged(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return framed.repeat(shape[2], axis=3)
 
 
-def write_enlarged(folder: str, name: str, shape: tuple[int, int, int]) -> None:
+def write_enlarged(
+    folder: str, name: str, shape: tuple[int, int, int], num_classes: int = 10
+) -> None:
     """Writes enlarged digits in the place of a data set, as bytes and shapes go."""
     found = load('digits', held_out=0)
     splits = {
@@ -68,7 +70,7 @@ def write_enlarged(folder: str, name: str, shape: tuple[int, int, int]) -> None:
     arrays.write(
         arrays.folder_of(name, folder),
         name=name,
-        num_classes=found.num_classes,
+        num_classes=num_classes,
         versions={},
         splits={
             key: arrays.Stream(split[0].shape, [split]) for key, split in splits.items()
