@@ -5,8 +5,8 @@ PYTHON ?= python3
 ifeq ($(origin UV),undefined)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 endif
-# Further arguments of `make train`, `diagnose`, `figures`, `notebooks`, `benchmark` and
-# `test`.
+# Further arguments of `make train`, `diagnose`, `figures`, `notebooks`, `benchmark`,
+# `test`, `unit` and `typed`.
 ARGS =
 
 VENV := .venv
@@ -15,8 +15,8 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test typed lint \
-	format lock clean
+.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test unit typed \
+	lint format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ benchmark: $(STAMP)  ## Time every method beside backprop and published schedule
 
 test: $(STAMP)  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+unit: $(STAMP)  ## Run the quick ones: no whole runs, no programs, no devices
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not whole" $(ARGS)
 
 typed: $(STAMP)  ## Run those of them that go with checks of every annotated array
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m typed \

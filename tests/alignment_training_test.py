@@ -13,6 +13,8 @@ from eqprop_jax import parts
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training.state import init_state
 
+pytestmark = pytest.mark.whole
+
 MOMENTUM = 0.7
 SGD = {'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.05}
 

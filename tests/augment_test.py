@@ -17,6 +17,8 @@ from eqprop_jax.training.diagnose import first_examples, make_diagnose
 from eqprop_jax.training.state import init_state, stream
 from eqprop_jax.types import Estimate
 
+pytestmark = pytest.mark.whole
+
 MODES = {'zero': 'constant', 'edge': 'edge', 'reflect': 'reflect'}
 
 

@@ -13,6 +13,8 @@ import pytest
 import eqprop_jax as ep
 from eqprop_jax.benchmark import measure, methods, networks, references
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = (12, 7, 6, 3)
 BATCH = 5

@@ -13,6 +13,8 @@ import eqprop_jax as ep
 from eqprop_jax.analysis.causes import sentence
 from eqprop_jax.analysis.methods import Method, contour_method
 
+pytestmark = pytest.mark.whole
+
 
 def one(system, params, batch, method, solve, settled=None):
     """What is said of one method."""

@@ -23,6 +23,8 @@ from eqprop_jax.training import mesh
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import TrainState, init_state
 
+pytestmark = pytest.mark.whole
+
 EXTREMES = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, 1 / 3], np.float32)
 
 

@@ -12,6 +12,8 @@ from eqprop_jax.analysis import budget
 from eqprop_jax.benchmark import communication, devices
 from eqprop_jax.figures import devices as figure
 
+pytestmark = pytest.mark.whole
+
 CHIP = budget.Chip(rate=1e9, memory=1e9, traffic=1e7)
 NUMBERS = 24
 SIZE = 4 * NUMBERS  # bytes

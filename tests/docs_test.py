@@ -12,6 +12,8 @@ import jax
 import pytest
 import yaml
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
 PACKAGE = ROOT / 'eqprop_jax'

@@ -20,6 +20,8 @@ from eqprop_jax.data import Split
 from eqprop_jax.evaluation import Examples
 from eqprop_jax.training import init_state
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 TOL, MAX_STEPS = 1e-5, 9  # some settle, some do not
 

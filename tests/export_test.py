@@ -10,6 +10,8 @@ import zoo
 
 import eqprop_jax as ep
 
+pytestmark = pytest.mark.whole
+
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 SYSTEMS = [
     'tied',

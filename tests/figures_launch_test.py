@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORK = {'sizes': [64, 8, 6, 10], 'angle': 90.0, 'num_images': 3, 'seed': 0}
 

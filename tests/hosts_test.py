@@ -18,6 +18,8 @@ from orbax.checkpoint import v1 as ocp
 from eqprop_jax import records
 from eqprop_jax.training import hosts
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 ARGUMENTS = (
     f'--config={ROOT / "configs" / "digits_mlp.py"}',

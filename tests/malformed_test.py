@@ -27,6 +27,8 @@ from eqprop_jax.data import NotPreparedError, arrays
 from eqprop_jax.records import files
 from eqprop_jax.training.state import init_state
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120  # that a command may take
 ERRORS = (  # that launch/train.py tells in one line

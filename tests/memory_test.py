@@ -15,6 +15,8 @@ from eqprop_jax.data import pipeline, sources
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
 
+pytestmark = pytest.mark.whole
+
 GIB = 2**30
 
 

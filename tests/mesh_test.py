@@ -14,6 +14,8 @@ from eqprop_jax.training import mesh
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
 
+pytestmark = pytest.mark.whole
+
 MESHES = [(8, 1), (1, 2), (4, 2), (3, 1), (2, 3)]
 CIRCLE = {  # of 3 phases: r, ir, −r; Adam would divide rounding by rounding
     'estimator.num_points': 4,

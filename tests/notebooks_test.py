@@ -11,6 +11,8 @@ import tomllib
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / 'notebooks'
 NAMES = [

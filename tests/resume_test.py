@@ -18,6 +18,8 @@ from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
 from eqprop_jax.training.state import init_state
 
+pytestmark = pytest.mark.whole
+
 ROOT = pathlib.Path(__file__).parents[1]
 KILLS = int(os.environ.get('KILLS', '3'))
 CHANGES = runs.FEEDFORWARD | {'eval_every_steps': 4, 'diagnostics.every_evals': 2}

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 LAUNCH = pathlib.Path(__file__).parents[1] / 'launch'
 # All that the scripts need; so no gcloud of this machine is ever called.
 TOOLS = 'bash cat dirname env git gzip mkdir mktemp rm sed seq sleep touch'

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import pytest
 import runs
 
+pytestmark = pytest.mark.whole
+
 CONV = {
     'name': 'conv',
     'image_shape': (8, 8, 1),

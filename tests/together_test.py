@@ -13,6 +13,8 @@ from eqprop_jax.training import programs
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
 
+pytestmark = pytest.mark.whole
+
 BASE = {
     'optimizer.name': 'sgd',
     'optimizer.learning_rate': 0.1,

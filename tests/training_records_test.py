@@ -18,6 +18,8 @@ from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
 from eqprop_jax.types import Estimate
 
+pytestmark = pytest.mark.whole
+
 
 class TestNotFinite:
     """The gradient turns NaN at the fourth step, the second of the second chunk."""

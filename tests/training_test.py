@@ -17,6 +17,8 @@ from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import STREAMS, init_state, stream
 from eqprop_jax.types import Estimate
 
+pytestmark = pytest.mark.whole
+
 
 class TestSchedule:
     @pytest.mark.parametrize('size', [20, 23])
