@@ -525,7 +525,7 @@ SHAPES = {'fashion_mnist': (28, 28, 1), 'mnist': (28, 28, 1)}  # else (32, 32, 3
 SWEEPS = [
     (name, variant, row)
     for name, variant in CONFIGS
-    if variant in ('', 'small')
+    if variant in ('', 'small', 'short')
     for module in [importlib.import_module(f'configs.{name}')]
     if hasattr(module, 'sweep') and name != 'digits_estimators'
     for row in rows_of(module)
