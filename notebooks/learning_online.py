@@ -65,7 +65,7 @@ from eqprop_jax.figures import style
 
 SMALL = bool(os.environ.get('EQPROP_SMALL'))  # a short version, for tests
 
-ONLINE, EXACT = style.PURPLE, style.BLACK  # colours of the two ways to learn
+ONLINE, EXACT = style.METHODS['online'], style.BLACK  # colours of the two ways to learn
 
 # %% [markdown]
 # One image, and a small network with random weights. Its feedback is the transpose of the

@@ -151,7 +151,7 @@ for title, (system, weights, correction) in cases.items():
 # %%
 LABELS = {1: 'one-sided, N = 1', 2: 'symmetric, N = 2', 4: 'holomorphic, N = 4'}
 LABELS[6] = 'holomorphic, N = 6'
-COLOURS = {1: style.SKY, 2: style.ORANGE, 4: style.RED, 6: style.PURPLE}
+COLOURS = style.NUDGES
 MARKERS = dict(zip(POINTS, style.MARKERS, strict=False))
 
 figure, axes = plt.subplots(

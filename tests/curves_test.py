@@ -70,14 +70,14 @@ class TestDraw:
         np.testing.assert_allclose(errors['training'], [[1, 2, 3], [60, 30, 20]])
         np.testing.assert_allclose(errors['held out'], [[1, 2, 3], [30, 15, 10]])
         np.testing.assert_allclose(errors['test'], [[1, 2, 3], [20, 10, 20 / 3]])
-        cosines = drawn_lines(figure, 'cosine to exact RBP')
+        cosines = drawn_lines(figure, 'cosine to the exact one')
         assert {name: values[1, 0] for name, values in cosines.items()} == {
             'gradient': 0.75,
-            'δ of layer_1': 0.5,
-            'δ of layer_2': 0.25,
+            'δ of layer 1': 0.5,
+            'δ of layer 2': 0.25,
         }
         angles = drawn_lines(figure, 'angle to the transpose (°)')
-        np.testing.assert_array_equal(angles['feedback to layer_1'][1], 80.0)
+        np.testing.assert_array_equal(angles['feedback to layer 1'][1], 80.0)
         residuals = drawn_lines(figure, 'relative residual')
         np.testing.assert_allclose(residuals['nudged phases, worst'][1], 2e-3)
         assert texts(figure) == []
@@ -124,7 +124,7 @@ class TestDraw:
         write(tmp_path, rows)
         assert_png(curves.draw(tmp_path))
         assert set(drawn_lines(figures[0], 'error (%)')) == {'training', 'test'}
-        cosines = drawn_lines(figures[0], 'cosine to exact RBP')
+        cosines = drawn_lines(figures[0], 'cosine to the exact one')
         np.testing.assert_array_equal(cosines['gradient'][1], 0.75)
 
     @pytest.mark.parametrize(

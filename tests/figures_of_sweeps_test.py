@@ -39,7 +39,8 @@ def test_from_angles(tmp_path, figures):
     np.testing.assert_allclose(b.lines[0].get_ydata(), [0.8, np.nan])
     assert [line.get_color() for line in b.lines[::3]] == [style.BLACK, style.ORANGE]
     assert not c.lines  # was not recorded
-    assert figures[0].get_suptitle() == 'configs/some.py: 1 epoch, 2 seeds'
+    title = figures[0].get_suptitle()
+    assert title.startswith('configs/some.py: 1 epoch, 2 seeds; median')
 
 
 def test_homeostasis(tmp_path, figures):
@@ -57,6 +58,8 @@ def test_homeostasis(tmp_path, figures):
     np.testing.assert_allclose(share.lines[0].get_ydata(), [0.8, np.nan])
     colours = [line.get_color() for line in error.lines]
     assert colours == [style.ORANGE, style.GREEN, style.BLUE]
+    labels = [text.get_text() for text in error.get_legend().get_texts()]
+    assert labels == ['plain', 'homeostasis, λ = 1', 'corrected']
     assert not cosine.lines
 
 
@@ -69,7 +72,8 @@ def test_methods_on_one_network(module, name, tmp_path, figures):
     records.write_data(tmp_path, f'{name}_fmnist', record(names))
     assert module.draw(tmp_path, tmp_path / 'out').name == f'{name}.png'
     error, cosine, share, angle = figures[0].axes
-    assert [text.get_text() for text in error.get_legend().get_texts()] == list(methods)
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == list(methods)
     for axis in (error, share, angle):
         colours = [line.get_color() for line in axis.lines]
         assert colours == [style.BLUE, style.BLACK, style.GREY]

@@ -13,6 +13,7 @@ from eqprop_jax.figures import (
     jacobians,
     oscillation,
     processes,
+    style,
     two_biases,
 )
 
@@ -189,11 +190,14 @@ def test_two_biases(tmp_path, figures):
     a, c, e, b, d, f = figures[0].axes
     assert [axis.texts[0].get_text() for axis in (a, b, c, d, e, f)] == [*'abcdef']
     np.testing.assert_array_equal(lines(a)['N = 4'], [[0.1, 1], [1e-4, np.nan]])
-    assert labels(b) == ['N = 1', 'N = 4, corrected']
+    assert labels(a) == ['N = 1', 'N = 4']
+    assert labels(b) == ['N = 4, corrected']
+    colours = [line.get_color() for line in (*a.lines, *b.lines)]
+    assert colours == [style.RED, style.SKY, style.RED, style.BLUE]
     assert labels(c) == ['0°: all 1.00', '90°']
     assert labels(d) == ['layer 1', 'layer 2']
     np.testing.assert_array_equal(lines(e)['layer 1, unit 3'][1], [1, 0.3])
-    marks = lines(f)['after whole turns, T = 25 τ']
+    marks = lines(f)['T = 25 τ']
     np.testing.assert_array_equal(marks, [[1], [0.2]])
 
 

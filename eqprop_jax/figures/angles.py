@@ -28,7 +28,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     for row in data['rows']:
         method, _, angle = row['name'].rpartition(', ')
         methods.setdefault(method, {})[float(angle.removesuffix('°'))] = row
-    figure = Figure(figsize=(11, 3.6), layout='constrained')
+    figure = Figure(figsize=(8.4, 3.2), layout='constrained')
     a, b, c = figure.subplots(1, 3)
     for index, (method, rows) in enumerate(methods.items()):
         _errors(a, index, method, rows)
@@ -36,16 +36,17 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         _curves(c, method, rows, 'eval/gradient_cosine')
     a.set_xticks(list(next(iter(methods.values()))))
     a.set_xlabel('initial angle of the feedback (°)')
-    a.set_ylabel('test error after the last epoch (%)')
+    a.set_ylabel('mean test error (%)')
     a.legend(frameon=False, fontsize=8)
     b.set_ylabel('angle of the feedback (°)')
     b.set_ylim(0, 95)
-    c.set_ylabel('cosine to exact RBP')
+    c.set_ylabel('cosine to exact gradient')
     c.set_ylim(top=1.03)
     for letter, axis in zip('abc', (a, b, c), strict=True):
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
         style.strip(axis)
-    figure.suptitle(style.sweep_title(data), fontsize=10)
+    title = f'{style.sweep_title(data)}\nb, c: from thin (0°) to thick (90°) lines'
+    figure.suptitle(title, fontsize=10)
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
 

@@ -41,7 +41,7 @@ def draw(workdir: records.Folder) -> records.Path:
     report = records.read_bias(folder)
     methods = report['methods']
     height = 1.3 + 0.24 * len(methods)
-    figure = Figure(figsize=(10.5, 4.2 + height), layout='constrained')
+    figure = Figure(figsize=(8.4, 4.2 + height), layout='constrained')
     grid = figure.add_gridspec(2, 1, height_ratios=(height, 3.8))
     upper, lower = (figure.add_subfigure(grid[row]) for row in range(2))
     left, right = upper.subplots(1, 2, sharey=True)
@@ -182,7 +182,9 @@ def _asymmetry(axis: Axes, parts: dict) -> None:
         axis.tick_params(axis='x', rotation=45)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_title(f'asymmetry of J, sum {np.nansum(values):.3g}', fontsize=9)
+    axis.set_title(
+        f'L_homeo by pairs of layers, sum {np.nansum(values):.3g}', fontsize=9
+    )
 
 
 def _logarithmic(axis: Axes, which: str, values: np.ndarray) -> None:
@@ -223,4 +225,4 @@ def _summary(report: dict) -> str:
         f'{number("unsettled", 100.0)} % of the examples not at equilibrium'
     )
     own = next(iter(report['methods'].values()))['sentence']
-    return '\n'.join([network, *textwrap.wrap(own, 150)])
+    return '\n'.join([network, *textwrap.wrap(own, 120)])

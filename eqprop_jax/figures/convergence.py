@@ -24,7 +24,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     """
     data = records.read_data(folder, NAME)
     panels = data['panels']
-    figure = Figure(figsize=(4.2 * len(panels), 4.5), layout='constrained')
+    figure = Figure(figsize=(3.1 * len(panels), 3.9), layout='constrained')
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     radii = style.numbers(data['radii'])
     for axis, (precision, panel) in zip(axes, panels.items(), strict=True):
@@ -54,7 +54,8 @@ def _panel(axis: Axes, radii: np.ndarray, panel: dict) -> None:
         values = style.numbers(errors)
         order = panel['orders'][name]
         exact = name == COMPLEX_STEP
-        colour = style.BLACK if exact else style.colour(index)
+        count = 0 if exact else int(name.removeprefix('N = '))
+        colour = style.NUDGES.get(count, style.BLACK)
         axis.loglog(
             radii,
             values,
@@ -65,12 +66,12 @@ def _panel(axis: Axes, radii: np.ndarray, panel: dict) -> None:
             label=f'{name}: ' + ('not visible' if order is None else f'{order:.2f}'),
         )
         if order is not None and not exact:
-            _guide(axis, radii, values, int(name.removeprefix('N = ')), colour)
+            _guide(axis, radii, values, count, colour)
     _rounding(axis, radii, *map(style.numbers, panel['errors'].values()))
     axis.legend(
         frameon=False,
         fontsize=8,
-        title='measured order',
+        title='measured order; dashed: rᴺ',
         title_fontsize=8,
         labelspacing=0.3,
     )

@@ -14,7 +14,8 @@ COLOURS = {
     'eval': style.ORANGE,
     'test': style.RED,
     'exact': style.BLACK,
-    'share': style.GREEN,
+    'share': style.BLACK,
+    'settled': style.GREY,
 }
 
 
@@ -27,7 +28,7 @@ def draw(workdir: records.Folder) -> records.Path:
     """
     folder = records.folder(workdir)
     rows = records.read(folder)
-    figure = Figure(figsize=(9, 6.2), layout='constrained')
+    figure = Figure(figsize=(6.6, 5.2), layout='constrained')
     axes = figure.subplots(2, 2)
     _errors(axes[0, 0], rows)
     _settling(axes[0, 1], rows)
@@ -74,22 +75,23 @@ def _errors(axis: Axes, rows: list[dict]) -> None:
 
 
 def _settling(axis: Axes, rows: list[dict]) -> None:
-    for name, label, line in (
-        ('residual', 'free phase, mean', '-'),
-        ('max_residual', 'free phase, worst', ':'),
-        ('max_nudged_residual', 'nudged phases, worst', '--'),
+    for name, label, line, colour in (
+        ('residual', 'free phase, mean', '-', style.BLUE),
+        ('max_residual', 'free phase, worst', ':', style.BLUE),
+        ('max_nudged_residual', 'nudged phases, worst', '--', style.ORANGE),
     ):
         epochs, values = records.series(rows, 'train', name)
         if np.any(values > 0):
-            axis.plot(epochs, values, line, color=COLOURS['train'], label=label)
+            width = 3 if line == ':' else 1.5  # seen below the others
+            axis.plot(epochs, values, line, color=colour, label=label, linewidth=width)
     axis.set_yscale('log')
     axis.set_ylabel('relative residual')
     low, high = np.log10(axis.get_ylim())
     axis.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
     twin = axis.twinx()
     epochs, settled = records.series(rows, 'train', 'settled')
-    twin.plot(epochs, 100 * settled, color=COLOURS['test'], linewidth=1)
-    twin.set_ylabel('examples settled (%)', color=COLOURS['test'])
+    twin.plot(epochs, 100 * settled, color=COLOURS['settled'], linewidth=1)
+    twin.set_ylabel('examples settled (%)', color=COLOURS['settled'])
     twin.set_ylim(0, 103)
     twin.spines['top'].set_visible(False)
     _legend(axis)
@@ -99,12 +101,19 @@ def _credit(axis: Axes, rows: list[dict]) -> None:
     epochs, values = records.series(rows, 'eval', 'gradient_cosine')
     split = 'eval' if values.size else 'test'
     epochs, values = records.series(rows, split, 'gradient_cosine')
-    axis.set_ylabel('cosine to exact RBP')
+    axis.set_ylabel('cosine to the exact one')
     if not values.size:
         _absent(axis)
         return
     axis.plot(
-        epochs, values, color=COLOURS['exact'], label='gradient', **_style(values)
+        epochs,
+        values,
+        '--',
+        color=COLOURS['exact'],
+        label='gradient',
+        linewidth=1,
+        zorder=3,
+        **_style(values),
     )
     for index, name in enumerate(_names(rows, 'cosine/')):
         epochs, values = records.series(rows, split, name)
@@ -112,7 +121,8 @@ def _credit(axis: Axes, rows: list[dict]) -> None:
             epochs,
             values,
             color=style.colour(index),
-            label='δ of ' + name.removeprefix('cosine/'),
+            label='δ of ' + style.layer(name.removeprefix('cosine/')),
+            linewidth=2.5 - 0.5 * min(index, 3),
             **_style(values),
         )
     axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
@@ -139,9 +149,10 @@ def _symmetry(axis: Axes, rows: list[dict]) -> None:
             epochs,
             values,
             color=style.colour(index),
-            label=f'feedback to {layer}',
+            label=f'feedback to {style.layer(layer)}',
             **_style(values),
         )
+    twin.plot([], [], color=COLOURS['share'], label='symmetric share')
     twin.set_ylabel('angle to the transpose (°)')
     twin.set_ylim(0, 100)
     twin.spines['top'].set_visible(False)

@@ -29,7 +29,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     data = records.read_data(folder, NAME)
     networks = data['network']
     figure = Figure(
-        figsize=(11, 3 * len(networks) + 1),
+        figsize=(8.4, 2.6 * len(networks) + 1),
         layout=ConstrainedLayoutEngine(wspace=0.05),
     )
     axes = figure.subplots(len(networks), 3, squeeze=False)

@@ -25,7 +25,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     """
     data = records.read_data(folder, NAME)
     networks = data['networks']
-    figure = Figure(figsize=(3.4 * len(networks), 7), layout='constrained')
+    figure = Figure(figsize=(2.8 * len(networks), 6), layout='constrained')
     axes = figure.subplots(2, len(networks), squeeze=False)
     entries = [np.abs(style.matrix(net['jacobian'])) for net in networks.values()]
     reach = max(np.quantile(values[values > 0], 0.98) for values in entries)

@@ -1,5 +1,6 @@
 """What training several networks by several methods came to, panel by panel."""
 
+import re
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from eqprop_jax.figures import style
 
 PANELS = {
     'test/error': 'test error (%)',
-    'eval/gradient_cosine': 'cosine to exact RBP',
+    'eval/gradient_cosine': 'cosine to exact gradient',
     'eval/symmetric_share': 'symmetric share of J',
     'eval/overall_angle': 'angle of the feedback (°)',
 }
@@ -58,7 +59,7 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
         networks.setdefault(network, {})[method] = row['curves']
     columns = 2 if len(paths) == 4 else len(paths)
     lines = len(networks) * len(paths) // columns
-    size = (3.65 * columns, 0.4 + 3.1 * lines)
+    size = (2.8 * columns, 0.4 + 2.6 * lines)
     figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(lines, columns).reshape(len(networks), len(paths))
     for line, (network, methods) in zip(axes, networks.items(), strict=True):
@@ -70,13 +71,18 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
                         axis,
                         curves[path],
                         style.method(method),
-                        method,
+                        re.sub(r'homeostasis ([\d.]+)', r'homeostasis, λ = \1', method),
                         scale=scale,
                         above=style.rank(method),
                     )
             _dress(axis, path)
         line[0].set_title(network, fontsize=10)
-        line[0].legend(frameon=False, fontsize=8)
+        if len(networks) > 1:
+            line[0].legend(frameon=False, fontsize=8)
+    if len(networks) == 1:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        place = 'outside lower center'
+        figure.legend(handles, labels, loc=place, ncols=3, frameon=False, fontsize=8)
     for letter, axis in zip('abcdefghijkl', axes.flat, strict=False):
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
     figure.suptitle(style.sweep_title(record), fontsize=10)

@@ -8,6 +8,7 @@ from eqprop_jax import records
 from eqprop_jax.figures import style
 
 NAME = 'oscillation'
+ONLINE = style.METHODS['online']
 
 
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
@@ -23,7 +24,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
       out: folder of the picture; None: that of the data.
     """
     data = records.read_data(folder, NAME)
-    figure = Figure(figsize=(9.2, 4.6), layout='constrained')
+    figure = Figure(figsize=(6.4, 4.2), layout='constrained')
     left, right = figure.subplots(1, 2)
     _patience(left, data)
     _noise(right, data)
@@ -40,10 +41,10 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
 
 def _patience(axis: Axes, data: dict) -> None:
     for index, (name, errors) in enumerate(data['patience'].items()):
-        _curve(axis, data['sweeps'], errors, index, name)
+        _curve(axis, data['sweeps'], errors, index, name, ONLINE)
     axis.set_xlabel('sweeps at each point')
-    axis.set_ylabel('relative error of δ to the same points at equilibrium')
-    axis.set_title('without noise', fontsize=10)
+    axis.set_ylabel('relative error of δ')
+    axis.set_title('no noise; against the\nsame points at equilibrium', fontsize=10)
     _mark(axis, data['sweeps'])
 
 
@@ -54,9 +55,10 @@ def _noise(axis: Axes, data: dict) -> None:
         methods.append((f'one-sided, β = {pairs["beta"]:g}', pairs))
         ticks.update(pairs['periods'])
     for index, (name, values) in enumerate(methods):
-        _curve(axis, values['periods'], values['errors'], index, name)
+        colour = style.NUDGES[1] if index else ONLINE
+        _curve(axis, values['periods'], values['errors'], index, name, colour)
         if values['at_equilibrium'] is not None:
-            _level(axis, values['at_equilibrium'], style.colour(index))
+            _level(axis, values['at_equilibrium'], colour)
     periods = style.numbers(online['periods'])
     axis.plot(
         periods,
@@ -71,20 +73,26 @@ def _noise(axis: Axes, data: dict) -> None:
     axis.set_xlabel(
         f'averaged periods of {sweeps} sweeps\n(half a period: one pair of phases)'
     )
-    axis.set_ylabel('relative error of δ to the response at β → 0')
-    axis.set_title(f'float32, noise {data["noise"]:g} in every sweep', fontsize=10)
+    axis.set_title(
+        f'noise {data["noise"]:g} a sweep, float32;\nagainst the response at β → 0',
+        fontsize=10,
+    )
     _mark(axis, sorted(ticks))
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
 
 
 def _level(axis: Axes, value: float, colour: str, label: str | None = None) -> None:
     axis.axhline(value, color=colour, linestyle=':', linewidth=1, label=label)
 
 
-def _curve(axis: Axes, x: list, errors: list, index: int, label: str) -> None:
+def _curve(
+    axis: Axes, x: list, errors: list, index: int, label: str, colour: str
+) -> None:
     axis.plot(
         style.numbers(x),
         style.numbers(errors),
-        color=style.colour(index),
+        color=colour,
         marker=style.MARKERS[index % len(style.MARKERS)],
         markersize=4,
         linewidth=1.2,

@@ -26,7 +26,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     step = data['step_size']
     layers = list(next(iter(networks.values()))['layers'])
     height = 1.5 + 1.15 * max(3, len(layers))
-    figure = Figure(figsize=(10.5, height), layout='constrained')
+    figure = Figure(figsize=(8.4, height), layout='constrained')
     grid = figure.add_gridspec(len(layers), len(networks) + 1)
     for row, layer in enumerate(layers):
         first = None
@@ -42,16 +42,15 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
                 axis.set_title(name, fontsize=10)
                 _legend(axis)
             if row == len(layers) - 1:
-                axis.set_xlabel(f'time, in steps of {step:g}')
+                axis.set_xlabel(f'time (τ), steps of {step:g}')
             else:
                 axis.tick_params(labelbottom=False)
     right = figure.add_subplot(grid[:, -1])
     _distances(right, times, networks)
-    right.set_xlabel(f'time, in steps of {step:g}')
+    right.set_xlabel(f'time (τ), steps of {step:g}')
     figure.suptitle(
-        'Updates of the strongest synapses of each layer, by EP step by step from the '
-        'nudge on and by BPTT back from the end\n'
-        f'{style.network_title(data["network"])}, or tied',
+        'Updates of the strongest synapses of each layer, a colour each, by EP from '
+        f'the nudge on\nand BPTT; {style.network_title(data["network"])}, or tied',
         fontsize=10,
     )
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
@@ -87,7 +86,7 @@ def _distances(axis: Axes, times: np.ndarray, networks: dict) -> None:
         axis.semilogy(
             times,
             style.numbers(network['distance']),
-            color=style.colour(index),
+            color=(style.BLACK, style.GREY)[index % 2],
             marker=style.MARKERS[index],
             markersize=2,
             linewidth=1,

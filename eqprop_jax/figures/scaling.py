@@ -29,7 +29,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
       out: folder of the picture; None: that of the data.
     """
     data = records.read_data(folder, NAME)
-    figure = Figure(figsize=(11, 6.4), layout='constrained')
+    figure = Figure(figsize=(8.4, 5.8), layout='constrained')
     axes = figure.subplots(2, 3).flat
     for axis, (name, label) in zip(axes, LABELS.items(), strict=False):
         _evaluations(axis, name, data['axes'][name])

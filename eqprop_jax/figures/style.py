@@ -25,7 +25,9 @@ METHODS = {
     'random sign': SKY,
     'symmetric': ORANGE,
     'plain': ORANGE,
+    'online': GREEN,
 }
+NUDGES = {1: RED, 2: ORANGE, 4: SKY, 6: PURPLE, 8: GREEN}  # by their number
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 
 
@@ -106,7 +108,7 @@ def save(figure: Figure, path: records.Folder) -> records.Path:
     path = records.folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('wb') as file:
-        figure.savefig(file, dpi=150)
+        figure.savefig(file, dpi=200)
     return path
 
 
@@ -126,7 +128,7 @@ def sweep_title(record: dict[str, Any]) -> str:
         'seed': max(len(row['seeds']) for row in record['rows']),
     }
     words = [f'{n} {name}{"s" if n > 1 else ""}' for name, n in counts.items()]
-    return f'{record["config"]}: {", ".join(words)}'
+    return f'{record["config"]}: {", ".join(words)}; median, least to most'
 
 
 def run_title(folder: records.Folder) -> str:

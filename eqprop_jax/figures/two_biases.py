@@ -10,7 +10,6 @@ from eqprop_jax.figures import style
 
 NAME = 'fig2'
 LEAST = 1e-15
-PLAIN = (style.ORANGE, style.RED, style.PURPLE, style.YELLOW)  # N by N
 
 
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
@@ -26,7 +25,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
       out: folder of the picture; None: that of the data.
     """
     data = records.read_data(folder, NAME)
-    figure = Figure(figsize=(11, 6.8), layout='constrained')
+    figure = Figure(figsize=(8.4, 5.8), layout='constrained')
     axes = figure.subplots(2, 3)
     (a, c, e), (b, d, f) = axes
     lowest = min(
@@ -42,7 +41,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         axis.set_title(name, fontsize=10)
     angles = [f'{angle:g}°' for angle in data['angles']]
     _densities(c, dict(zip(angles, data['cosines'], strict=True)))
-    c.set_title('all layers, by angle of the feedback', fontsize=10)
+    c.set_title('by angle of feedback', fontsize=10)
     layers = {style.layer(name): values for name, values in data['layers'].items()}
     _densities(d, layers)
     d.set_title(f'by layer, at {angles[-1]}', fontsize=10)
@@ -52,8 +51,13 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         axis.text(-0.14, 1.04, letter, transform=axis.transAxes, weight='bold')
         style.strip(axis)
     count = len(data['cosines'][0])
+    network = data['network']
+    sizes = '-'.join(map(str, network['sizes']))
     figure.suptitle(
-        f'{style.network_title(data["network"])}; c, d: {count} digits', fontsize=10
+        f'{sizes}, random weights; feedback tied (a), as said (c), or at '
+        f'{network["angle"]:g}°; {network["num_images"]} digits ({count} in c, d)\n'
+        'T: time of one turn of the nudge, τ: time constant of the units',
+        fontsize=10,
     )
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
@@ -65,9 +69,7 @@ def _errors(axis: Axes, radii: list, curves: dict) -> None:
             style.numbers(radii),
             style.numbers(errors),
             '--' if corrected else '-',
-            color=style.METHODS['corrected']
-            if corrected
-            else PLAIN[index % len(PLAIN)],
+            color=style.METHODS['corrected'] if corrected else _colour(name),
             marker='x' if corrected else style.MARKERS[index % len(style.MARKERS)],
             markersize=4,
             linewidth=1.2,
@@ -75,7 +77,15 @@ def _errors(axis: Axes, radii: list, curves: dict) -> None:
         )
     axis.set_xlabel('|β|')
     axis.set_ylabel('relative error of δ')
-    axis.legend(frameon=False, fontsize=8)
+    handles, labels = axis.get_legend_handles_labels()
+    if labels[-1].endswith('corrected'):  # the others are those of the tied network
+        handles, labels = handles[-1:], labels[-1:]
+    axis.legend(handles, labels, frameon=False, fontsize=8)
+
+
+def _colour(name: str) -> str:
+    """Returns the colour of a curve that is called N = ... ."""
+    return style.NUDGES.get(int(name.split()[2]), style.GREY)
 
 
 def _densities(axis: Axes, samples: dict[str, list]) -> None:
@@ -110,11 +120,11 @@ def _units(axis: Axes, data: dict) -> None:
             label=f'{style.layer(unit["layer"])}, unit {unit["unit"]}',
         )
         axis.axhline(unit['exact'], color=style.colour(index), linestyle=':')
+    axis.plot([], [], ':', color=style.GREY, label='at β → 0')
     axis.set_xlabel('turns of the nudge')
     axis.set_ylabel('running mean of Re s/β')
     axis.set_title(
-        f'|β| = {data["radius"]:g}, T = {data["durations"][-1]:g} τ; dotted: β → 0',
-        fontsize=10,
+        f'|β| = {data["radius"]:g}, T = {data["durations"][-1]:g} τ', fontsize=10
     )
     axis.legend(frameon=False, fontsize=8)
 
@@ -132,8 +142,15 @@ def _turns(axis: Axes, data: dict) -> None:
             style.MARKERS[index],
             color=style.colour(index),
             markersize=6,
-            label=f'after whole turns, T = {duration:g} τ',
+            label=f'T = {duration:g} τ',
         )
     axis.set_xlabel('turns of the nudge')
-    axis.set_ylabel('relative error of the running mean')
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_ylabel('error of the running mean')
+    axis.set_ylim(top=10 * np.nanmax(error))
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        title='after whole turns',
+        title_fontsize=8,
+        loc='upper right',
+    )
