@@ -97,7 +97,7 @@ LAYERS = ('layer_1', 'layer_2', 'layer_3')
 
 
 def nudged(correction):
-    """Returns the estimator with one imaginary nudge, β = 0.001 i."""
+    """Returns the estimator with one imaginary nudge, β = ir: δ is about Im s(ir)/r."""
     return ep.estimators.contour(
         system,
         solve,
@@ -287,8 +287,8 @@ axes[1, 0].set_yticks([0, 30, 60, 90])
 #   rises, and with it the cosine of a gradient that is still measured by plain nudging.
 # * **The correction** has the exact gradient from the first step, and the feedback stays
 #   about where it was. It learns as recurrent backprop does.
-# * **Plain** nudging follows a gradient that is off throughout. It learns the slowest,
-#   and ends with the largest error.
+# * **Plain** nudging follows a gradient that is off throughout, and learns the slowest. At
+#   the end it differs from homeostasis by less than such short runs can tell.
 #
 # Layer by layer: the error enters at the top, and what the feedback weights do to it on
 # the way down is seen in the layers below.
@@ -310,7 +310,7 @@ axes[2].legend(frameon=False, fontsize=9, loc='lower right')
 # And this is what the weights below the output look like at the end, for the first draw:
 # each dot is a pair of synapses, the forward weight across and its feedback partner up.
 # On the diagonal the two are equal. Training turns this pair a little towards each other
-# by any method; homeostasis does so for all of them, and further.
+# by any method; homeostasis turns every pair of layers, and more closely.
 
 # %%
 forward_path, feedback_path, _ = system.pairs[-1]

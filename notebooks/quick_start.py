@@ -36,9 +36,10 @@ if importlib.util.find_spec('eqprop_jax') is None and 'google.colab' in sys.modu
 # 3. look at how far every unit has **moved**, and change each weight by what its own two
 #    ends have seen.
 #
-# No error is ever sent backwards. The network's own dynamics carry it. This notebook
-# goes through the steps one by one on real handwritten digits, checks the gradient that
-# comes out, and trains with it. It takes a minute or two on a laptop.
+# There is no separate backward pass: what has to be known about the error travels through
+# the network's own connections, by its own dynamics. This notebook goes through the steps
+# one by one on real handwritten digits, checks the gradient that comes out, and trains
+# with it. It takes a minute or two on a laptop.
 
 # %%
 import os
@@ -87,14 +88,15 @@ for axis, image, label in zip(axes, *data.train, strict=False):
 # ## A network that settles
 #
 # Our network has 128 hidden units and 10 output units, one for each digit. Every unit
-# has a *potential* $u$, and fires at a *rate* $s = \sigma(u)$ between 0 and 1. The pixels
-# $x$ are held fixed. All other units listen to each other:
+# has a *potential* $u$, and fires at a *rate* $s = \sigma(u)$ between 0 and 1, here
+# $\sigma(u) = 1 / (1 + e^{-(4u - 2)})$: at rest, $u = 0$, it fires at 0.12. The pixels $x$
+# are held fixed. All other units listen to each other:
 #
 # $$\text{pixels}\;x \;\xrightarrow{\;W_1\;}\; \text{hidden}
 # \;\underset{W_2^\top}{\overset{W_2}{\rightleftarrows}}\; \text{output}$$
 #
-# The hidden units hear the pixels *and* the output units. What a unit receives is its
-# *drive* $D$:
+# The hidden units hear the pixels *and* the output units. The way back takes the same
+# weights $W_2$, transposed: they are *tied*. What a unit receives is its *drive* $D$:
 #
 # $$D_\text{hidden} = x W_1 + b_1 + s_\text{output} W_2^\top, \qquad
 #   D_\text{output} = s_\text{hidden} W_2 + b_2.$$
@@ -210,7 +212,8 @@ outputs = np.array([rates['layer_2'][0] for rates in curves])  # of the first im
 hidden = np.array([rates['layer_1'][0] - free.rates['layer_1'][0] for rates in curves])
 
 # %% [markdown]
-# What matters is the *slope* of these curves at $\beta = 0$, for every unit. It has a
+# These are the rates over $\beta$. What matters is the *slope* of such a curve at
+# $\beta = 0$, for every unit. With tied weights it is what the gradient needs, and has a
 # name, the **error vector**:
 #
 # $$\delta = \left. \frac{d s(\beta)}{d \beta} \right|_{\beta = 0}
@@ -249,6 +252,10 @@ for axis in (left, right):
     style.strip(axis)
 
 # %% [markdown]
+# Left: towards the answer, $\beta > 0$, the right output unit fires more and the others
+# less. Right: the five hidden units that move most. At $|\beta| = 0.5$ some are far off
+# their lines of slope $\delta$, at 0.1 hardly any: this is why we measure at 0.1.
+#
 # ## Reading the gradient off
 #
 # The slopes are all that is needed. The gradient of the cost follows from them by the
@@ -264,9 +271,11 @@ for axis in (left, right):
 #   \frac{dC}{dW_2} = - s_\text{hidden}^\top \, \delta_\text{output}
 #                     - \delta_\text{hidden}^\top \, s_\text{output} .$$
 #
-# Nothing but the activity at the two ends of a weight enters. The package does the two
-# nudged phases and the rule in one call. Let us see that it is what we have just done by
-# hand.
+# This is for one image; of a batch we take the mean. Nothing enters but the rates at the
+# two ends of a weight, and how they move under the nudge. The package does the nudged
+# phases and the rule in one call: an *estimator*, which is told which nudges to use, its
+# *contour*, here $\pm\beta$. (`None` is a random key, which this one does not need.) Let
+# us see that it is what we have just done by hand.
 
 # %%
 estimate = ep.estimators.contour(system, solve, contour=ep.nudges.symmetric(beta))
@@ -322,9 +331,9 @@ print(f'cosine to the exact gradient: {float(ep.tree.cosine(grads, reference)):.
 assert ep.tree.cosine(grads, reference) > 0.999
 
 figure, axis = plt.subplots(figsize=(3.6, 3.4), layout='constrained')
-for name, colour in (('layer_1', style.SKY), ('layer_2', style.BLUE)):
+for name, colour, size in (('layer_2', style.BLUE, 6), ('layer_1', style.SKY, 2)):
     across, up = reference[name]['kernel'].ravel(), grads[name]['kernel'].ravel()
-    marks = axis.plot(1e3 * across, 1e3 * up, '.', color=colour, markersize=3)
+    marks = axis.plot(1e3 * across, 1e3 * up, '.', color=colour, markersize=size)
     marks[0].set_label({'layer_1': 'weights W₁', 'layer_2': 'weights W₂'}[name])
 axis.axline((0, 0), slope=1, color='0.6', linewidth=0.7, zorder=0)
 axis.set_xlabel('exact gradient (10⁻³)')

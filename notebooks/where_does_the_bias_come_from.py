@@ -25,8 +25,9 @@ if importlib.util.find_spec('eqprop_jax') is None and 'google.colab' in sys.modu
 # # Where does the bias come from?
 #
 # Equilibrium propagation measures how a settled network moves when its output is nudged
-# ([quick start](quick_start.ipynb)). The gradient that it reads off differs from the exact
-# one for two reasons, and they have nothing to do with each other:
+# ([quick start](quick_start.ipynb)). From that it reads the gradient off by the local
+# rule, which is exact for the exact error vector $\delta$. Here $\delta$ is not exact, for
+# two reasons that have nothing to do with each other:
 #
 # * the nudge is **finite**, and the response to it is not a straight line;
 # * the network is **asymmetric**: what $i$ does to $j$ is not what $j$ does to $i$.
@@ -40,7 +41,9 @@ if importlib.util.find_spec('eqprop_jax') is None and 'google.colab' in sys.modu
 # $$(J - \Lambda)\, \delta_\text{EP} = g, \qquad
 #   (J^\top - \Lambda)\, \delta = g .$$
 #
-# A finite nudge adds a third difference, $\hat\delta - \delta_\text{EP}$.
+# The asymmetry is the distance from $\delta_\text{EP}$ to $\delta$. A finite nudge
+# measures $\hat\delta$, at some distance from $\delta_\text{EP}$. (Phases that are stopped
+# before they have settled add a third one, below.)
 
 # %%
 import os
@@ -351,6 +354,11 @@ print(f'spectral radius         {report.spectral_radius:.3f}')
 print(f'angle of the feedback   {report.angles["overall"]:.1f}°\n')
 for method in report.methods.values():
     print(method.sentence)
+
+# %% [markdown]
+# The symmetric share is $\lVert S \rVert / (\lVert S \rVert + \lVert A \rVert)$ of the
+# symmetric and the antisymmetric part of $J$, 1 for a symmetric one. Below a spectral
+# radius of 1, that of $J \Lambda^{-1}$, the network settles by plain sweeps.
 
 # %%
 CAUSES = {

@@ -213,13 +213,19 @@ SYSTEMS = {
 # Three independent checks at random weights.
 #
 # 1. **A dense solve.** Write the Jacobian $J = \partial D/\partial s$ down as a matrix and
-#    solve $(J^\top - \Lambda)\, \delta = g$ for the error vector with numpy.
+#    solve $(J^\top - \Lambda)\, \delta = g$ for the error vector with numpy, where
+#    $\Lambda = \mathrm{diag}(1/\sigma')$ and $g = \partial C/\partial s$.
 # 2. **Finite differences.** Move all weights a little along a random direction $v$, let
 #    the network settle again, and look at the cost:
 #    $\big(C(\theta + \epsilon v) - C(\theta - \epsilon v)\big) / 2 \epsilon$ has to be
 #    $v \cdot \nabla C$.
 # 3. **Symmetry.** Without correction, nudging is right where $J$ is symmetric, and only
-#    there (Scellier and others 2018, Theorem 1).
+#    there (Scellier and others 2018, Theorem 1). The correction takes
+#    $(J - J^\top)(s - s^*)$ from the nudged dynamics, which then respond as those of
+#    $J^\top$ do ([where does the bias come from?](where_does_the_bias_come_from.ipynb)).
+#
+# Nudges are imaginary here, $\beta = ir$: one phase, and $\delta \approx
+# \mathrm{Im}\, s(ir) / r$ with nothing subtracted.
 
 # %%
 data = ep.data.load('digits', num_train=100 if SMALL else None)

@@ -83,7 +83,10 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         place = 'outside lower center'
         figure.legend(handles, labels, loc=place, ncols=3, frameon=False, fontsize=8)
-    for letter, axis in zip('abcdefghijkl', axes.flat, strict=False):
+    filled = [axis for axis in axes.flat if axis.lines]
+    for axis in set(axes.flat) - set(filled):
+        axis.set_axis_off()
+    for letter, axis in zip('abcdefghijkl', filled, strict=False):
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
     figure.suptitle(style.sweep_title(record), fontsize=10)
     return figure
