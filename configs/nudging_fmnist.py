@@ -22,9 +22,9 @@ recurrent backprop 11.1.
 Other than on the conv net, the nudge on one side, towards the target, trains best of
 the tied ones, and β = 0.5 is large: its gradient has a cosine of 0.91 to 0.98 in the
 median, that of two nudges 0.64 to 0.92. Pushed away from the target the network comes
-closer to the loss of its equilibrium, it seems; spectral radii are around 0.9. Exact
-gradients are no better than two nudges: what single examples next to that loss add to a
-batch is bounded by a finite nudge, and not by them. Kolen-Pollack updates bring the
+closer to the loss of its equilibrium, it seems. Exact gradients are little better than
+two nudges: what single examples next to that loss add to a batch is bounded by a finite
+nudge, and not by them, it seems. Kolen-Pollack updates bring the
 feedback to 27 degrees in ten epochs, and gain half a point.
 """
 
