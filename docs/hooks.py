@@ -20,6 +20,7 @@ SHOWN = ('configs/*.py', 'launch/*', 'results/**/*.json')
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.sbatch': 'bash', '.json': 'json'}
 INCLUDE = re.compile(r'^<!-- include (\S+): (.+) -->$', re.MULTILINE)
 FENCED = re.compile(r'^```.*?^```$', re.MULTILINE | re.DOTALL)
+DATE = re.compile(r'\d{4}-\d\d-\d\d(?=</td>)')
 LINK = re.compile(r'(\]\()(?!https?:|#|mailto:)([^)\s#]+)')
 
 
@@ -139,7 +140,9 @@ def on_files(files, config):
 
 
 def on_page_content(html, page, config, files):
-    """Lets a click on a figure show it in full."""
+    """Lets a click on a figure show it in full, and keeps numbers on one line."""
+    html = re.sub(r'(?<=[\d>]) ± (?=\d)', '\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}', html)
+    html = DATE.sub(r'<span class="number">\g<0></span>', html)
     return re.sub(
         r'<img [^>]*?src="([^"]+)"[^>]*>',
         r'<a class="figure" href="\1">\g<0></a>',
