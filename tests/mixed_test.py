@@ -6,6 +6,8 @@ import pytest
 
 import eqprop_jax as ep
 
+pytestmark = pytest.mark.whole
+
 TOL = 1e-5
 ROUGH = ep.solvers.relaxation(tol=4e-3, max_steps=100)
 FINE = ep.solvers.relaxation(tol=TOL, max_steps=100)

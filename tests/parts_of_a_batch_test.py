@@ -10,6 +10,8 @@ from conformance_test import CORRECTED, contour
 
 import eqprop_jax as ep
 
+pytestmark = pytest.mark.whole
+
 NOISE = {'radius': 0.01, 'num_points': 4, 'steps_per_point': 20, 'noise': 0.1}
 SKIP = {'skip_unconverged': True}
 ESTIMATORS = {

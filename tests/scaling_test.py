@@ -8,6 +8,8 @@ import eqprop_jax as ep
 from eqprop_jax.analysis import scaling
 from eqprop_jax.figures import scaling as figure
 
+pytestmark = pytest.mark.whole
+
 START = scaling.Setting(width=9, depth=2, batch_size=16)
 PLAIN = '90°, plain sweeps'
 
