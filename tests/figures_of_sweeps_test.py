@@ -62,6 +62,16 @@ def test_homeostasis(tmp_path, figures):
     assert labels == ['plain', 'homeostasis, λ = 1', 'corrected']
     assert not cosine.lines
 
+    conv = record(['conv net, plain', 'conv net, corrected'])
+    records.write_data(tmp_path, 'fig4_cifar10', conv | {'config': 'configs/other.py'})
+    homeostasis.draw(tmp_path)
+    both = figures[1]
+    assert len(both.axes) == 9
+    assert [axis.get_title() for axis in both.axes[::3]] == ['MLP', 'loop', 'conv net']
+    above, below = both.get_suptitle().split('\n')
+    assert above.startswith('configs/some.py: ')
+    assert below.startswith('configs/other.py: ')
+
 
 @pytest.mark.parametrize(
     ('module', 'name'), [(correction, 'correction'), (predictive_coding, 'fig5')]

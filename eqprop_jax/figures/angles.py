@@ -36,8 +36,8 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         _curves(c, method, rows, 'eval/gradient_cosine')
     a.set_xticks(list(next(iter(methods.values()))))
     a.set_xlabel('initial angle of the feedback (°)')
-    a.set_ylabel('mean test error (%)')
-    a.legend(frameon=False, fontsize=8)
+    a.set_ylabel('test error (%)')
+    a.legend(frameon=False, fontsize=8, loc=(0.02, 0.34))
     b.set_ylabel('angle of the feedback (°)')
     b.set_ylim(0, 95)
     c.set_ylabel('cosine to exact gradient')
@@ -45,7 +45,10 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     for letter, axis in zip('abc', (a, b, c), strict=True):
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
         style.strip(axis)
-    title = f'{style.sweep_title(data)}\nb, c: from thin (0°) to thick (90°) lines'
+    title = (
+        f'{style.sweep_title(data)}\n'
+        'a: means, and a dash for each run; b, c: from thin (0°) to thick (90°) lines'
+    )
     figure.suptitle(title, fontsize=10)
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
@@ -80,5 +83,4 @@ def _curves(axis: Axes, method: str, rows: dict[float, dict], path: str) -> None
         if path in row['curves']:
             width = 0.6 + angle / 90
             style.runs(axis, row['curves'][path], style.method(method), width=width)
-    axis.set_xlabel('epoch')
-    axis.set_xlim(left=0)
+    style.over_epochs(axis)

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
@@ -16,7 +17,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     """Draws convergence.png from convergence.json and returns its path.
 
     A panel for each precision: error over the radius for every contour, with lines of
-    the order r^N that it should have, and the order that was measured in the legend.
+    the order r^N that it should have. The legend has the orders that were measured.
 
     Args:
       folder: of the data.
@@ -24,7 +25,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     """
     data = records.read_data(folder, NAME)
     panels = data['panels']
-    figure = Figure(figsize=(3.1 * len(panels), 3.9), layout='constrained')
+    figure = Figure(figsize=(3.1 * len(panels), 4.2), layout='constrained')
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     radii = style.numbers(data['radii'])
     for axis, (precision, panel) in zip(axes, panels.items(), strict=True):
@@ -40,9 +41,10 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     ]
     if known:
         axes[0].set_ylim(10 ** np.floor(np.log10(min(known) / 2)), CEILING)
-    axes[0].set_ylabel('relative error of δ to recurrent backprop')
+    axes[0].set_ylabel('relative error of δ')
+    _legend(figure, axes[0], panels)
     figure.suptitle(
-        'N nudges on a circle, with antisymmetric correction\n'
+        'N nudges on a circle, corrected, against recurrent backprop\n'
         f'{style.network_title(data["network"])}',
         fontsize=10,
     )
@@ -63,19 +65,36 @@ def _panel(axis: Axes, radii: np.ndarray, panel: dict) -> None:
             marker='x' if exact else style.MARKERS[index % len(style.MARKERS)],
             markersize=4 if exact else 3,
             linewidth=1.2,
-            label=f'{name}: ' + ('not visible' if order is None else f'{order:.2f}'),
+            label=name,
         )
         if order is not None and not exact:
             _guide(axis, radii, values, count, colour)
     _rounding(axis, radii, *map(style.numbers, panel['errors'].values()))
-    axis.legend(
+    style.strip(axis)
+
+
+def _legend(figure: Figure, axis: Axes, panels: dict[str, dict]) -> None:
+    """Draws one legend for all panels, with the orders measured in each of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    for index, name in enumerate(labels):
+        if name in next(iter(panels.values()))['orders']:
+            orders = [panel['orders'][name] for panel in panels.values()]
+            labels[index] = f'{name}: {", ".join(map(_in_words, orders))}'
+    handles.append(Line2D([], [], color=style.GREY, linestyle='--', linewidth=0.7))
+    figure.legend(
+        handles,
+        [*labels, 'rᴺ'],
+        loc='outside lower center',
+        ncols=3,
         frameon=False,
         fontsize=8,
-        title='measured order; dashed: rᴺ',
+        title=f'measured order in {" and ".join(panels)} (–: too few radii show it)',
         title_fontsize=8,
-        labelspacing=0.3,
     )
-    style.strip(axis)
+
+
+def _in_words(order: float | None) -> str:
+    return '–' if order is None else f'{order:.2f}'
 
 
 def _guide(

@@ -35,8 +35,7 @@ def draw(workdir: records.Folder) -> records.Path:
     _credit(axes[1, 0], rows)
     _symmetry(axes[1, 1], rows)
     for axis in axes.flat:
-        axis.set_xlabel('epoch')
-        axis.set_xlim(left=0)
+        style.over_epochs(axis)
         axis.spines[['top', 'right']].set_visible(False)
     figure.suptitle(style.run_title(folder), fontsize=10)
     return style.save(figure, folder / 'curves.png')

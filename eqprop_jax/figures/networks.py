@@ -1,6 +1,7 @@
 """What training several networks by several methods came to, panel by panel."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,24 +25,29 @@ def draw(
     paths: tuple[str, ...],
     folder: records.Folder,
     out: records.Folder | None,
+    *,
+    more: tuple[str, ...] = (),
 ) -> records.Path:
-    """Draws <name>.png, the `figure` of a record, and returns its path.
+    """Draws <name>.png, the `figure` of some records, and returns its path.
 
     Args:
       name: of the picture.
       record: name of the record of a sweep.
       paths: as in `figure`.
-      folder: of the record.
-      out: folder of the picture; None: that of the record.
+      folder: of the records.
+      out: folder of the picture; None: that of the records.
+      more: names of further records, drawn below where they are there.
 
     Raises:
       WorkdirError: if there is no such record.
     """
-    drawn = figure(records.read_data(folder, record), paths)
+    folder = records.folder(folder)
+    names = [record, *(other for other in more if (folder / f'{other}.json').exists())]
+    drawn = figure([records.read_data(folder, found) for found in names], paths)
     return style.save(drawn, records.folder(out or folder) / f'{name}.png')
 
 
-def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
+def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
     """Returns one line of panels for each network, or two, a panel for each metric.
 
     Lines are medians of the runs over epochs, bands go from the least to the most of
@@ -49,12 +55,12 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
     references below.
 
     Args:
-      record: of a sweep, as `records.results.collect` makes it: rows are called
-        'network, method'.
+      found: records of sweeps, as `records.results.collect` makes them: rows are
+        called 'network, method'.
       paths: metrics, of PANELS; what a row has no curve of is left out of its panel.
     """
     networks: dict[str, dict[str, dict]] = {}
-    for row in record['rows']:
+    for row in (row for record in found for row in record['rows']):
         network, _, method = row['name'].partition(', ')
         networks.setdefault(network, {})[method] = row['curves']
     columns = 2 if len(paths) == 4 else len(paths)
@@ -88,14 +94,13 @@ def figure(record: dict[str, Any], paths: tuple[str, ...]) -> Figure:
         axis.set_axis_off()
     for letter, axis in zip('abcdefghijkl', filled, strict=False):
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
-    figure.suptitle(style.sweep_title(record), fontsize=10)
+    figure.suptitle('\n'.join(map(style.sweep_title, found)), fontsize=10)
     return figure
 
 
 def _dress(axis: Axes, path: str) -> None:
     axis.set_ylabel(PANELS[path])
-    axis.set_xlabel('epoch')
-    axis.set_xlim(left=0)
+    style.over_epochs(axis)
     if path == 'eval/overall_angle':
         axis.set_ylim(0, 95)
     elif path != 'test/error':

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eqprop_jax import records
 
@@ -65,6 +66,14 @@ def layer(name: str) -> str:
 def strip(axis: Axes) -> None:
     """Takes the upper and the right spine away."""
     axis.spines[['top', 'right']].set_visible(False)
+
+
+def over_epochs(axis: Axes) -> None:
+    """Makes the horizontal axis one of epochs, from 0 on, with ticks at whole ones."""
+    axis.set_xlabel('epoch')
+    axis.set_xlim(left=0)
+    ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True)
+    axis.xaxis.set_major_locator(ticks)
 
 
 def runs(
@@ -128,7 +137,8 @@ def sweep_title(record: dict[str, Any]) -> str:
         'seed': max(len(row['seeds']) for row in record['rows']),
     }
     words = [f'{n} {name}{"s" if n > 1 else ""}' for name, n in counts.items()]
-    return f'{record["config"]}: {", ".join(words)}; median, least to most'
+    title = f'{record["config"]}: {", ".join(words)}'
+    return f'{title}; median, least to most' if counts['seed'] > 1 else title
 
 
 def run_title(folder: records.Folder) -> str:

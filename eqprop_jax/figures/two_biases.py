@@ -78,9 +78,10 @@ def _errors(axis: Axes, radii: list, curves: dict) -> None:
     axis.set_xlabel('|β|')
     axis.set_ylabel('relative error of δ')
     handles, labels = axis.get_legend_handles_labels()
+    place = 'lower right'
     if labels[-1].endswith('corrected'):  # the others are those of the tied network
-        handles, labels = handles[-1:], labels[-1:]
-    axis.legend(handles, labels, frameon=False, fontsize=8)
+        handles, labels, place = handles[-1:], labels[-1:], 'center left'
+    axis.legend(handles, labels, frameon=False, fontsize=8, loc=place)
 
 
 def _colour(name: str) -> str:
