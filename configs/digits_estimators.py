@@ -12,8 +12,9 @@ Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commits d0093fa to f3cf
 seeds 0, 1, 2: README.md has the table, results/digits_estimators.json the single runs.
 The clip norm, the cost of the tied rows, the weight of homeostasis and the decay with
 Kolen-Pollack are those with the least error on held-out images (three or four splits
-each); the tolerance of the one-sided rows is that at which the gradient's cosine to
-recurrent backprop stays above 0.99. No published paper has such an experiment.
+each, of which no records are kept); the tolerance of the one-sided rows is that at
+which the gradient's cosine to recurrent backprop stays above 0.99. No published paper
+has such an experiment.
 """
 
 from collections.abc import Callable
