@@ -84,7 +84,8 @@ def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
             _dress(axis, path)
         line[0].set_title(network, fontsize=10)
         if len(networks) > 1:
-            line[1].legend(frameon=False, fontsize=8)  # where most room is left
+            room = line[1] if line[1].lines else line[0]
+            room.legend(frameon=False, fontsize=8)
     if len(networks) == 1:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         place = 'outside lower center'
