@@ -58,7 +58,7 @@ def test_homeostasis(tmp_path, figures):
     np.testing.assert_allclose(share.lines[0].get_ydata(), [0.8, np.nan])
     colours = [line.get_color() for line in error.lines]
     assert colours == [style.ORANGE, style.GREEN, style.BLUE]
-    labels = [text.get_text() for text in share.get_legend().get_texts()]
+    labels = [text.get_text() for text in cosine.get_legend().get_texts()]
     assert labels == ['plain', 'homeostasis, λ = 1', 'corrected']
     assert not cosine.lines
 

@@ -84,8 +84,10 @@ def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
             _dress(axis, path)
         line[0].set_title(network, fontsize=10)
         if len(networks) > 1:
-            room = line[1] if line[1].lines else line[0]
-            room.legend(frameon=False, fontsize=8)
+            room = next((axis for axis in line if not axis.lines), line[1])
+            curves = line[0].get_legend_handles_labels()
+            place = 'best' if room.lines else 'center left'
+            room.legend(*curves, loc=place, frameon=False, fontsize=8)
     if len(networks) == 1:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         place = 'outside lower center'
