@@ -26,7 +26,7 @@ epochs, recurrent backprop 11.51 ± 0.38 and backprop of the feed-forward networ
 0.22, five seeds each. At a constant rate last epochs of 50 are up to 1.6 points above
 the best ones. Against the paper:
 
-* N = 6, radius 0.5: 13.8 ± 0.8 % last, 13.7 best, three seeds; published 14.3.
+* N = 6, radius 0.5: 13.7 ± 0.7 % last, 13.5 best, four seeds; published 14.3.
 * The limit of small nudges: 16.2 after 10 epochs; 14.7. It is taken as there, by 20
   synchronous steps, which are 10 alternating sweeps here. Solved further (50 sweeps,
   1e-2) it follows examples next to losing their equilibrium: 30.2 ± 2.2 %, three seeds,
