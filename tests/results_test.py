@@ -141,6 +141,9 @@ class TestOfASweep:
         assert (a['mean'], a['std']) == (30.0, 10.0)
         assert (a['date'], a['commit']) == ('2026-02-01', 'abc1234, other')
         assert a['hardware'] == 'another; a machine'
+        third = {'rows': [first | {'seeds': [7, 8]}]}
+        third = results.merged({'rows': [a]}, third)['rows'][0]
+        assert third['hardware'] == 'another; a machine'  # each of them once
         assert b['seeds'] == [5]
         assert gone == {'name': 'gone'}
         anew = {'rows': [first | {'seeds': [1, 0]}]}

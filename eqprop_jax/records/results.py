@@ -122,7 +122,8 @@ def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     row['date'] = max(filter(None, (old['date'], new['date'])), default=None)
     commits = {*old['commit'].split(', '), *new['commit'].split(', ')} - {''}
     row['commit'] = ', '.join(sorted(commits))
-    row['hardware'] = '; '.join(dict.fromkeys((old['hardware'], new['hardware'])))
+    machines = f'{old["hardware"]}; {new["hardware"]}'.split('; ')
+    row['hardware'] = '; '.join(dict.fromkeys(machines))
     if 'curves' in new:
         row['curves'] = {
             path: curve
