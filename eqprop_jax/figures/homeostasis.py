@@ -10,10 +10,9 @@ PANELS = ('test/error', 'eval/symmetric_share', 'eval/gradient_cosine')
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
     """Draws fig4.png from fig4_fmnist.json and returns its path.
 
-    fig4_cifar10.json is drawn below it where it is there.
-
     One line of panels for each network: test error, symmetric share of the Jacobian,
-    and the cosine of the gradient to that of recurrent backprop, over epochs.
+    and the cosine of the gradient to that of recurrent backprop, over epochs. The conv
+    net of fig4_cifar10.json is the last one, where that is there.
 
     Args:
       folder: of the records of the sweeps.
