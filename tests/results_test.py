@@ -25,12 +25,6 @@ OTHERS = {
     'fig3_fmnist',
     'fig4_fmnist',
     'fig5_fmnist',
-    # Of configurations whose docstrings have them; the table has newer runs of these.
-    'fmnist_mlp',
-    'fmnist_mlp_plain',
-    'fmnist_mlp_homeostasis',
-    'fmnist_mlp_rbp',
-    'fmnist_mlp_backprop',
 }
 
 
