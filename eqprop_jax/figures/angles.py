@@ -8,6 +8,7 @@ from eqprop_jax import records
 from eqprop_jax.figures import style
 
 NAME, RECORD = 'fig3', 'fig3_fmnist'
+LABELS = {'plain true derivative': 'plain, small nudges'}
 
 
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
@@ -65,7 +66,7 @@ def _errors(axis: Axes, index: int, method: str, rows: dict[float, dict]) -> Non
         color=style.method(method),
         marker=style.MARKERS[index % len(style.MARKERS)],
         markersize=5,
-        label=method,
+        label=LABELS.get(method, method),
     )
     for angle, errors in zip(angles, runs, strict=True):
         if errors.size > 1:

@@ -80,7 +80,7 @@ def _errors(axis: Axes, radii: list, curves: dict) -> None:
     handles, labels = axis.get_legend_handles_labels()
     place = 'lower right'
     if labels[-1].endswith('corrected'):  # the others are those of the tied network
-        handles, labels, place = handles[-1:], labels[-1:], 'center left'
+        handles, labels, place = handles[-1:], labels[-1:], (0.02, 0.62)
     axis.legend(handles, labels, frameon=False, fontsize=8, loc=place)
 
 
@@ -146,7 +146,7 @@ def _turns(axis: Axes, data: dict) -> None:
             label=f'T = {duration:g} τ',
         )
     axis.set_xlabel('turns of the nudge')
-    axis.set_ylabel('error of the running mean')
+    axis.set_ylabel('relative error of the mean')
     axis.set_ylim(top=10 * np.nanmax(error))
     axis.legend(
         frameon=False,
