@@ -3,12 +3,14 @@
 A line of its own is replaced by
 
     <!-- include README.md: Results -->    a section, without its heading
+    <!-- include configs/X.py: Title -->   what a docstring has from `Title:` on
     <!-- records -->                       a table of results/*.json
 
 so that nothing has to be written twice. Links out of docs/ lead to a page with the
 file they name, or to the reference where it is a public module.
 """
 
+import ast
 import json
 import pathlib
 import posixpath
@@ -50,6 +52,15 @@ def section(text: str, title: str) -> str:
     return text[found.end() :].strip('\n')
 
 
+def remarks(source: str, title: str) -> str:
+    """Returns what a module's docstring has behind a line that ends in `title:`."""
+    docstring = ast.get_docstring(ast.parse(source)) or ''
+    _, found, text = docstring.partition(f'{title}:\n')
+    if not found:
+        raise ValueError(f'no line of the docstring ends in {title!r}:')
+    return text.strip('\n')
+
+
 def expand(markdown: str, page: str) -> str:
     """Returns a page with its includes, as `page` (relative to docs/) should have it.
 
@@ -59,7 +70,8 @@ def expand(markdown: str, page: str) -> str:
     """
 
     def include(match: re.Match) -> str:
-        body = section((ROOT / match[1]).read_text(encoding='utf-8'), match[2])
+        take = remarks if match[1].endswith('.py') else section
+        body = take((ROOT / match[1]).read_text(encoding='utf-8'), match[2])
         start = posixpath.dirname(f'docs/{page}')
         base = posixpath.dirname(match[1])
 

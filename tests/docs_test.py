@@ -153,6 +153,13 @@ def test_the_examples_in_docstrings(name):
     assert not result.failed
 
 
+def test_a_page_can_take_the_end_of_a_docstring():
+    source = '"""Rows.\n\nSeen:\n\n* one\n* two\n"""\n'
+    assert hooks().remarks(source, 'Seen') == '* one\n* two'
+    with pytest.raises(ValueError, match='Unseen'):
+        hooks().remarks(source, 'Unseen')
+
+
 def test_every_record_has_a_date():
     _, _, *lines = hooks().records('results.md').splitlines()
     dates = [line.split('|')[-3].strip() for line in lines]
