@@ -58,10 +58,10 @@ def test_files_that_are_named_exist(path):
 
 MEASURED = {
     'MLP 0°, batch 50': ('mlp 0°', 50),
-    'MLP after an epoch, batch 50': ('mlp trained', 50),
+    'MLP from 0°, after an epoch, batch 50': ('mlp trained', 50),
     'MLP 90°, batch 50': ('mlp 90°', 50),
     'MLP 0°, batch 500': ('mlp 0°', 500),
-    'MLP after an epoch, batch 500': ('mlp trained', 500),
+    'MLP from 0°, after an epoch, batch 500': ('mlp trained', 500),
     'MLP 90°, batch 500': ('mlp 90°', 500),
     'conv net 0°, batch 8': ('conv 0°', 8),
 }
