@@ -90,7 +90,7 @@ for axis, image, label in zip(axes, *data.train, strict=False):
 # Our network has 128 hidden units and 10 output units, one for each digit. Every unit
 # has a *potential* $u$, and fires at a *rate* $s = \sigma(u)$ between 0 and 1, here
 # $\sigma(u) = 1 / (1 + e^{-(4u - 2)})$: at rest, $u = 0$, it fires at 0.12. The pixels $x$
-# are held fixed. All other units listen to each other:
+# are held fixed; the hidden and the output units listen to each other:
 #
 # $$\text{pixels}\;x \;\xrightarrow{\;W_1\;}\; \text{hidden}
 # \;\underset{W_2^\top}{\overset{W_2}{\rightleftarrows}}\; \text{output}$$
@@ -261,8 +261,9 @@ for axis in (left, right):
 # The slopes are all that is needed. The gradient of the cost follows from them by the
 # **local rule**,
 #
-# $$\frac{dC}{d\theta} = -\left(\frac{\partial D}{\partial \theta}\right)^{\!\top} \delta .$$
+# $$\frac{dC}{d\theta} = -\left(\frac{\partial D}{\partial \theta}\right)^{\!\top} \delta ,$$
 #
+# where $\theta$ stands for all weights and biases, and $D$ is what they send to the units.
 # For a weight from a pixel to a hidden unit this says: minus the activity at the one end,
 # times the slope at the other. The weights $W_2$ are used in both directions, so that
 # they get such a product from either direction:
@@ -274,8 +275,8 @@ for axis in (left, right):
 # This is for one image; of a batch we take the mean. Nothing enters but the rates at the
 # two ends of a weight, and how they move under the nudge. The package does the nudged
 # phases and the rule in one call: an *estimator*, which is told which nudges to use, its
-# *contour*, here $\pm\beta$. (`None` is a random key, which this one does not need.) Let
-# us see that it is what we have just done by hand.
+# *contour*, here $\pm\beta$. (`None` stands where an estimator that draws random numbers
+# takes a key.) Let us see that it is what we have just done by hand.
 
 # %%
 estimate = ep.estimators.contour(system, solve, contour=ep.nudges.symmetric(beta))

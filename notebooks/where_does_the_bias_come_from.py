@@ -26,8 +26,8 @@ if importlib.util.find_spec('eqprop_jax') is None and 'google.colab' in sys.modu
 #
 # Equilibrium propagation measures how a settled network moves when its output is nudged
 # ([quick start](quick_start.ipynb)). From that it reads the gradient off by the local
-# rule, which is exact for the exact error vector $\delta$. Here $\delta$ is not exact, for
-# two reasons that have nothing to do with each other:
+# rule, which is exact for the exact error vector $\delta$. What is measured is not quite
+# $\delta$, for two reasons that have nothing to do with each other:
 #
 # * the nudge is **finite**, and the response to it is not a straight line;
 # * the network is **asymmetric**: what $i$ does to $j$ is not what $j$ does to $i$.
