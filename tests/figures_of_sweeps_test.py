@@ -34,7 +34,8 @@ def test_from_angles(tmp_path, figures):
     a, b, c = figures[0].axes
     exact, *_ = a.lines
     np.testing.assert_array_equal(exact.get_data(), [[0, 7.5, 90], [20, 20, 20]])
-    assert [text.get_text() for text in a.get_legend().get_texts()] == list(methods)
+    labels = [text.get_text() for text in a.get_legend().get_texts()]
+    assert labels == ['recurrent backprop', 'plain, small nudges']
     assert len(b.lines) == 6
     np.testing.assert_allclose(b.lines[0].get_ydata(), [0.8, np.nan])
     assert [line.get_color() for line in b.lines[::3]] == [style.BLACK, style.ORANGE]
