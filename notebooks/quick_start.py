@@ -263,10 +263,10 @@ for axis in (left, right):
 #
 # $$\frac{dC}{d\theta} = -\left(\frac{\partial D}{\partial \theta}\right)^{\!\top} \delta ,$$
 #
-# where $\theta$ stands for all weights and biases, and $D$ is what they send to the units.
-# For a weight from a pixel to a hidden unit this says: minus the activity at the one end,
-# times the slope at the other. The weights $W_2$ are used in both directions, so that
-# they get such a product from either direction:
+# where $\theta$ stands for all weights and biases. For a weight from a pixel to a hidden
+# unit this says: minus the activity at the one end, times the slope at the other. The
+# weights $W_2$ are used in both directions, so that they get such a product from either
+# direction:
 #
 # $$\frac{dC}{dW_1} = - x^\top \delta_\text{hidden}, \qquad
 #   \frac{dC}{dW_2} = - s_\text{hidden}^\top \, \delta_\text{output}
