@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.solver.max_steps = 100
 
     config.nudged_solver = config.solver.copy_and_resolve_references()
-    config.nudged_solver.tol = 1e-4  # the nudges move the state by a few per cent
+    config.nudged_solver.tol = 1e-2  # error of δ in the worst layer, at any nudge
 
     config.estimator = ml_collections.ConfigDict()
     config.estimator.name = 'contour'

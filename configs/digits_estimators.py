@@ -33,17 +33,9 @@ TIED = {  # the cost with the less error on held-out images, by recurrent backpr
 }
 REAL = {
     'estimator.radius': 0.1,
-    'nudged_solver.tol': 1e-4,
     'estimator.half_step': False,
 }
-ONE = {  # what the free phase leaves unsettled is divided by β
-    **REAL,
-    'estimator.contour': 'one_sided',
-    'solver.tol': 3e-6,
-    'solver.max_steps': 200,
-    'nudged_solver.tol': 3e-6,
-    'nudged_solver.max_steps': 200,
-}
+ONE = {**REAL, 'estimator.contour': 'one_sided'}
 LARGE = {'estimator.radius': 2.0}
 CIRCLE = {**REAL, 'estimator.num_points': 4, 'estimator.radius': 0.2}
 ONLINE = {

@@ -33,6 +33,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.system.cost = 'squared_error'
     config.estimator.radius = 1e-3
     config.estimator.half_step = True
-    config.nudged_solver.tol = 1e-3
     config.optimizer.clip_norm = 1.0
     return config

@@ -20,7 +20,6 @@ def get_config(variant: str = 'mlp') -> ml_collections.ConfigDict:
     config.data.held_out = 0
     for solver in (config.solver, config.nudged_solver):
         solver.compact = False
-    config.nudged_solver.tol = 1e-3
     config.estimator.radius = 0.1
     config.estimator.num_points = 4
     config.estimator.half_step = False

@@ -55,7 +55,6 @@ def network() -> ml_collections.ConfigDict:
     config.system.activation = 'hard_sigmoid'
     for section in (config.solver, config.nudged_solver):
         section.clip = (0.0, 1.0)
-        section.tol = 1e-3
         section.max_steps = 100
     config.nudged_solver.step_size = 0.5
     config.estimator.contour = 'one_sided'

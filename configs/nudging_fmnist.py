@@ -54,7 +54,6 @@ def get_config() -> ml_collections.ConfigDict:
     for section in (config.solver, config.nudged_solver):
         section.name = 'anderson'
         section.depth = 2
-        section.tol = 3e-5
     return config
 
 

@@ -48,7 +48,6 @@ def tied() -> ml_collections.ConfigDict:
     for section in (config.solver, config.nudged_solver):
         section.step_size = 0.2  # on the safe side: weights grow
         section.max_steps = 300
-    config.nudged_solver.tol = 1e-2
     config.estimator.radius = 1e-3
     config.estimator.half_step = True
     config.estimator.correction = None

@@ -42,10 +42,6 @@ from configs import defaults, variants
 
 ONE = {
     'estimator.contour': 'one_sided',
-    'solver.tol': 3e-6,
-    'solver.max_steps': 300,
-    'nudged_solver.tol': 3e-6,
-    'nudged_solver.max_steps': 300,
 }
 ONLINE = {'estimator.name': 'oscillation', 'estimator.steps_per_point': 20}
 NOISE = {'estimator.noise': 0.04}
@@ -94,7 +90,6 @@ def published() -> ml_collections.ConfigDict:
     config.optimizer.momentum = 0.0
     config.optimizer.learning_rate = 0.05
     config.optimizer.schedule = 'constant'
-    config.nudged_solver.tol = 1e-3
     config.diagnostics.every_evals = 5
     return config
 

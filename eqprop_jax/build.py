@@ -77,7 +77,6 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         tol=REFERENCE_TOL,
         step_size=values['nudged_solver'].get('step_size', 1.0),
     )
-    checks.tolerances(values)
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])
     aligned = parts.kolen_pollack(system, values['alignment'], values['optimizer'])
     diagnostics = _diagnostics(values['diagnostics'])

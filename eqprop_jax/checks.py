@@ -1,11 +1,9 @@
 """What of a configuration is checked as a whole: keys, ranges, and what fits what."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-from absl import logging
 
 from eqprop_jax import dynamics, parts, sections
 from eqprop_jax.sections import ConfigError
@@ -27,7 +25,6 @@ DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
     'precision': 'float32',
     'mesh': {},
 }
-LOOSE = 0.02  # tolerance over nudge, from which real nudges are warned of
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
 MOST = {  # of loops that a signal has to wait for, far above what is of use
     'max_steps': 100_000,
@@ -69,35 +66,6 @@ def loops(values: Mapping[str, Any]) -> None:
             count = values[name].get(key)
             if isinstance(count, int) and count > most:
                 raise ConfigError(f'{name}.{key} is at most {most:,}, not {count:,}')
-
-
-def tolerances(values: Mapping[str, Any]) -> None:
-    """Warns where what a phase leaves unsettled is divided by the nudge."""
-    free, nudged = (values[key].get('tol') for key in ('solver', 'nudged_solver'))
-    section = values['estimator']
-    if section['name'] not in parts.NUDGED:
-        return
-    name, num_points = section.get('contour', 'circle'), section.get('num_points')
-    single = name in ('one_sided', 'random_sign') or num_points == 1
-    few = name == 'circle' and num_points in (1, 2) and not section.get('half_step')
-    real = single or few or name == 'symmetric'
-    enough = LOOSE * abs(section.get('radius') or math.inf)
-    if real and nudged and nudged > enough:
-        logging.warning(
-            'nudged_solver.tol=%g suits a complex step, whose residual is relative to '
-            'what it moves: set it to %g or less for real nudges of %g',
-            nudged,
-            enough,
-            section['radius'],
-        )
-    if single and free and nudged and free > nudged:
-        logging.warning(
-            'estimator.contour=%r divides what the free phase leaves unsettled by the '
-            'nudge: set solver.tol=%g to nudged_solver.tol=%g or less',
-            name,
-            free,
-            nudged,
-        )
 
 
 def fit(experiment: Experiment, learn: Estimator) -> None:

@@ -10,7 +10,6 @@ from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Solver
 
 CORRECTED = ('contour', 'oscillation')  # estimators that take a correction
-REAL_NUDGES = 1e-4  # tolerance that nudges of 0.1 need; a complex step can do with more
 
 
 def prepare(built: Experiment) -> tuple[Solver, dict[str, Method]]:
@@ -22,7 +21,7 @@ def prepare(built: Experiment) -> tuple[Solver, dict[str, Method]]:
     Returns:
       A solver that settles the free phase more tightly than the run's, and the
       methods: the run's own estimator, 'this run', and those of `default_methods` with
-      the run's solver for the nudged phases, to a tolerance that real nudges need.
+      the run's solver for the nudged phases.
     """
     values = built.config
     settled = parts.solver('solver', tighter(values['solver']))
@@ -31,10 +30,6 @@ def prepare(built: Experiment) -> tuple[Solver, dict[str, Method]]:
         for section in (values['nudged_solver'], tighter(values['nudged_solver']))
     )
     own = _own(built, nudged, tight)
-    shared = dict(values['nudged_solver'])
-    if 'tol' in shared:
-        shared['tol'] = min(shared['tol'], REAL_NUDGES)
-    nudged = parts.solver('nudged_solver', shared)
     others = methods.default_methods(
         built.system,
         nudged,

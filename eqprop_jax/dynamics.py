@@ -1,10 +1,13 @@
 """The vector field of a system, free and nudged, and the free phase.
 
-    free     F(u)  = D(θ, x, σ(u)) − u
-    nudged   F^β(u) = F(u) − β ∂C/∂s(σ(u))
+    free       F(u)  = D(θ, x, σ(u)) − u
+    anchored   F(u) − F(u*)
+    nudged     F^β(u) = F(u) − F(u*) − β ∂C/∂s(σ(u))
 
 The nudge is the gradient of the cost summed over the batch, so that no example's
-nudge depends on how many others there are.
+nudge depends on how many others there are. Anchored at the free equilibrium found, the
+field is at rest there: what the free phase has left unsettled does not go on moving
+under a nudge, where it would be taken for an answer and divided by β.
 """
 
 from collections.abc import Callable
@@ -13,13 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int
 
-from eqprop_jax import tree
+from eqprop_jax import tree, wiring
 from eqprop_jax.types import (
     Equilibrium,
     Field,
     Injection,
     Params,
     Rates,
+    Response,
     Solver,
     State,
     System,
@@ -49,6 +53,29 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
 def roughly(system: System, make: Callable[[System], Field]) -> Field | None:
     """Returns the field of the system's rough twin, None where it has none."""
     return None if system.rough is None else make(system.rough)
+
+
+def anchored(field: Field, free: Equilibrium, drive: State | None = None) -> Field:
+    """Returns F(u) − F(u*), in which u* is at rest, rounding included.
+
+    Args:
+      field: F.
+      free: u* and σ(u*).
+      drive: D(σ(u*)), if it is known.
+    """
+    base = field.drive(free.rates) if drive is None else drive
+    state, own, take = free.state, field.drive, field.take
+    rough = field.rough and anchored(field.rough, free)
+
+    def some(which: Int[Array, ' k']) -> Field:
+        assert take is not None
+        return anchored(take(which), *tree.take((free, base), which))
+
+    return field._replace(
+        drive=lambda rates: tree.add(tree.sub(own(rates), base), state),
+        rough=rough,
+        take=take and some,
+    )
 
 
 def nudged_field(
@@ -83,6 +110,66 @@ def nudged_field(
     return field._replace(drive=drive, rough=rough, take=some)
 
 
+def answering(field: Field, response: Response) -> Field:
+    """Returns the field as one whose answer to a nudge is measured from u*.
+
+    Its sweeps go layer by layer in the order in which the nudge reaches them, so that
+    after one every layer has its first answer.
+
+    Args:
+      field: with the nudge, or the source of a linear solve.
+      response: where it starts from, and who feeds whom.
+    """
+    take = field.take
+
+    def some(which: Int[Array, ' k']) -> Field:
+        assert take is not None
+        parts = (response.origin, response.rates, response.drive, response.pushed)
+        origin, rates, drive, pushed = tree.take(parts, which)
+        own = response._replace(origin=origin, rates=rates, drive=drive, pushed=pushed)
+        return answering(take(which), own)
+
+    return field._replace(
+        blocks=wiring.outward(response.feeders, response.pushed),
+        response=response,
+        rough=field.rough and answering(field.rough, response),
+        take=take and some,
+    )
+
+
+def response(
+    feeding: Callable[[Rates], State],
+    readers: frozenset[str],
+    nudge: Rates,
+    *,
+    origin: State,
+    rates: Rates,
+    drive: State,
+) -> Response:
+    """Returns what answers of a field to a nudge are measured by.
+
+    Args:
+      feeding: its drive without the nudge; only who feeds whom is used.
+      readers: the layers that the cost reads, from `readers`.
+      nudge: ∂C/∂s at s*.
+      origin: u*.
+      rates: s*.
+      drive: D(s*).
+    """
+    fed = wiring.feeders(feeding, rates)
+    names = wiring.reached(fed, readers)
+    return Response(
+        origin=origin,
+        rates=rates,
+        drive=drive,
+        feeders={name: fed[name] & set(names) for name in names},
+        pushed={
+            name: jnp.any((nudge[name] != 0).reshape(len(nudge[name]), -1), axis=1)
+            for name in sorted(readers)
+        },
+    )
+
+
 def cost_gradient(
     system: System, params: Params, y: Float[Array, 'B classes']
 ) -> CostGradient:
@@ -98,6 +185,13 @@ def cost_gradient(
         return pullback(jnp.ones_like(cost))[0]
 
     return gradient
+
+
+def readers(
+    system: System, params: Params, y: Float[Array, 'B classes'], rates: Rates
+) -> frozenset[str]:
+    """Returns the layers that the cost reads, where a nudge enters."""
+    return wiring.readers(lambda s: system.cost(params, s, y), rates)
 
 
 def relax(

@@ -10,7 +10,8 @@ same convolution with the kernel turned around, and that in the kernel is a matr
 product of patches (on a CPU; elsewhere JAX's own).
 
 The type of the weights says how exact a product is. Weights of the maps' own type
-multiply at full precision, also where the hardware would round float32 by default.
+multiply at full precision, also where the hardware would round float32 by default,
+unless `jax_default_matmul_precision` is set ('tensorfloat32': ten bits on a GPU).
 Weights in bfloat16 round the map to bfloat16, too, and are summed up in the map's type:
 what matrix units are built for, in either direction of the transpose.
 
@@ -79,9 +80,14 @@ def _multiply(s: Array, kernel: Array) -> Array:
     return jnp.matmul(
         s.astype(kernel.dtype),
         kernel,
-        precision=lax.Precision.HIGHEST,
+        precision=_precision(),
         preferred_element_type=s.dtype,
     )
+
+
+def _precision() -> str | lax.Precision:
+    """Returns JAX's own setting if there is one, full precision otherwise."""
+    return jax.config.jax_default_matmul_precision or lax.Precision.HIGHEST
 
 
 def _multiply_shape(s: ShapedArray, kernel: ShapedArray) -> ShapedArray:
@@ -124,7 +130,7 @@ def _convolve(s: Array, kernel: Array, *, pads: Pads) -> Array:
         (1, 1),
         pads,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        precision=lax.Precision.HIGHEST,
+        precision=_precision(),
         preferred_element_type=s.dtype,
     )
 

@@ -132,6 +132,21 @@ def select(mask: Bool[Array, ' B'], a: Tree, b: Tree) -> Tree:
     )
 
 
+def fill(keep: Bool[Array, ' B'], a: Tree) -> Tree:
+    """Returns a with the first example kept in the place of each that is not.
+
+    What an example left out holds may be what a function is singular at (zeros of a
+    filler under x/|x|, NaN). This stands in for it where values and gradients are
+    masked afterwards: 0 · NaN is NaN. Where none is kept it is the first of all.
+
+    Args:
+      keep: which examples are kept.
+      a: leaves [B, ...].
+    """
+    first = jnp.argmax(keep)
+    return select(keep, a, jax.tree.map(lambda leaf: jnp.asarray(leaf)[first][None], a))
+
+
 def mean_of(mask: Bool[Array, ' B'], values: Array) -> Float[Array, '']:
     """Returns the mean over the examples whose mask is set, and other axes; 0 of none.
 

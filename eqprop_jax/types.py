@@ -27,7 +27,7 @@ On gradients of complex functions: `jax.vjp` of a holomorphic function is the
 plain transpose without conjugation, which is what every formula here means by ᵀ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -115,7 +115,7 @@ class Field(NamedTuple):
     rates: Callable[[State], Rates]
     """σ, elementwise."""
     blocks: tuple[tuple[str, ...], ...] = ()
-    """As in `System`."""
+    """Layers updated together, in the order of a sweep; empty: each layer alone."""
     rough: 'Field | None' = None
     """The same field by cheaper products, for the greater part of a relaxation."""
     take: 'Callable[[Int[Array, " k"]], Field] | None' = None
@@ -124,20 +124,32 @@ class Field(NamedTuple):
     disturb: 'Callable[[Array, State], State] | None' = None
     """(number of the sweep, u) -> u with the noise of that sweep (`eqprop_jax.noise`),
     for solvers that sweep a fixed number of times; None: there is no noise."""
-
-    def in_order(self, blocks: tuple[tuple[str, ...], ...]) -> 'Field':
-        """Returns the same field with its blocks in another order."""
-        take = self.take
-        return self._replace(
-            blocks=blocks,
-            rough=None if self.rough is None else self.rough.in_order(blocks),
-            take=None if take is None else lambda which: take(which).in_order(blocks),
-        )
+    response: 'Response | None' = None
+    """Of a nudged phase or a linear solve, what its answer is measured from; None: of a
+    free phase, whose answer is the state itself."""
 
     def __call__(self, state: State) -> State:
         """Returns F(u) = du/dt."""
         drive = self.drive(self.rates(state))
         return jax.tree.map(lambda d, u: d - u, drive, state)
+
+
+class Response(NamedTuple):
+    """What the answer u − u* of a field to a nudge, or to a source, is measured by."""
+
+    origin: State
+    """u*, real, where the field is at rest without the nudge."""
+    rates: Rates
+    """σ(u*)."""
+    drive: State
+    """D at u* before the field was anchored there: outside its bounds where a clipped
+    solver holds a unit."""
+    feeders: Mapping[str, frozenset[str]]
+    """{layer: the layers that feed it}, of all layers that the nudge can reach."""
+    pushed: Mapping[str, Bool[Array, ' B']]
+    """{layer: whether the nudge pushes it}, of the layers that the cost reads."""
+    weight: Inexact[Array, ''] | None = None
+    """w of the contour, which reads Re[w (u − u*)]; None: all of a real state."""
 
 
 class Equilibrium(NamedTuple):
@@ -148,8 +160,8 @@ class Equilibrium(NamedTuple):
     rates: Rates
     """σ(u)."""
     residual: Float[Array, '*P B']
-    """|F(u)| / (|u| + tiny) after the last update; NaN once |u| overflows. Of complex
-    states the larger of the real and the imaginary parts' ratios."""
+    """What is left to move in the worst layer, relative to |u_l|, or in a nudged phase
+    to what the nudge has moved there (`solvers.judge`); NaN once |u| overflows."""
     num_steps: Int[Array, '*P B']
     """Sweeps that this example used."""
     converged: Bool[Array, '*P B']
@@ -165,7 +177,7 @@ class Info(NamedTuple):
     """
 
     residual: Float[Array, 'P B']
-    """Relative residual of each phase and example."""
+    """Relative error of each phase and example in its worst layer, as estimated."""
     num_steps: Int[Array, 'P B']
     """Sweeps used; −1 where the method does not count them."""
     converged: Float[Array, '']

@@ -421,20 +421,6 @@ class TestBuilt:
             parts.estimator(self.system, self.solve, section)
         says(caplog.text, "'tangent' does not use: radius", 'not use: correction')
 
-    def test_a_tolerance_that_real_nudges_cannot_do_with_is_logged(self, caplog):
-        def logged(**changes):
-            changes = {f'estimator.{key}': value for key, value in changes.items()}
-            caplog.clear()
-            with caplog.at_level('WARNING', logger='absl'):
-                runs.experiment({'nudged_solver.tol': 3e-2} | changes)
-            return 'suits a complex step' in caplog.text
-
-        assert logged(contour='symmetric', radius=0.1)
-        assert logged(contour='circle', num_points=2, half_step=False, radius=0.1)
-        assert not logged(contour='symmetric', radius=2.0)
-        assert not logged(contour='circle', num_points=2, half_step=True, radius=1e-3)
-        assert not logged(name='recurrent_backprop', contour='symmetric', radius=0.1)
-
     def test_max_pooling_with_feedback_of_its_own_is_logged(self, caplog):
         section = {'name': 'conv', 'image_shape': (8, 8, 1), 'channels': (2, 2)}
         section |= {'classes': 3, 'feedback': 'free', 'pooling': ('softmax', 'max')}

@@ -236,7 +236,7 @@ def test_complex_step_in_single_precision_has_no_rounding_floor():
         off = ep.tree.norm(ep.tree.sub(found, exact)) / ep.tree.norm(exact)
         errors[name] = float(off)
     assert errors['complex_step'] < 1e-5
-    assert errors['symmetric'] > 1e-3
+    assert errors['symmetric'] > 3e-4
 
 
 @pytest.mark.parametrize(

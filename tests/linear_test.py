@@ -120,3 +120,37 @@ def test_tree_arithmetic_on_complex_leaves():
     chosen = tree.select(jnp.array([True, False, True]), a, b)
     np.testing.assert_array_equal(chosen['q'][1], b['q'][1])
     np.testing.assert_array_equal(chosen['p'][2], a['p'][2])
+
+
+@pytest.mark.parametrize('keep', [[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+def test_what_is_left_out_is_filled_with_the_first_that_is_kept(keep):
+    """Of any type; by the first of all where none is kept."""
+    keep = np.array(keep, bool)
+    a = {
+        'p': np.array(draw(0, (4, 3))),
+        'q': np.arange(8, dtype=np.uint8).reshape(4, 2),
+    }
+    a['p'][2] = np.nan
+    found = jax.jit(tree.fill)(keep, a)
+    sources = [index if kept else np.argmax(keep) for index, kept in enumerate(keep)]
+    for name, leaf in a.items():
+        assert found[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(found[name], leaf[sources])
+        np.testing.assert_array_equal(
+            tree.fill(jnp.array(keep), a)[name], leaf[sources]
+        )
+
+
+def test_a_gradient_masked_after_the_filling_is_that_of_the_others():
+    """x/|x| of zeros and NaN: masked alone it has the gradient NaN."""
+    x = draw(0, (4, 3)).at[1].set(0.0).at[2].set(jnp.nan)
+    keep, W = jnp.array([True, False, False, True]), draw(1, (3, 2))
+
+    def total(W, x, keep):
+        values = jnp.sum((x / jnp.linalg.norm(x @ W, axis=1, keepdims=True)) @ W, 1)
+        return jnp.sum(jnp.where(keep, values, 0))
+
+    assert jnp.isnan(jax.grad(total)(W, x, keep)).any()
+    found = jax.grad(total)(W, tree.fill(keep, x), keep)
+    wanted = jax.grad(total)(W, x[keep], keep[keep])
+    np.testing.assert_allclose(found, wanted, rtol=1e-13)

@@ -40,7 +40,8 @@ def test_linear_fixed_point_is_that_of_a_dense_solve(options, imaginary):
 
 
 @pytest.mark.parametrize('animal', list(zoo.ZOO))
-def test_orders_agree_and_the_residual_is_exact(animal):
+def test_orders_agree_and_the_residual_is_the_error(animal):
+    """In the worst layer, and within a small factor: |u − u*| ≲ residual |u*|."""
     system, params, batch = zoo.setting(animal)
     injection = system.inject(params, batch.x)
     field = ep.dynamics.free_field(system, params, injection)
@@ -57,17 +58,20 @@ def test_orders_agree_and_the_residual_is_exact(animal):
             )
         ]
 
-    alternating, synchronous = settle(system.rest(injection))
-    for found in (alternating, synchronous):
+    start = system.rest(injection)
+    exact = zoo.solver(animal, tol=1e-13)(field, start)
+    for found in settle(start):
         assert found.converged.all()
-        gap = ep.tree.per_example_norm(field(found.state))
-        size = ep.tree.per_example_norm(found.state)
-        np.testing.assert_allclose(found.residual, gap / size, rtol=1e-6)
         assert (found.residual <= 1e-6).all()
+        for name, u in exact.state.items():
+            gap, size = (
+                jnp.linalg.norm(part.reshape(len(u), -1), axis=1)
+                for part in (found.state[name] - u, u)
+            )
+            whole = ep.tree.per_example_norm(exact.state)  # beside a layer of zeros
+            assert (gap <= 5e-6 * jnp.where(size > 1e-9, size, whole)).all()
         for name, rates in system.rates(found.state).items():
             np.testing.assert_allclose(found.rates[name], rates, rtol=1e-12)
-    for name, u in alternating.state.items():
-        np.testing.assert_allclose(u, synchronous.state[name], atol=1e-3)
 
 
 @pytest.mark.parametrize('solver', [ep.solvers.relaxation, ep.solvers.anderson])
@@ -92,7 +96,7 @@ def test_a_diverged_example_stops_and_says_so():
     found = ep.solvers.relaxation(tol=1e-8, max_steps=2000)(field, start)
     assert found.converged.tolist() == [True, False, False]
     assert found.num_steps[0] == 1
-    assert found.num_steps[1] < 700  # 3^647 overflows float64
+    assert found.num_steps[1] < 700  # of 3^323 the square overflows float64
     assert found.num_steps[2] == 1
     assert np.isnan(found.residual[1:]).all()
 

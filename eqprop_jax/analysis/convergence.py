@@ -169,7 +169,7 @@ def by_pairs(
         sweep = make_sweep(nudged, state, 'alternating', 1.0, None)
 
         def step(number: Array, state: State) -> State:
-            state, _ = sweep(state, nudged.drive(nudged.rates(state)))
+            state = sweep(state)
             draw = tree.random_normal(jax.random.fold_in(rng, number), state)
             return tree.add(state, tree.scale(noise, draw))
 

@@ -90,7 +90,7 @@ def processes(
 
         def step(state: State, disturbance: State) -> tuple[State, State]:
             sweep = make_sweep(field, state, 'synchronous', step_size, None)
-            moved, _ = sweep(state, field.drive(field.rates(state)))
+            moved = sweep(state)
             moved = tree.add(moved, disturbance)
             return moved, moved
 

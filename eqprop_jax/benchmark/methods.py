@@ -257,7 +257,7 @@ def at_rest(network: Network, params: Params, batch: Batch) -> Equilibrium:
     return Equilibrium(
         state=state,
         rates=system.rates(state),
-        residual=jnp.ones(count),
+        residual=jnp.zeros(count),
         num_steps=jnp.zeros(count, jnp.int32),
         converged=jnp.zeros(count, bool),
     )

@@ -68,10 +68,10 @@ def contour(
 ) -> Estimator:
     """Equilibrium propagation over any contour, with the local (vector-field) rule.
 
-    Error: the contour's O(r^N) in δ; about tol |u| / (r |δ| (1 − ρ)) from what real
-    nudges leave unsettled (ρ the rate at which the solver converges), so that a small
-    radius needs a small tolerance; about noise/r; and without correction the
-    asymmetry's, to first order δ − δ_exact ≈ −2 (S − Λ)⁻¹ A δ with S, A = (J ± Jᵀ)/2.
+    Error: the contour's O(r^N) in δ; the solver's `tol` in every layer, or ε|u*|/(r|δ|)
+    where a real nudge is so small that rounding, ε, is larger; about noise/r; and
+    without correction the asymmetry's, to first order δ − δ_exact ≈ −2 (S − Λ)⁻¹ A δ
+    with S, A = (J ± Jᵀ)/2.
 
     Args:
       system: what moves.
@@ -87,7 +87,8 @@ def contour(
         as if that were averaged over time: with the same noise in both factors of the
         rule one-sided nudges would have a bias of Cov(s*)/β.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
-        phase did not converge; `info.skipped` is their fraction.
+        phase did not converge. False: only those that have no answer at all
+        (`local_rule.kept`). `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
         (`lax.map`), which needs the memory of one, and no more sweeps than each takes.
         None: together on accelerators, one after the other on a CPU.
@@ -129,23 +130,25 @@ def contour(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         injection = system.inject(params, batch.x)
+        gradient = dynamics.cost_gradient(system, params, batch.y)
+        if correction is None:
+            field = dynamics.free_field(system, params, injection)
+            field = dynamics.anchored(field, free)
+        else:
+            field = corrected_field(
+                system, params, injection, free.rates, correction, free.state
+            )
+        answer = phases.answer(system, params, batch, injection, free, field)
         noise_of, start = None, free
         if noise:
             noise_of = disturbances(batch, rng)
-            own = dynamics.free_field(system, params, injection)
-            still = own._replace(disturb=noise_of(FREE, 0.0))
-            start = solve(still, free.state)
-        if correction is None:
-            field = dynamics.free_field(system, params, injection)
-        else:
-            field = corrected_field(system, params, injection, free.rates, correction)
-            # the response goes against the synapses: so sweeps keep the free rate
-            field = field.in_order(field.blocks[::-1])
-        gradient = dynamics.cost_gradient(system, params, batch.y)
+            start = solve(field._replace(disturb=noise_of(FREE, 0.0)), free.state)
+            answer = answer._replace(origin=start.state, rates=start.rates)
         nudged = phases.relax(
             field,
             gradient,
             start,
+            answer,
             solve,
             contour,
             rng,
@@ -159,7 +162,10 @@ def contour(
             error = dynamics.signed(system, error)
         residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
         settled = free.converged & converged
-        keep = settled if skip_unconverged else jnp.ones_like(settled)
+        keep = jnp.ones_like(settled)
+        if not noise:
+            of_all = tree.stack_first(free.residual, residual)
+            keep = local_rule.kept(of_all, settled, skip_unconverged=skip_unconverged)
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )
@@ -175,6 +181,7 @@ def corrected_field(
     injection: Injection,
     free: Rates,
     correction: str = 'antisymmetric',
+    anchor: State | None = None,
 ) -> Field:
     """Returns the field of the nudged phases, with J at the free point s*.
 
@@ -190,24 +197,31 @@ def corrected_field(
       injection: `system.inject(params, x)`.
       free: s*, real.
       correction: 'antisymmetric' or 'adjoint'.
+      anchor: u*, to subtract F(u*): then D(s*) reads u*. None: F is left as it is.
     """
     field = dynamics.free_field(system, params, injection)
     J = jacobian.linearize(system, params, injection, free)
+    rest = J.drive if anchor is None else anchor
 
     def drive(rates: Rates) -> State:
         shift = tree.sub(rates, free)
+        back = J.transpose(shift)
         if system.affine or correction == 'adjoint':
-            return tree.add(J.drive, J.transpose(shift))
-        asymmetric = tree.sub(J.apply(shift), J.transpose(shift))
-        return tree.sub(field.drive(rates), asymmetric)
+            return tree.add(rest, back)
+        own = field.drive(rates)
+        if anchor is not None:
+            own = tree.add(tree.sub(own, J.drive), anchor)
+        return tree.sub(own, tree.sub(J.apply(shift), back))
 
     rough = dynamics.roughly(
-        system, lambda s: corrected_field(s, params, injection, free, correction)
+        system,
+        lambda s: corrected_field(s, params, injection, free, correction, anchor),
     )
 
     def some(which: Int[Array, ' k']) -> Field:
         own = tree.take((injection, free), which)
-        return corrected_field(system, params, *own, correction)
+        at = None if anchor is None else tree.take(anchor, which)
+        return corrected_field(system, params, *own, correction, at)
 
     return field._replace(drive=drive, rough=rough, take=some)
 

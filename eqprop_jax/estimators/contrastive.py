@@ -74,12 +74,16 @@ def contrastive(
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
-        field = dynamics.free_field(system, params, system.inject(params, batch.x))
+        injection = system.inject(params, batch.x)
         gradient = dynamics.cost_gradient(system, params, batch.y)
+        field = dynamics.free_field(system, params, injection)
+        field = dynamics.anchored(field, free)
+        answer = phases.answer(system, params, batch, injection, free, field)
         nudged = phases.relax(
             field,
             gradient,
             free,
+            answer,
             solve,
             contour,
             rng,

@@ -5,18 +5,18 @@
 
 With δ = σ′ ⊙ v both read v = J δ − g or v = Jᵀ δ − g: the fixed point of a linear
 network with the same layers, which the solvers of this package relax like any other.
-From v = 0 and with all layers at once, the k-th sweep is a partial sum of the Neumann
-series:
+Its sweeps go from layer to layer as the error does. With all layers at once the k-th
+sweep from v = 0 is a partial sum of the Neumann series:
 
-    v_k = −Σ_{j<k} (Jᵀ diag σ′)^j g        |next term| / |v_k| is its residual
+    v_k = −Σ_{j<k} (Jᵀ diag σ′)^j g
 
 References:
   Almeida 1987; Pineda 1987, https://doi.org/10.1103/PhysRevLett.59.2229
   Laborieux and Zenke 2024 ("true ∂β u*"), https://arxiv.org/abs/2309.02214
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,10 @@ from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
-from eqprop_jax.estimators import local_rule, phases
+from eqprop_jax.estimators import local_rule
 from eqprop_jax.solvers.anderson import anderson
 from eqprop_jax.solvers.relaxation import relaxation
-from eqprop_jax.solvers.sweeps import relative_residual
+from eqprop_jax.solvers.settle import compact_here, settle
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -38,6 +38,7 @@ from eqprop_jax.types import (
     Injection,
     Params,
     Rates,
+    Response,
     State,
     System,
 )
@@ -62,13 +63,14 @@ def tangent(
 
     Args:
       system: what moves.
-      tol: relative residual of the linear solve, for each example; positive.
+      tol: relative error of the solve in its worst layer, for each example; positive.
       method: as in `recurrent_backprop`.
       max_steps: bound on its sweeps, terms or iterations; positive.
       step_size: as in `recurrent_backprop`.
       skip_unconverged: leave examples out of the mean of which the free phase or the
-        solve did not converge. At an unstable equilibrium the solve diverges, and one
-        such example can outweigh all others.
+        solve did not converge. False: only those that have no answer at all: at an
+        unstable equilibrium the solve diverges, and one such example can outweigh all
+        others.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
@@ -96,8 +98,8 @@ def recurrent_backprop(
 
     Args:
       system: what moves.
-      tol: relative residual of the adjoint solve, for each example; positive.
-      method: 'iterative' relaxes the adjoint network, alternating its blocks, and
+      tol: relative error of the solve in its worst layer, for each example; positive.
+      method: 'iterative' relaxes the adjoint network, layer after layer, and
         'anderson' does so with mixing, in fewer sweeps where those are many; 'neumann'
         sums the Neumann series, which converges where the spectral radius of
         J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where none
@@ -145,43 +147,31 @@ def _implicit(
     def linear(
         params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
     ) -> Field:
+        """Returns the field whose equilibrium is v = J δ − g, δ = σ′ ⊙ v."""
         product = matrix(params, injection, rates)
         examples = (injection, rates, slopes, g)
-        blocks = system.blocks[::-1] if adjoint else system.blocks
         return Field(
             drive=lambda error: tree.sub(product(error), g),
             rates=lambda v: tree.mul(slopes, v),
-            blocks=phases.from_the_top(blocks),
             take=lambda which: linear(params, *tree.take(examples, which)),
         )
 
-    def iterative(
-        params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
-    ) -> tuple[State, Array]:
-        field = linear(params, injection, rates, slopes, g)
-        response = sweep(field, tree.zeros_like(g))
-        return response.state, response.num_steps
+    def iterative(field: Field, answer: Response) -> Equilibrium:
+        return sweep(dynamics.answering(field, answer), answer.origin)
 
-    def krylov(
-        params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
-    ) -> tuple[State, Array]:
-        def one(*example: Any) -> State:
-            injection, rates, slopes, g = jax.tree.map(lambda a: a[None], example)
-            product = matrix(params, injection, rates)
-            units = sum(leaf.size for leaf in jax.tree.leaves(g))
-            restart = min(units, max_steps, KRYLOV_DIMENSION)
-            v, _ = gmres(
-                lambda v: tree.sub(v, product(tree.mul(slopes, v))),
-                tree.scale(-1, g),
-                tol=tol,
-                restart=restart,
-                maxiter=-(-max_steps // restart),
-                solve_method='incremental',
-            )
-            return jax.tree.map(lambda a: a[0], v)
-
-        v = jax.vmap(one)(injection, rates, slopes, g)
-        return v, jnp.full((jax.tree.leaves(g)[0].shape[0],), -1, jnp.int32)
+    def krylov(field: Field, answer: Response) -> Equilibrium:
+        units = sum(leaf[0].size for leaf in jax.tree.leaves(answer.origin))
+        restart = min(units, max_steps, KRYLOV_DIMENSION)
+        found = settle(
+            dynamics.answering(field, answer),
+            answer.origin,
+            functools.partial(_gmres, restart, tol),
+            through=True,
+            tol=tol,
+            max_steps=1 - (-max_steps // restart),
+            compact=compact_here(None),
+        )
+        return found._replace(num_steps=jnp.full_like(found.num_steps, -1))
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
@@ -191,20 +181,57 @@ def _implicit(
         injection = system.inject(params, batch.x)
         slopes = dynamics.slopes(system, free.state)
         g = dynamics.cost_gradient(system, params, batch.y)(free.rates)
+        field = linear(params, injection, free.rates, slopes, g)
+        zero = tree.zeros_like(g)
+        readers = dynamics.readers(system, params, batch.y, free.rates)
+        answer = dynamics.response(
+            field.drive, readers, g, origin=zero, rates=zero, drive=zero
+        )
         solve = krylov if method == 'krylov' else iterative
-        v, num_steps = solve(params, injection, free.rates, slopes, g)
-        error = tree.mul(slopes, v)
-        image = tree.sub(matrix(params, injection, free.rates)(error), g)
-        residual = relative_residual(image, v)
+        v = solve(field, answer)
+        error = tree.mul(slopes, v.state)
         if not adjoint:
             error = dynamics.signed(system, error)
-        settled = free.converged & (residual <= tol)
-        keep = settled if skip_unconverged else jnp.ones_like(settled)
+        settled = free.converged & v.converged
+        keep = local_rule.kept(
+            jnp.stack([free.residual, v.residual]),
+            settled,
+            skip_unconverged=skip_unconverged,
+        )
         fractions = local_rule.shares(batch, settled, keep)
-        info = Info(residual[None], num_steps[None], *fractions)
+        info = Info(v.residual[None], v.num_steps[None], *fractions)
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )
         return Estimate(grads, error, info)
 
     return estimate
+
+
+def _gmres(
+    restart: int, tol: float, field: Field, state: State, memory: tuple, step: Array
+) -> tuple[State, State, tuple]:
+    """One cycle of GMRES on what is left, as a sweep: the move solves −JΣ m + m = F(v).
+
+    What a layer of little credit lacks shows once those of much credit have it.
+    """
+    del step
+    affine = field.take
+    if affine is None:
+        raise ValueError('GMRES needs a field that can be taken apart')
+
+    def one(index: Array, left: State) -> State:
+        own = affine(index[None])
+        zero = own(jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], left))
+
+        def image(m: State) -> State:
+            moved = own(jax.tree.map(lambda leaf: leaf[None], m))
+            return jax.tree.map(lambda z, f: (z - f)[0], zero, moved)
+
+        return gmres(
+            image, left, tol=tol, restart=restart, maxiter=1, solve_method='incremental'
+        )[0]
+
+    left = field(state)
+    move = jax.vmap(one)(jnp.arange(len(jax.tree.leaves(left)[0])), left)
+    return tree.add(state, move), move, memory

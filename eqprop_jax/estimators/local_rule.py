@@ -21,6 +21,26 @@ def shares(
     return tree.mean_of(batch.counted, settled), tree.mean_of(batch.counted, ~keep)
 
 
+def kept(
+    residual: Float[Array, 'P B'],
+    settled: Bool[Array, ' B'],
+    *,
+    skip_unconverged: bool,
+) -> Bool[Array, ' B']:
+    """Returns the examples whose answers enter the mean.
+
+    Those whose moves grow from sweep to sweep, that overflowed, or of which a layer's
+    answer is lost in rounding have none, and are always left out: what they were at
+    when a phase broke off can outweigh a batch.
+
+    Args:
+      residual: of the phases, the free one among them; infinite or NaN of those.
+      settled: whether all of them converged.
+      skip_unconverged: leave out what did not.
+    """
+    return settled if skip_unconverged else jnp.all(jnp.isfinite(residual), axis=0)
+
+
 def local_gradient(
     system: System,
     params: Params,
@@ -45,16 +65,15 @@ def local_gradient(
       that depend on θ).
     """
     keep = batch.counted if keep is None else keep & batch.counted
-    x, rates, error = (
-        tree.select(keep, kept, tree.zeros_like(kept))
-        for kept in (batch.x, rates, error)
-    )
+    x, y, rates = tree.fill(keep, (batch.x, batch.y, rates))
+    error = tree.select(keep, error, tree.zeros_like(error))
     count = jnp.maximum(jnp.sum(keep), 1)
 
     def credit(params: Params) -> tuple[Array, State]:
-        cost = jnp.where(keep, system.cost(params, rates, batch.y), 0)
+        cost = jnp.where(keep, system.cost(params, rates, y), 0)
         return jnp.sum(cost), system.drive(params, system.inject(params, x), rates)
 
     (cost, _), pullback = jax.vjp(credit, params)
     mean = (1 / count).astype(cost.dtype)
-    return pullback((mean, tree.scale(-mean, error)))[0]
+    grads = pullback((mean, tree.scale(-mean, error)))[0]
+    return jax.tree.map(lambda g: jnp.where(jnp.any(keep), g, 0), grads)

@@ -29,18 +29,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from eqprop_jax import dynamics, nudges, tree
+from eqprop_jax import dynamics, nudges, tree, wiring
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.estimators.contour import check_correction, corrected_field
 from eqprop_jax.noise import Disturb, disturbance
 from eqprop_jax.noise import check as check_noise
-from eqprop_jax.solvers.sweeps import (
-    check_options,
-    make_sweep,
-    projection,
-    relative_residual,
-)
+from eqprop_jax.solvers.judge import worst
+from eqprop_jax.solvers.sweeps import check_options, make_sweep
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -124,8 +120,8 @@ def oscillation(
       order: of a sweep, as in `solvers.relaxation`.
       step_size: as in `solvers.relaxation`.
       clip: as in `solvers.relaxation`.
-      tol: |F^β| / |u| below which a visit to a point counts as settled. Of complex
-        states these are the complex norms: on the real axis nothing is imaginary.
+      tol: what a visit to a point may leave to move, |F^β|, relative to what it has
+        moved, in the worst layer, to count as settled.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate, with `start` and `run` for
@@ -160,6 +156,7 @@ def oscillation(
     def turns(
         field: Field,
         cost_gradient: CostGradient,
+        readers: frozenset[str],
         state: State,
         num_turns: int,
         num_averaged: int,
@@ -176,22 +173,24 @@ def oscillation(
         share = 1 / (num_averaged * num_points)
 
         def visit(carry: tuple, index: Array) -> tuple:
-            state, free, error = carry
+            begin, free, error = carry
             beta = betas[index % num_points]
             nudged = dynamics.nudged_field(field, cost_gradient, beta)
-            sweep = make_sweep(nudged, state, order, step_size, clip)
+            sweep = make_sweep(nudged, begin, order, step_size, clip)
 
             def step(number: Array, state: State) -> State:
-                state, _ = sweep(state, nudged.drive(nudged.rates(state)))
-                return disturb(index * steps_per_point + number, state)
+                return disturb(index * steps_per_point + number, sweep(state))
 
-            state = lax.fori_loop(0, steps_per_point, step, state)
+            state = lax.fori_loop(0, steps_per_point, step, begin)
             rates = nudged.rates(state)
+
+            def left() -> Array:
+                gap = tree.sub(projected(nudged.drive(rates)), state)
+                return worst(reached, 1 / beta, begin, state, gap)
+
             gap = lax.cond(
                 index >= num_visits - num_points,
-                lambda: relative_residual(
-                    parts(projected(nudged.drive(rates))), parts(state)
-                ),
+                left,
                 lambda: jnp.zeros_like(tree.per_example_norm(state)),
             )
             weight = jnp.where(index >= first_averaged, share, 0.0)
@@ -200,10 +199,13 @@ def oscillation(
             error = tree.add(error, tree.scale(weight, response))
             return (state, free, error), gap
 
-        def parts(z: State) -> tuple[State, State]:
-            return tree.real(z), tree.imag(z)
+        def projected(drive: State) -> State:
+            if clip is None:
+                return drive
+            return jax.tree.map(lambda d: jnp.clip(d, *clip), drive)
 
-        projected = projection(clip)
+        fed = wiring.feeders(field.drive, field.rates(state))
+        reached = wiring.reached(fed, readers)
         zero = tree.zeros_like(tree.real(state))
         (state, free, error), gaps = lax.scan(
             visit, (state, zero, zero), jnp.arange(num_visits)
@@ -238,14 +240,17 @@ def oscillation(
         field = dynamics.free_field(system, params, injection)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         keys = (None, None) if rng is None else jax.random.split(rng)
+        readers = dynamics.readers(system, params, batch.y, stream.free)
         first, second = (noise_of(batch, key) for key in keys)
         state, free = stream
         if correction:
             if burn_in:
-                state, free, _, _ = turns(field, gradient, state, burn_in, 1, first)
+                state, free, _, _ = turns(
+                    field, gradient, readers, state, burn_in, 1, first
+                )
             field = corrected_field(system, params, injection, free, correction)
         state, free, error, residual = turns(
-            field, gradient, state, burn_in + periods, periods, second
+            field, gradient, readers, state, burn_in + periods, periods, second
         )
         if correction is None:
             error = dynamics.signed(system, error)

@@ -13,7 +13,18 @@ from eqprop_jax import dynamics, tree
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.noise import Disturb
 from eqprop_jax.nudges import Contour
-from eqprop_jax.types import Equilibrium, Field, Rates, Solver, State, System
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Field,
+    Injection,
+    Params,
+    Rates,
+    Response,
+    Solver,
+    State,
+    System,
+)
 
 
 class Phase(NamedTuple):
@@ -36,10 +47,39 @@ def check(system: System, contour: Contour) -> None:
         )
 
 
+def answer(
+    system: System,
+    params: Params,
+    batch: Batch,
+    injection: Injection,
+    free: Equilibrium,
+    field: Field,
+) -> Response:
+    """Returns what the answers of nudged phases are measured by.
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: its targets.
+      injection: `system.inject(params, batch.x)`.
+      free: the free equilibrium.
+      field: F of the nudged phases, any correction included.
+    """
+    return dynamics.response(
+        field.drive,
+        dynamics.readers(system, params, batch.y, free.rates),
+        dynamics.cost_gradient(system, params, batch.y)(free.rates),
+        origin=free.state,
+        rates=free.rates,
+        drive=system.drive(params, injection, free.rates),  # of clipped solvers alone
+    )
+
+
 def relax(
     field: Field,
     cost_gradient: CostGradient,
     free: Equilibrium,
+    answer: Response,
     solve: Solver,
     contour: Contour,
     rng: jax.Array | None,
@@ -52,9 +92,10 @@ def relax(
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
     Args:
-      field: F.
+      field: F, anchored there.
       cost_gradient: from `dynamics.cost_gradient`.
       free: the free equilibrium, real.
+      answer: what the answers are measured by.
       solve: relaxes each phase.
       contour: the nudges; real and complex ones are relaxed apart, in their types.
       rng: key of a random sign; None if the contour has none.
@@ -87,25 +128,25 @@ def relax(
         if axis_name is not None:
             points, weights, which = _share(points, weights, which, axis_name)
 
-        def one(beta: Array, number: Array, start: State) -> Equilibrium:
+        def one(nudge: tuple[Array, Array, Array], start: State) -> Equilibrium:
+            beta, weight, number = nudge
             nudged = dynamics.nudged_field(field, cost_gradient, beta)
             if noise is not None:
                 nudged = nudged._replace(disturb=noise(number, beta))
-            return solve(nudged.in_order(from_the_top(field.blocks)), start)
+            own = answer._replace(weight=weight) if part.is_complex else answer
+            return solve(dynamics.answering(nudged, own), start)
 
+        nudges = (points, weights, which)
         if together:
-            nudged = jax.vmap(one, (0, 0, None))(points, which, start)
-            return Phase(weights, nudged)
+            return Phase(weights, jax.vmap(one, (0, None))(nudges, start))
         if not warm_start or len(points) == 1:
-            nudged = lax.map(lambda nudge: one(*nudge, start), (points, which))
-            return Phase(weights, nudged)
-        begin = one(points[0], which[0], start)
+            return Phase(weights, lax.map(lambda nudge: one(nudge, start), nudges))
+        begin = one(jax.tree.map(lambda values: values[0], nudges), start)
 
-        def another(nudge: tuple[Array, Array]) -> Equilibrium:
-            beta, number = nudge
-            return one(beta, number, extrapolated(begin, start, beta / points[0]))
+        def another(nudge: tuple[Array, Array, Array]) -> Equilibrium:
+            return one(nudge, extrapolated(begin, start, nudge[0] / points[0]))
 
-        rest = lax.map(another, (points[1:], which[1:]))
+        rest = lax.map(another, jax.tree.map(lambda values: values[1:], nudges))
         return Phase(weights, tree.stack_first(begin, rest))
 
     positions = np.arange(len(contour.points))
@@ -114,20 +155,6 @@ def relax(
     real = np.imag(contour.points) == 0
     own = [positions[mask] for mask in (real, ~real) if mask.any()]
     return tuple(map(relax_part, contour.parts(), own))
-
-
-def from_the_top(blocks: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-    """Returns the blocks in their turn, from that of the last layer on.
-
-    There the nudge enters. Sweeps converge at the rate that they had: a turn of the
-    blocks does not change the eigenvalues of a sweep's Jacobian.
-    """
-    names = [name for block in blocks for name in block]
-    if not names:
-        return blocks
-    last = tree.natural_order(names)[-1]
-    turn = next(index for index, block in enumerate(blocks) if last in block)
-    return blocks[turn:] + blocks[:turn]
 
 
 def extrapolated(nudged: Equilibrium, free: State, ratio: Inexact[Array, '']) -> State:

@@ -8,9 +8,8 @@ of every example for itself: where G is affine it is GMRES, and where it is not,
 secant method. A slow mode is extrapolated, one that changes sign at every sweep is
 averaged away: undamped synchronous sweeps that swing between two states settle.
 
-Blocks that do not feed themselves are solved by their move. The last block is then a
-function of the others, which alone are mixed: what is mixed is shorter, and a step
-costs the products of one sweep, its exact residual included.
+A last block that does not feed itself is solved by its move, and is then a function of
+the others, which alone are mixed: what is mixed is shorter.
 
 References:
   Anderson 1965, https://doi.org/10.1145/321296.321305
@@ -20,15 +19,17 @@ References:
 import math
 from collections.abc import Callable
 
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
-from eqprop_jax import tree
-from eqprop_jax.solvers.mixing import empty, flatten, mix, unflatten
-from eqprop_jax.solvers.settle import Progress, compact_here, settle
+from eqprop_jax import tree, wiring
+from eqprop_jax.solvers.mixing import Memory, empty, flatten, mix, unflatten
+from eqprop_jax.solvers.settle import compact_here, settle
 from eqprop_jax.solvers.sweeps import (
     check_options,
+    held,
     make_move,
-    projection,
     sequence,
     update,
     without_noise,
@@ -78,42 +79,47 @@ def anderson(
         )
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = without_noise(field)
+        field = held(without_noise(field), clip)
         move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
         solved: tuple[tuple[str, ...], ...] = ()
-        if field.blocks and blocks and step_size == 1 and clip is None:
-            blocks, solved = blocks[:-1], blocks[-1:]
-        bounded = projection(clip)
+        if len(blocks) > 1 and step_size == 1 and clip is None:
+            fed = wiring.feeders(field.drive, field.rates(state))
+            if not any(fed[name] & set(blocks[-1]) for name in blocks[-1]):
+                blocks, solved = blocks[:-1], blocks[-1:]
+        names = [name for block in blocks for name in block]
 
         def mixed(state: State) -> State:
             """Returns the layers that are mixed."""
-            if not solved:
+            return {name: state[name] for name in names} if names else state
+
+        def bounded(state: State) -> State:
+            if clip is None:
                 return state
-            return {name: u for name, u in state.items() if name not in solved[0]}
+            return jax.tree.map(lambda u: jnp.clip(u, *clip), state)
 
         def advance(
-            field: Field, progress: Progress, residual: Float[Array, ' B'], step: Array
-        ) -> Progress:
-            swept, _ = update(field, progress.state, progress.drive, blocks, move)
+            field: Field, state: State, memory: Memory, step: Array
+        ) -> tuple[State, State, Memory]:
+            swept = update(field, state, blocks, move)
+            start, end = (flatten(mixed(part)) for part in (state, swept))
+            shift, memory = mix(memory, start, end, step, regularization)
             target = mixed(swept)
-            end = flatten(target)
-            start = flatten(mixed(progress.state))
-            shift, memory = mix(
-                progress.memory, start, end, residual, step, regularization
-            )
             target = bounded(tree.sub(target, unflatten(shift, target)))
-            state = {**swept, **target} if solved else target
-            drive = field.drive(field.rates(state))
-            if solved:
-                state, drive = update(field, state, drive, solved, move)
-            return Progress(state, drive, memory)
+            target = {**swept, **target} if names else target
+            ended = update(field, target, solved, move) if solved else target
+            # What the sweep itself moved says what was left; how far the step went does
+            # not. A block that is solved follows the others.
+            moved = tree.sub(swept, state)
+            for name in solved[0] if solved else ():
+                moved[name] = ended[name] - state[name]
+            return ended, moved, memory
 
         return settle(
             field,
             state,
             advance,
             empty(flatten(mixed(state)), depth),
-            reachable=bounded,
+            through=False,  # what is mixed shrinks by leaps
             tol=tol,
             max_steps=max_steps,
             compact=compact_here(compact),

@@ -50,7 +50,7 @@ class Memory(NamedTuple):
     end: tuple[Float[Array, 'B n'], ...]
     """G of the last sweep."""
     residual: Float[Array, ' B']
-    """What it started from."""
+    """|f| / |u| of the last sweep."""
     age: Int[Array, ' B']
     """Sweeps since the past was forgotten."""
 
@@ -59,7 +59,6 @@ def mix(
     memory: Memory,
     start: tuple[Array, ...],
     end: tuple[Array, ...],
-    residual: Float[Array, ' B'],
     step: Int[Array, ''],
     regularization: float,
 ) -> tuple[tuple[Float[Array, 'B n'], ...], Memory]:
@@ -69,12 +68,12 @@ def mix(
       memory: of the sweeps before.
       start: u, as `flatten` returns it.
       end: G(u), likewise.
-      residual: of u.
       step: sweeps before this one.
       regularization: λ.
     """
     depth = memory.gram[0].shape[1]
     move = tree.sub(end, start)
+    residual = jnp.max(jnp.stack(jax.tree.map(relative, move, start)), axis=0)
     far = (residual > NEAR) & (step < PATIENCE)
     grown = ~(residual < memory.residual)
     age = jnp.where(grown | far, 0, memory.age)
@@ -178,6 +177,12 @@ def unflatten(parts: tuple[Float[Array, 'B n'], ...], like: State) -> State:
     return structure.unflatten(
         piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)
     )
+
+
+def relative(move: Float[Array, 'B n'], u: Float[Array, 'B n']) -> Array:
+    """Returns |f| / |u| of every example, [B]; infinite at u = 0."""
+    length, size = (jnp.sqrt(jnp.sum(part**2, axis=1)) for part in (move, u))
+    return jnp.where(length > 0, length / size, 0)
 
 
 def squares(part: Float[Array, 'B n']) -> Float[Array, ' B']:

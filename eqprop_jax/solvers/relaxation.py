@@ -7,15 +7,11 @@ one block of units after the other, or all at once (`solvers.sweeps`).
 
 from collections.abc import Callable
 
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from eqprop_jax.solvers.settle import Progress, compact_here, settle
-from eqprop_jax.solvers.sweeps import (
-    check_options,
-    make_sweep,
-    projection,
-    without_noise,
-)
+from eqprop_jax import tree
+from eqprop_jax.solvers.settle import compact_here, settle
+from eqprop_jax.solvers.sweeps import check_options, make_sweep, without_noise
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 
@@ -30,23 +26,24 @@ def relaxation(
 ) -> Solver:
     """Sweeps until every example is settled, each stopping for itself.
 
-    Example b stops after the first sweep with
+    An example stops after the first sweep that leaves, in every layer,
 
-        |F(u_b)| / (|u_b| + tiny) <= tol
+        what is left to move  <=  tol · |u_l|
 
-    (of complex states both parts, each relative to its own size; see
-    `relative_residual`) and is left alone from then on, so its result does not depend
-    on its batch-mates. The loop ends when all have stopped or after `max_steps`. An
-    example whose norm overflows or turns NaN stops there and counts as not converged.
+    of a nudged phase or a linear solve relative to what has moved there, so that `tol`
+    is the relative error of the worst layer (`solvers.judge` has how it is estimated).
+    It is left alone from then on, so its result does not depend on its batch-mates. The
+    loop ends when all have stopped or after `max_steps`. An example that rounding keeps
+    from settling stops there, and one whose norm overflows or turns NaN; neither counts
+    as converged.
 
     Args:
       order: 'alternating' (block after block) or 'synchronous'.
       step_size: ε, the fraction of the way to the drive; positive.
       clip: (low, high) kept by every potential after every move; real states only.
-        The residual is then that of the projected field, clip(D) − u: a unit that is
-        driven against a bound is at rest there.
-      tol: relative residual at which an example is settled; positive. In float32
-        below about 1e-6 is out of reach.
+        A unit that is driven against a bound is at rest there.
+      tol: relative error of the worst layer at which an example is settled; positive.
+        In float32 below about 1e-6 is out of reach.
       max_steps: bound on the number of sweeps; positive.
       compact: let the last third of a batch go on alone (`solvers.settle`), which
         saves work where slow examples are few; None: on a CPU.
@@ -62,17 +59,17 @@ def relaxation(
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
         def advance(
-            field: Field, progress: Progress, residual: Float[Array, ' B'], step: Array
-        ) -> Progress:
-            del residual, step
-            sweep = make_sweep(field, progress.state, order, step_size, clip)
-            return Progress(*sweep(progress.state, progress.drive))
+            field: Field, state: State, memory: tuple, step: Array
+        ) -> tuple[State, State, tuple]:
+            del step
+            moved = make_sweep(field, state, order, step_size, clip)(state)
+            return moved, tree.sub(moved, state), memory
 
         return settle(
             without_noise(field),
             state,
             advance,
-            reachable=projection(clip),
+            through=order == 'alternating',
             tol=tol,
             max_steps=max_steps,
             compact=compact_here(compact),

@@ -8,34 +8,24 @@ its batch-mates.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from eqprop_jax import tree
-from eqprop_jax.solvers.sweeps import relative_residual
+from eqprop_jax.solvers.judge import judge, still, unanswered
 from eqprop_jax.types import Equilibrium, Field, State
 
 SHARE = 3  # what is gathered is the batch divided by this
 FEWEST = 4  # examples in a batch that is gathered
 
-
-class Progress(NamedTuple):
-    """Where a relaxation is; leaves [B, ...]."""
-
-    state: State
-    """u."""
-    drive: State
-    """D at u."""
-    memory: Any = ()
-    """What the method keeps of earlier sweeps; that of settled examples is moot."""
-
-
-Advance = Callable[[Field, Progress, Float[Array, ' B'], Int[Array, '']], Progress]
-"""(field, progress, residual of it, sweeps so far) -> progress after one more."""
+Advance = Callable[[Field, State, Any, Int[Array, '']], tuple[State, State, Any]]
+"""(field, u, memory, sweeps so far) -> (u after one more, what it moved, memory). The
+memory is what the method keeps of earlier sweeps, leaves [B, ...]; that of settled
+examples is moot."""
 
 
 def settle(
@@ -44,45 +34,43 @@ def settle(
     advance: Advance,
     memory: Any = (),
     *,
-    reachable: Callable[[State], State],
+    through: bool,
     tol: float,
     max_steps: int,
     compact: bool,
 ) -> Equilibrium:
-    """Advances until every example is settled, or `max_steps` times.
+    """Advances until every example is settled or stuck, or `max_steps` times.
 
     Args:
       field: what moves the state.
       state: where it starts.
       advance: one sweep.
       memory: what `advance` starts with.
-      reachable: the part of a drive that the state can follow, for the residual.
-      tol: relative residual at which an example is settled.
+      through: whether a sweep under a nudge carries it through all layers.
+      tol: residual at which an example is settled, see `solvers.judge`.
       max_steps: bound on the number of sweeps.
       compact: gather what is left once it is a third of the batch, if the field can
         be taken apart.
     """
 
-    def gap(progress: Progress) -> Float[Array, ' B']:
-        return relative_residual(reachable(progress.drive), progress.state)
+    def moving(residual: Array, stuck: Array) -> Array:
+        return (residual > tol) & ~stuck  # False for NaN
 
     def run(field: Field, start: tuple, step: Array, leave: list[int]) -> tuple:
-        """Runs until no more than leave[0] are unsettled, then with those alone."""
+        """Runs until no more than leave[0] still move, then with those alone."""
 
         def unsettled(carry: tuple) -> Array:
-            (_, residual, _), step = carry
-            return (step < max_steps) & (jnp.sum(residual > tol) > leave[0])
+            (_, (residual, stuck, _), _), step = carry
+            moves = jnp.sum(moving(residual, stuck))
+            return (step < max_steps) & (moves > leave[0])
 
         def body(carry: tuple) -> tuple:
-            (progress, residual, num_steps), step = carry
-            active = residual > tol
-            moved = advance(field, progress, residual, step)
-            kept = tree.select(active, moved[:2], progress[:2])
-            progress = Progress(*kept, moved.memory)
-            # Of what moved: then a sweep reads of the D before it only the first block,
-            # and the compiler leaves the rest out of the one before all sweeps.
-            residual = jnp.where(active, gap(moved), residual)
-            return (progress, residual, num_steps + active), step + 1
+            ((state, memory), verdict, num_steps), step = carry
+            active = moving(*verdict[:2])
+            moved, move, memory = advance(field, state, memory, step)
+            now = judge(field, moved, move, verdict.pace, through=through)
+            state, verdict = tree.select(active, (moved, now), (state, verdict))
+            return ((state, memory), verdict, num_steps + active), step + 1
 
         end, step = lax.while_loop(unsettled, body, (start, step))
         if not leave[0]:
@@ -92,24 +80,25 @@ def settle(
         take = field.take
 
         def go_on(end: tuple) -> tuple:
-            which = jnp.argsort(~(end[1] > tol))[: leave[0]]  # the unsettled ones first
+            first = jnp.argsort(~moving(*end[1][:2]))  # those that still move
+            which = first[: leave[0]]
             rest = run(take(which), tree.take(end, which), step, leave[1:])
             return tree.put(end, which, rest)
 
-        unfinished = jnp.any(end[1] > tol) & (step < max_steps)
+        unfinished = jnp.any(moving(*end[1][:2])) & (step < max_steps)
         return lax.cond(unfinished, go_on, lambda end: end, end)
 
-    drive = field.drive(field.rates(state))
-    residual = jnp.full_like(relative_residual(drive, state), jnp.inf)
-    num_steps = jnp.zeros(residual.shape, jnp.int32)
-    leave = sizes(residual.size) if compact and field.take is not None else []
-    start = (Progress(state, drive, memory), residual, num_steps)
-    progress, residual, num_steps = run(
+    verdict = still(state)
+    num_steps = jnp.zeros(verdict.residual.shape, jnp.int32)
+    leave = sizes(num_steps.size) if compact and field.take is not None else []
+    start = ((state, memory), verdict, num_steps)
+    (state, _), verdict, num_steps = run(
         field, start, jnp.zeros((), jnp.int32), [*leave, 0]
     )
+    residual = jnp.where(unanswered(field, state), jnp.inf, verdict.residual)
     return Equilibrium(
-        state=progress.state,
-        rates=field.rates(progress.state),
+        state=state,
+        rates=field.rates(state),
         residual=residual,
         num_steps=num_steps,
         converged=residual <= tol,

@@ -1,4 +1,4 @@
-"""One sweep over the units of a field, and how far from rest it leaves them.
+"""One sweep over the units of a field.
 
     u_k ← clip(u_k + ε (D_k(σ(u)) − u_k))
 
@@ -7,17 +7,15 @@ before it just did ('alternating'). Blocks that do not feed themselves are solve
 exactly by a step of ε = 1, which damps the oscillations of period two that symmetric
 networks fall into under synchronous updates (Gauss–Seidel against Jacobi).
 
-The residual needs D at the state after the sweep. The drive of the first block is the
-next sweep's first move, and those of the others have the same inputs as the moves just
-made wherever no later block feeds them, so the compiler shares them: an exact residual
-costs nothing on chains.
+Every block asks for all of D and moves by its own part; the compiler leaves out the
+rest, and shares what two blocks both need.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from eqprop_jax import tree
 from eqprop_jax.types import Field, State
@@ -32,8 +30,8 @@ def make_sweep(
     order: str,
     step_size: float,
     clip: tuple[float, float] | None,
-) -> Callable[[State, State], tuple[State, State]]:
-    """Returns (state, drive at it) ↦ (state after one sweep, drive at that).
+) -> Callable[[State], State]:
+    """Returns u ↦ u after one sweep.
 
     Args:
       field: what moves the state.
@@ -45,12 +43,13 @@ def make_sweep(
     Raises:
       TypeError: if a complex state is to be clipped.
     """
+    field = held(field, clip)
     move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
-    return lambda state, drive: update(field, state, drive, blocks, move)
+    return lambda state: update(field, state, blocks, move)
 
 
 def sequence(field: Field, state: State, order: str) -> tuple[tuple[str, ...], ...]:
-    """Returns the blocks of a sweep, one after the other; (): all units at once.
+    """Returns the blocks of a sweep, one after the other; (): a state without layers.
 
     Args:
       field: whose blocks they are.
@@ -58,13 +57,14 @@ def sequence(field: Field, state: State, order: str) -> tuple[tuple[str, ...], .
       order: 'alternating' or 'synchronous'.
 
     Raises:
-      ValueError: if the field's blocks do not partition the state.
+      ValueError: if the field's blocks do not partition the layers that move.
     """
     if not isinstance(state, dict) or field.blocks == ONE_BLOCK:
         return ()
-    blocks = field.blocks or tuple((name,) for name in tree.natural_order(state))
-    check_blocks(blocks, state)
-    return () if order == 'synchronous' or len(blocks) < 2 else blocks
+    names = state if field.response is None else field.response.feeders
+    blocks = field.blocks or tuple((name,) for name in tree.natural_order(names))
+    check_blocks(blocks, names)
+    return (tuple(names),) if order == 'synchronous' else blocks
 
 
 def make_move(
@@ -91,53 +91,43 @@ def make_move(
 def update(
     field: Field,
     state: State,
-    drive: State,
     blocks: tuple[tuple[str, ...], ...],
     move: Callable[[Array, Array], Array],
-) -> tuple[State, State]:
-    """Returns the state after the blocks have moved in turn, and the drive at it.
+) -> State:
+    """Returns the state after the blocks have moved in turn.
 
     Args:
       field: what moves them.
       state: u.
-      drive: D at u; that of the first block is enough.
       blocks: from `sequence`, or some of them.
       move: from `make_move`.
     """
-    if not blocks:
-        state = jax.tree.map(move, state, drive)
-        return state, field.drive(field.rates(state))
+    if not isinstance(state, dict) or field.blocks == ONE_BLOCK:
+        return jax.tree.map(move, state, field.drive(field.rates(state)))
     for block in blocks:
-        moved = {name: move(state[name], drive[name]) for name in block}
-        state = {**state, **moved}
         drive = field.drive(field.rates(state))
-    return state, drive
+        state = state | {name: move(state[name], drive[name]) for name in block}
+    return state
 
 
-def projection(clip: tuple[float, float] | None) -> Callable[[State], State]:
-    """Returns the map of a drive into the bounds, where a clipped state can follow."""
-    if clip is None:
-        return lambda drive: drive
-    return lambda drive: jax.tree.map(lambda d: jnp.clip(d, *clip), drive)
+def held(field: Field, clip: tuple[float, float] | None) -> Field:
+    """Returns an anchored field that keeps holding units at the bounds of a solver.
 
+    Anchoring makes u* a point of rest. A unit that is driven beyond a bound rests there
+    anyway, and moves only once a nudge outweighs the rest of its drive, D − clip(D).
 
-def relative_residual(drive: State, state: State) -> Float[Array, ' B']:
-    """Returns |D − u| / (|u| + tiny) of every example; NaN once |u| overflows.
-
-    Of complex states the larger of the ratios of the real and the imaginary parts: a
-    small imaginary nudge moves little but the imaginary part, which would otherwise
-    pass for settled before it has moved.
+    Args:
+      field: of a nudged phase; others are returned as they are.
+      clip: bounds, or None.
     """
-    if tree.is_complex(state):
-        parts = [
-            relative_residual(part(drive), part(state))
-            for part in (tree.real, tree.imag)
-        ]
-        return jnp.maximum(*parts)
-    size = tree.per_example_norm(state)
-    distance = tree.per_example_norm(tree.sub(drive, state))
-    ratio = distance / (size + jnp.finfo(size.dtype).tiny)
-    return jnp.where(jnp.isfinite(size), ratio, jnp.nan)
+    if clip is None or field.response is None:
+        return field
+    beyond = jax.tree.map(lambda d: d - jnp.clip(d, *clip), field.response.drive)
+    drive, take = field.drive, field.take
+    return field._replace(
+        drive=lambda rates: tree.add(drive(rates), beyond),
+        take=take and (lambda which: held(take(which), clip)),
+    )
 
 
 def as_field(field: Field | Callable[[State], State]) -> Field:
@@ -166,7 +156,7 @@ def without_noise(field: Field | Callable[[State], State]) -> Field:
     return field
 
 
-def check_blocks(blocks: tuple[tuple[str, ...], ...], state: State) -> None:
+def check_blocks(blocks: tuple[tuple[str, ...], ...], state: Collection[str]) -> None:
     """Raises ValueError, naming the layers, unless the blocks partition the state."""
     listed = [name for block in blocks for name in block]
     for problem, names in (

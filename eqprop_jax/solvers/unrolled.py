@@ -7,13 +7,8 @@ from jax import lax
 from jaxtyping import Array
 
 from eqprop_jax import tree
-from eqprop_jax.solvers.sweeps import (
-    as_field,
-    check_options,
-    make_sweep,
-    projection,
-    relative_residual,
-)
+from eqprop_jax.solvers.judge import judge, still, unanswered
+from eqprop_jax.solvers.sweeps import as_field, check_options, make_sweep
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 
@@ -39,7 +34,8 @@ def unrolled(
       order: as in `relaxation`; by default 'synchronous', as published.
       step_size: as in `relaxation`.
       clip: as in `relaxation`.
-      tol: relative residual below which an example counts as converged; positive.
+      tol: relative error of the worst layer, as `relaxation` estimates it, below which
+        an example counts as converged; positive.
 
     Returns:
       solve(field, state) -> Equilibrium, with `trajectory` leaves [T + 1, B, ...] if
@@ -51,19 +47,21 @@ def unrolled(
     check_options(order, step_size, clip, tol, num_steps, bound='num_steps')
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = as_field(field)
+        field, through = as_field(field), order == 'alternating'
         sweep = make_sweep(field, state, order, step_size, clip)
 
         def body(carry: tuple, number: Array) -> tuple:
-            moved = sweep(*carry)
+            state, verdict = carry
+            moved = sweep(state)
+            move = tree.sub(moved, state)
+            now = judge(field, moved, move, verdict.pace, through=through)
             if field.disturb is not None:
-                disturbed = field.disturb(number, moved[0])
-                moved = (disturbed, field.drive(field.rates(disturbed)))
-            return moved, field.rates(moved[0]) if keep_trajectory else None
+                moved = field.disturb(number, moved)
+            return (moved, now), field.rates(moved) if keep_trajectory else None
 
-        start = (state, field.drive(field.rates(state)))
-        (end, drive), visited = lax.scan(body, start, jnp.arange(num_steps))
-        residual = relative_residual(projection(clip)(drive), end)
+        start = (state, still(state))
+        (end, verdict), visited = lax.scan(body, start, jnp.arange(num_steps))
+        residual = jnp.where(unanswered(field, end), jnp.inf, verdict.residual)
         trajectory = None
         if keep_trajectory:
             trajectory = tree.stack_first(field.rates(state), visited)

@@ -201,12 +201,14 @@ def _show(
     bar: tqdm.tqdm, chunk: Chunk, results: Sequence[steps.Chunk], speed: float
 ) -> None:
     """Moves the progress bar by a chunk; numbers are means over the runs."""
-    error, residual = (
-        np.mean([result.metrics[name] for result in results])
-        for name in ('error', 'residual')
+    error, settled, skipped = (
+        100 * np.mean([result.metrics[name] for result in results])
+        for name in ('error', 'settled', 'skipped')
     )
+    left_out = f' ({skipped:.1f} % left out)' if skipped else ''
     bar.set_postfix_str(
-        f'error {100 * error:.1f} %, residual {residual:.1e}, {speed:,.0f} examples/s',
+        f'error {error:.1f} %, settled {settled:.1f} %{left_out}, '
+        f'{speed:,.0f} examples/s',
         refresh=False,
     )
     bar.update(chunk.num_steps)

@@ -1,0 +1,233 @@
+"""How far from rest a sweep left every layer, from how far it moved them.
+
+Where a sweep moves layer l by m_l, and moves shrink by the factor ρ from one sweep to
+the next, what is left to move is the rest of a geometric series:
+
+    |e_l| ≈ |m_l| ρ/(1 − ρ)        ρ = A_t / A_{t−1},   A_t = max_l |m_l| / size_l
+
+It takes no further evaluation of the drive, and means the same at every step size. ρ is
+that of the whole only where every sweep carries the signal through all layers, as
+sweeps under a nudge do (`wiring.outward`). Where it takes several, a change comes to
+each layer in its turn, and no less than m_l is taken to be left. An example is as
+settled as its worst layer:
+
+    residual = max_l |e_l| / size_l
+
+    phase              size_l
+    free               |u_l|
+    nudged, linear     |Re[w (u_l − u_l*)]|, what the contour reads of the answer
+
+A layer that moves for the first time moves by all of its size: nothing is settled while
+a signal is still on its way, nor after a first sweep, which tells no ρ.
+
+In a free phase a layer that is as small beside the others as that (the errors of
+predictive coding, which are zero) is settled, too: its residual is then √(n/n_l) of
+|u_l|/|u|. A real nudge's answer is lost where it is shorter than the rounding of u*:
+that much counts as left to move. Once all moves are of a few roundings and do not
+shrink any more, an example is stuck, and may stop.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from eqprop_jax import tree
+from eqprop_jax.types import Field, State
+
+NOISY = 32  # roundings: moves no longer than these may be of rounding alone
+
+
+class Pace(NamedTuple):
+    """How the moves of the last sweeps shrank, for every example."""
+
+    last: Float[Array, ' B']
+    """A_t."""
+    before: Float[Array, ' B']
+    """A_{t−1}."""
+    rate: Float[Array, ' B']
+    """ρ: the larger of that of the last sweep and the mean of the last two."""
+
+
+class Verdict(NamedTuple):
+    """What a sweep says of every example."""
+
+    residual: Float[Array, ' B']
+    """max_l |e_l| / size_l; NaN once the state overflows."""
+    stuck: Bool[Array, ' B']
+    """Whether rounding keeps it from settling any further."""
+    pace: Pace
+    """For the next sweep."""
+
+
+def still(state: State) -> Verdict:
+    """Returns that of examples that have not moved yet."""
+    leaf = jax.tree.leaves(state)[0]
+    unknown = jnp.full(leaf.shape[0], jnp.inf, leaf.real.dtype)
+    pace = Pace(jnp.zeros_like(unknown), unknown, unknown)
+    return Verdict(unknown, jnp.zeros(unknown.shape, bool), pace)
+
+
+def judge(
+    field: Field, state: State, move: State, pace: Pace, *, through: bool
+) -> Verdict:
+    """Returns how far from rest a sweep left each example.
+
+    Args:
+      field: in which it moves.
+      state: u after the sweep.
+      move: by how much the sweep moved it.
+      pace: of the sweeps before.
+      through: whether a sweep under a nudge carries it through all layers.
+    """
+    free = field.response is None
+    size, length, noise = lax.stop_gradient(_measured(field, state, move))
+    largest = jnp.max(_ratio(length, size), axis=0)
+    noisy = jnp.all(length <= NOISY * noise, axis=0)
+    stuck = noisy & ~(largest < pace.last)
+    rate = _ratio(largest, pace.last)
+    rate = jnp.maximum(rate, jnp.sqrt(_ratio(largest, pace.before)))
+    rate = jnp.where(noisy & jnp.isfinite(pace.rate), pace.rate, rate)
+    factor = jnp.where(rate < 1, rate / (1 - rate), jnp.inf)
+    factor = factor if through and not free else jnp.maximum(factor, 1)
+    left = jnp.where(stuck[None] | (length == 0), length, length * factor[None])
+    if free:
+        beside = noise / jnp.finfo(size.dtype).eps
+        small = _ratio(jnp.maximum(size, left), beside)
+        relative = jnp.minimum(_ratio(left, size), small)
+    else:
+        relative = _ratio(jnp.maximum(left, noise), size)
+        relative = jnp.where(size > 0, relative, 0)  # see `unanswered`
+    finite = jnp.all(jnp.isfinite(size), axis=0)
+    residual = jnp.where(finite, jnp.max(relative, axis=0), jnp.nan)
+    before = jnp.where(pace.last > 0, pace.last, jnp.inf)
+    return Verdict(residual, stuck, Pace(largest, before, rate))
+
+
+def unanswered(field: Field, state: State) -> Bool[Array, ' B']:
+    """Returns which examples have a layer that was called upon and did not move.
+
+    The answer of such a layer to a real nudge is shorter than its rounding. A layer
+    that nothing has called upon (units above it are saturated, weights are zero, the
+    cost is at its minimum) has rightly not moved.
+
+    Args:
+      field: of a nudged phase.
+      state: where it ended.
+    """
+    response = field.response
+    if response is None or tree.is_complex(state):
+        return jnp.zeros(jax.tree.leaves(state)[0].shape[0], bool)
+
+    def some(a: Array) -> Bool[Array, ' B']:
+        return jnp.any((a != 0).reshape(a.shape[0], -1), axis=1)
+
+    pushed = response.pushed
+    still = {
+        name: ~some(state[name] - response.origin[name]) for name in response.feeders
+    }
+
+    def lost() -> Bool[Array, ' B']:
+        shift = tree.sub(field.rates(state), response.rates)
+        called = jax.jvp(field.drive, (response.rates,), (shift,))[1]
+        each = [
+            still[name] & (some(called[name]) | pushed.get(name, False))
+            for name in still
+        ]
+        return jnp.any(jnp.stack(each), axis=0)
+
+    silent = jnp.any(jnp.stack(list(still.values())), axis=0)
+    return lax.cond(jnp.any(silent), lost, lambda: jnp.zeros_like(silent))
+
+
+def worst(
+    layers: list[str], weight: Array, origin: State, state: State, left: State
+) -> Float[Array, ' B']:
+    """Returns max_l |Re[w e_l]| / |Re[w (u_l − u_l*)]|.
+
+    Args:
+      layers: those that count.
+      weight: w.
+      origin: u*.
+      state: u.
+      left: e, what is left to move.
+    """
+    answer = [state[name] - origin[name] for name in layers]
+    size, length = _norms(
+        *(_read(weight, part) for part in (answer, [left[name] for name in layers]))
+    )
+    return jnp.max(_ratio(length, size), axis=0)
+
+
+def _measured(
+    field: Field, state: State, move: State
+) -> tuple[Float[Array, 'L B'], Float[Array, 'L B'], Float[Array, 'L B']]:
+    """Returns size, length of the move and rounding of every layer."""
+    response = field.response
+    if response is not None:
+        origin, names = response.origin, list(response.feeders)
+        start, moves = ([part[name] for name in names] for part in (origin, move))
+        weight = response.weight
+        weight = jnp.ones((), start[0].dtype) if weight is None else weight
+        answer = [state[name] - origin[name] for name in names]
+        size, length = _norms(_read(weight, answer), _read(weight, moves))
+        share = jnp.abs(weight.real) / jnp.abs(weight)  # of u*, which is real
+        rounding = share * _rounding(start, _norms(start, start)[0])
+        return size, length, rounding + jnp.finfo(size.dtype).eps * size
+    parts = (tree.real, tree.imag) if tree.is_complex(state) else (lambda a: a,)
+    each = []
+    for part in parts:
+        leaves, moves = (jax.tree.leaves(part(a)) for a in (state, move))
+        size, length = _norms(leaves, moves)
+        each.append((size, length, _rounding(leaves, size)))
+    size, length, noise = (
+        jnp.concatenate(values) for values in zip(*each, strict=True)
+    )
+    return size, length, noise
+
+
+def _read(weight: Array, leaves: list[Array]) -> list[Array]:
+    """Returns Re[w z] / |w|; real leaves as they are."""
+    turn = weight / jnp.abs(weight)
+    return [
+        turn.real * leaf.real - turn.imag * leaf.imag
+        if jnp.iscomplexobj(leaf)
+        else leaf
+        for leaf in leaves
+    ]
+
+
+def _norms(
+    leaves: list[Array], moves: list[Array]
+) -> tuple[Float[Array, 'L B'], Float[Array, 'L B']]:
+    """Returns |u_l| and |m_l|; scaled, since squares of credit underflow in float32."""
+
+    def one(leaf: Array, move: Array) -> tuple[Array, Array]:
+        leaf, move = (value.reshape(value.shape[0], -1) for value in (leaf, move))
+        scale = jnp.max(jnp.abs(leaf), axis=1, keepdims=True)
+        scale = jnp.where((scale > 0) & (scale < 1), scale, 1)
+        norms = (
+            jnp.sqrt(jnp.sum((value / scale) ** 2, axis=1)) for value in (leaf, move)
+        )
+        size, length = (norm * scale[:, 0] for norm in norms)
+        return size, length
+
+    size, length = zip(*map(one, leaves, moves), strict=True)
+    return jnp.stack(size), jnp.stack(length)
+
+
+def _rounding(leaves: list[Array], size: Float[Array, 'L B']) -> Array:
+    """Returns ε √n_l times the root mean square of all units, from |u_l|, [L, B]."""
+    counts = np.array([leaf[0].size for leaf in leaves], size.dtype)[:, None]
+    largest = jnp.max(size, axis=0, keepdims=True)
+    share = _ratio(size, largest)
+    mean = largest * jnp.sqrt(jnp.sum(share**2, axis=0, keepdims=True) / counts.sum())
+    return jnp.asarray(np.sqrt(counts) * jnp.finfo(size.dtype).eps) * mean
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """Returns a/b; 0 for 0/0."""
+    return jnp.where(a == 0, 0, a / b)
