@@ -31,7 +31,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import jacobian, tree
 from eqprop_jax.types import Batch, Equilibrium, Params, Rates, System
@@ -47,7 +47,7 @@ def penalty(
     """Returns (params, batch, free, rng) -> the batch's mean of L_homeo, estimated.
 
     Differentiate it with respect to the params and add λ times the gradient to that
-    of the cost.
+    of the cost. Examples without a finite free equilibrium are left out of the mean.
 
     Args:
       system: what moves.
@@ -65,12 +65,16 @@ def penalty(
     def mean_penalty(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array
     ) -> Float[Array, '']:
-        rates = jax.lax.stop_gradient(free.rates)
-        injection = system.inject(params, batch.x)
-        J = jacobian.signed(
-            system, jacobian.linearize(system, params, injection, rates)
+        keep = measured(batch, free)
+        x, rates = jax.lax.stop_gradient(tree.fill(keep, (batch.x, free.rates)))
+        # Of no example the gradient is 0, too, whatever they hold.
+        params = jax.tree.map(
+            lambda w: jnp.where(jnp.any(keep), w, jax.lax.stop_gradient(w)), params
         )
-        units = sum(leaf.size for leaf in jax.tree.leaves(rates)) // batch.x.shape[0]
+        J = jacobian.signed(
+            system, jacobian.linearize(system, params, system.inject(params, x), rates)
+        )
+        units = sum(leaf.size for leaf in jax.tree.leaves(rates)) // keep.size
 
         def one(key: jax.Array) -> Float[Array, ' B']:
             probe = tree.per_example_normal(key, rates, batch.numbers)
@@ -83,9 +87,19 @@ def penalty(
 
         # One after the other, and each again in the backward pass: the memory of one.
         draws = jax.lax.map(jax.checkpoint(one), jax.random.split(rng, num_probes))
-        return tree.mean_of(batch.counted, draws)
+        return tree.mean_of(keep, draws)
 
     return mean_penalty
+
+
+def measured(batch: Batch, free: Equilibrium) -> Bool[Array, ' B']:
+    """Returns which examples the mean is over: no fillers, and none that ran away.
+
+    Args:
+      batch: inputs and targets.
+      free: where the free phase stopped; not to finite rates if it diverged.
+    """
+    return batch.counted & jnp.isfinite(tree.per_example_norm(free.rates))
 
 
 def by_layer(

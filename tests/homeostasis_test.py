@@ -64,6 +64,60 @@ def test_penalty_and_its_gradient_are_unbiased(animal, form):
     assert np.linalg.norm(noise) < 0.1 * ep.tree.norm(exact)
 
 
+def unit_drive():
+    """An asymmetric network whose inputs and gates are singular at zeros."""
+
+    def drive(params, x, rates):
+        s = rates['u']
+        gate = s / jnp.linalg.norm(x @ params['in'], axis=1, keepdims=True)
+        return {'u': x @ params['in'] + jnp.tanh(gate @ params['J'])}
+
+    return ep.systems.from_drive(
+        drive,
+        init=lambda rng, x: {
+            'in': jax.random.normal(rng, (zoo.INPUTS, zoo.CLASSES), x.dtype),
+            'J': 0.3 * jax.random.normal(rng, (zoo.CLASSES, zoo.CLASSES), x.dtype),
+        },
+        inject=lambda params, x: x / jnp.linalg.norm(x, axis=1, keepdims=True),
+        rest=lambda x: {'u': jnp.zeros((len(x), zoo.CLASSES), x.dtype)},
+        activation='tanh',
+    )
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('why', ['filler', 'nan', 'inf'])
+def test_what_is_left_out_has_no_influence(form, why):
+    """Value and gradient are those of the batch without it; of none they are 0."""
+    system = unit_drive()
+    _, _, batch = zoo.setting('free')
+    params = system.init(RNG, batch.x)
+    penalty = jax.value_and_grad(ep.homeostasis.penalty(system, form=form))
+    free = ep.relax(system, params, batch.x, zoo.solver('free'))
+    which = jnp.array([0, 1, 2, 2, 3])
+    rows = jnp.array([0, 1, 7, 2, 3])
+    batch_of_five = ep.Batch(batch.x[which], batch.y[which], rows)
+    free_of_five = ep.tree.take(free, which)
+    if why == 'filler':
+        x = batch_of_five.x.at[2].set(0)
+        batch_of_five = ep.Batch(x, batch_of_five.y, rows.at[2].set(-1))
+    else:
+        rates = {'u': free_of_five.rates['u'].at[2].set(jnp.array(float(why)))}
+        converged = free_of_five.converged.at[2].set(False)
+        free_of_five = free_of_five._replace(rates=rates, converged=converged)
+    value, grads = jax.jit(penalty)(params, batch_of_five, free_of_five, RNG)
+    wanted, wanted_grads = penalty(params, batch, free, RNG)
+    np.testing.assert_allclose(value, wanted, rtol=1e-12)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14),
+        grads,
+        wanted_grads,
+    )
+    assert ep.tree.norm(wanted_grads) > 1e-3
+    alone = jax.tree.map(lambda leaf: leaf[2:3], (batch_of_five, free_of_five))
+    value, grads = penalty(params, *alone, RNG)
+    assert value == ep.tree.norm(grads) == 0
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('animal', ASYMMETRIC)
 def test_variance_is_the_measured_one(animal, form):

@@ -99,6 +99,41 @@ def test_whatever_is_trained(name):
         assert 0 < wanted[1].metrics['skipped'] < 1
 
 
+def test_an_example_that_runs_away_is_left_out_on_whatever_device():
+    """Of the penalty's mean, as of the gradient's; a device may have no other."""
+    changes = {
+        'system': {
+            'name': 'predictive_coding',
+            'sizes': (64, 16, 16, 10),
+            'feedback': 'free',
+        },
+        'nudged_solver.step_size': 0.5,
+        'nudged_solver.max_steps': 300,
+        'estimator.correction': None,
+        'estimator.skip_unconverged': True,
+        'homeostasis.weight': 0.1,
+    }
+    found = []
+    for devices in ((8, 1), (1, 1)):
+        run = on(*devices, changes)
+
+        def solve(field, state, run=run):
+            found = run.solve(field, state)
+            lost = jnp.sin(100 * found.state['value_1'][:, 0]) > 0
+            rates = jax.tree.map(
+                lambda s: jnp.where(lost[:, None], jnp.nan, s), found.rates
+            )
+            return found._replace(rates=rates, converged=found.converged & ~lost)
+
+        found.append(after_steps(run._replace(solve=solve)))
+    (state, chunk), (wanted_state, wanted_chunk) = found
+    assert 0.3 < wanted_chunk.metrics['skipped'] < 0.8
+    assert wanted_chunk.num_steps == 4
+    assert_close(state.params, wanted_state.params)
+    for name in ('homeostasis', 'skipped'):
+        assert_close(chunk.metrics[name], wanted_chunk.metrics[name])
+
+
 @pytest.mark.parametrize('data', [3, 8])
 @pytest.mark.parametrize('batch_size', [7, 500])
 def test_every_example_counts_once(data, batch_size):

@@ -107,8 +107,6 @@ def test_what_fillers_hold_has_no_influence():
             for one in (filled, batch)
         )
         assert_close(found, wanted)
-    x = jnp.concatenate([batch.x, batch.x[:1]])
-    filled = filled._replace(x=x)
     found, wanted = (
         penalty(params, one, ep.relax(system, params, one.x, solve), rng)
         for one in (filled, batch)

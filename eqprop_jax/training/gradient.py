@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from eqprop_jax import alignment, dynamics, tree
+from eqprop_jax import alignment, dynamics, homeostasis, tree
 from eqprop_jax.training import mesh
 from eqprop_jax.training.state import Experiment, TrainState, stream
 from eqprop_jax.types import Batch, Equilibrium, Params
@@ -50,12 +50,15 @@ def of_batch(
             penalty_rng,
             (state.params, batch, free),
         )
-        parts['penalty'] = tree.scale(one * jnp.sum(batch.counted), penalty)
+        measured = one * jnp.sum(homeostasis.measured(batch, free))
+        parts['penalty'] = tree.scale(measured, penalty)
+        parts['measured'] = measured
     parts = mesh.add_up(parts)
     grads = tree.scale(1 / jnp.maximum(parts['kept'], one), parts['grads'])
     metrics = tree.scale(one, parts['metrics']) | mesh.largest(largest)
     if experiment.penalty is not None:
-        penalty, penalty_grads = parts['penalty']
+        share = jnp.maximum(parts['measured'], one)
+        penalty, penalty_grads = tree.scale(1 / share, parts['penalty'])
         grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
         metrics['homeostasis'] = penalty
     if experiment.kolen_pollack:
