@@ -77,7 +77,9 @@ def kolen_pollack(system: System, grads: Params) -> Params:
 
     Args:
       system: what moves; its `pairs` say which weights belong together.
-      grads: like params; left alone.
+      grads: of the cost, like params; left alone. A penalty on what the weights of a
+        pair differ by (homeostasis) pulls them in opposite directions, and the sum of
+        its gradients is 0: add it afterwards.
 
     Raises:
       ValueError: if the system has no pairs.

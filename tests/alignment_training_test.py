@@ -30,16 +30,8 @@ def experiment(changes):
     return built._replace(preprocess=lambda images: images.astype(jnp.float64) / 16)
 
 
-@pytest.mark.parametrize('homeostasis', [0.0, 0.5])
-def test_in_training_the_law_holds(homeostasis):
-    """The penalty's gradient, too, is shared."""
-    run = experiment(
-        {
-            'optimizer.weight_decay': 0.2,
-            'optimizer.momentum': MOMENTUM,
-            'homeostasis.weight': homeostasis,
-        }
-    )
+def test_in_training_the_law_holds():
+    run = experiment({'optimizer.weight_decay': 0.2, 'optimizer.momentum': MOMENTUM})
     law, first = [1.0, 1.0], difference(init_state(run).params)
     for num_steps in range(1, 4):
         law.append((1 + MOMENTUM - 0.05 * 0.2) * law[-1] - MOMENTUM * law[-2])
@@ -75,6 +67,47 @@ def test_a_training_step_by_hand():
     )
     apart = mine.params['layer_2']['kernel'] - theirs.params['layer_2']['kernel']
     assert np.abs(apart).max() > 1e-5
+
+
+def test_homeostasis_acts_on_each_weight_by_itself():
+    """Shared or not, the gradient has the penalty's of its own; alone it aligns."""
+    gradients = {}
+    for shared in (True, False):
+        for weight in (0.0, 0.5):
+            run = experiment(
+                {'alignment.kolen_pollack': shared, 'homeostasis.weight': weight}
+            )
+            start = init_state(run)
+            end, _ = run_chunk(run, init_state(run), 0, 0, 1)
+            gradients[shared, weight] = ep.tree.scale(
+                -1 / 0.05, ep.tree.sub(end.params, start.params)
+            )
+    of_penalty = {
+        shared: ep.tree.sub(gradients[shared, 0.5], gradients[shared, 0.0])
+        for shared in (True, False)
+    }
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+        *of_penalty.values(),
+    )
+    gap = difference(start.params)
+    fall = difference(of_penalty[True])
+    assert np.vdot(gap, fall) > 0.5 * np.linalg.norm(gap) * np.linalg.norm(fall) > 0.01
+
+
+def test_homeostasis_aligns_as_well_with_shared_gradients():
+    """‖W − Bᵀ‖ falls as it does without; by the decay alone it would stay."""
+    ends = {}
+    for shared, weight in ((True, 0.0), (True, 20.0), (False, 20.0)):
+        run = experiment(
+            {'alignment.kolen_pollack': shared, 'homeostasis.weight': weight}
+        )
+        end, _ = run_chunk(run, init_state(run), 0, 0, 4)
+        ends[shared, weight] = np.linalg.norm(difference(end.params))
+    first = np.linalg.norm(difference(init_state(run).params))
+    assert ends[True, 0.0] == pytest.approx(first, rel=1e-9)
+    assert ends[True, 20.0] < 0.6 * first
+    assert ends[True, 20.0] == pytest.approx(ends[False, 20.0], rel=0.1)
 
 
 LAYERS = 'optimizer.layers'

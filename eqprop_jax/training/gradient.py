@@ -55,14 +55,14 @@ def of_batch(
         parts['measured'] = measured
     parts = mesh.add_up(parts)
     grads = tree.scale(1 / jnp.maximum(parts['kept'], one), parts['grads'])
+    if experiment.kolen_pollack:
+        grads = alignment.kolen_pollack(experiment.system, grads)
     metrics = tree.scale(one, parts['metrics']) | mesh.largest(largest)
     if experiment.penalty is not None:
         share = jnp.maximum(parts['measured'], one)
         penalty, penalty_grads = tree.scale(1 / share, parts['penalty'])
         grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
         metrics['homeostasis'] = penalty
-    if experiment.kolen_pollack:
-        grads = alignment.kolen_pollack(experiment.system, grads)
     return grads, metrics
 
 

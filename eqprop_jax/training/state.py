@@ -82,7 +82,7 @@ class Experiment(NamedTuple):
     penalty_fraction: float
     """Fraction of the steps that it is applied on."""
     kolen_pollack: bool
-    """Whether paired weights share their gradients."""
+    """Whether paired weights share their gradients of the cost."""
     mesh: Mesh
     """The devices, from `training.mesh.make`."""
     seed: int
