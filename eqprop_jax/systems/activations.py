@@ -32,6 +32,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
+from eqprop_jax.systems import analytic
+
 
 class Activation(NamedTuple):
     """An elementwise σ and what is known of it off the real axis."""
@@ -98,13 +100,14 @@ ACTIVATIONS = {
 
 
 def get(activation: str | Activation) -> Activation:
-    """Returns the activation of that name; an `Activation` is returned as it is.
+    """Returns the activation of that name, or an `Activation`, guarded (`analytic`).
 
     Raises:
       ValueError: if there is no activation of that name; lists the choices.
     """
     if isinstance(activation, Activation):
-        return activation
+        guarded = analytic.guard(activation.fn, activation.name)
+        return activation._replace(fn=guarded) if activation.holomorphic else activation
     if activation not in ACTIVATIONS:
         raise ValueError(
             f'no activation {activation!r}; choose from {", ".join(ACTIVATIONS)}, or '

@@ -52,7 +52,7 @@ def from_primitive(
 
     Returns:
       The system. With complex rates it raises TypeError where Φ or the cost uses an
-      operation known not to be analytic (see `analytic`).
+      operation not known to be analytic (see `analytic`).
 
     Raises:
       ValueError: for an unknown activation or cost, or holomorphic=True with an
@@ -100,7 +100,7 @@ def from_energy(
 
     Returns:
       The system. With complex states it raises TypeError where E or the cost uses an
-      operation known not to be analytic (see `analytic`).
+      operation not known to be analytic (see `analytic`).
 
     Raises:
       ValueError: for an unknown cost.
@@ -158,7 +158,7 @@ def from_drive(
 
     Returns:
       The system. With complex rates it raises TypeError where D or the cost uses an
-      operation known not to be analytic (see `analytic`).
+      operation not known to be analytic (see `analytic`).
 
     Raises:
       ValueError: as in `from_primitive`.
