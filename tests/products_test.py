@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo
 from jax import lax
 
 from eqprop_jax import linear, products
@@ -212,6 +213,34 @@ def test_factors_that_do_not_fit_are_refused(evaluate):
         convolve(s, jnp.ones((3, 3, 4, 2), jnp.float32))
     with pytest.raises(TypeError, match=r'shape \(1, 3, 3, 2\) do not fit weights'):
         multiply(s, jnp.ones((3, 2), jnp.float32))
+
+
+BUILT = [n for n in zoo.ZOO if n not in ('primitive', 'energy', 'drive', 'predictive')]
+
+
+@pytest.mark.parametrize('animal', BUILT)
+def test_every_product_of_a_system_is_at_full_precision(animal):
+    """Also that with the input, and those of gradients, where hardware would round."""
+    system, params, batch = zoo.setting(animal, jnp.float32)
+
+    def evaluate(params, batch):
+        injection = system.inject(params, batch.x)
+        rates = system.rates(system.rest(injection))
+        drive = system.drive(params, injection, rates)
+        return drive, system.cost(params, rates, batch.y)
+
+    def forward_and_back(params, batch):
+        values, pullback = jax.vjp(evaluate, params, batch)
+        return values, pullback(values)
+
+    text = jax.jit(forward_and_back).lower(params, batch).as_text()
+    found = [
+        line
+        for line in text.splitlines()
+        if 'stablehlo.dot_general' in line or 'stablehlo.convolution' in line
+    ]
+    assert found
+    assert all(line.count('HIGHEST') == 2 for line in found), found
 
 
 @pytest.mark.parametrize('pads', PADS)

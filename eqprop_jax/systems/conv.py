@@ -28,6 +28,7 @@ References:
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,8 +148,7 @@ def _network(
     kernel_init = initializers.lecun_normal()
 
     def init(rng: jax.Array, x: ArrayLike) -> Params:
-        x = as_input(x)
-        dtype = x.dtype
+        dtype = as_input(x, float).dtype
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
             layer.name: {
@@ -175,7 +175,8 @@ def _network(
         return z + own['bias'].reshape((1,) * (z.ndim - 1) + (-1,))
 
     def inject(params: Params, x: ArrayLike) -> Array:
-        return first.pool(on_map(params, first, as_input(x))).values
+        x = as_input(x, params[first.name]['kernel'])
+        return first.pool(on_map(params, first, x)).values
 
     def rest(injection: Array) -> State:
         return {
@@ -206,14 +207,14 @@ def _network(
                 pooled = above.pool(on_map(params, above, rates[layer.name])).values
         return phi
 
-    def as_input(x: ArrayLike) -> Array:
+    def as_input(x: ArrayLike, other: Any) -> Array:
         x = jnp.asarray(x)
         if x.shape[1:] != image_shape:
             raise ValueError(
                 f'an input of shape {x.shape[1:]} does not fit '
                 f'image_shape={image_shape} (height, width, channels)'
             )
-        return x.astype(jnp.result_type(x, float))
+        return x.astype(jnp.result_type(x, other))
 
     names = [layer.name for layer in layers]
     system = System(

@@ -10,7 +10,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,8 +140,7 @@ def network(
     read = Readout(shape.last, shape.layers[-1], shape.classes, shape.readout)
 
     def init(rng: jax.Array, x: ArrayLike) -> Params:
-        x = as_input(x, shape)
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
+        dtype = as_input(x, shape, float).dtype
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
             name: {
@@ -169,9 +168,10 @@ def network(
         return params | read.init(readout_rng, dtype)
 
     def inject(params: Params, x: ArrayLike) -> Float[Array, 'B n']:
-        x = as_input(x, shape)
         first = params[names[0]]
-        return x.reshape(x.shape[0], -1) @ first['kernel'] + first['bias'][None]
+        x = as_input(x, shape, first['kernel'])
+        forward = linear.dense(x.reshape(x.shape[0], -1), first['kernel'])
+        return forward + first['bias'][None]
 
     def rest(injection: Float[Array, 'B n']) -> State:
         return {
@@ -233,9 +233,14 @@ def network(
     )
 
 
-def as_input(x: ArrayLike, shape: Shape) -> Array:
-    """Returns inputs as an array; ValueError unless they fit the first size."""
+def as_input(x: ArrayLike, shape: Shape, other: Any) -> Array:
+    """Returns inputs as an array, in the type that they and another have in common.
+
+    Raises:
+      ValueError: unless they fit the first size.
+    """
     x = jnp.asarray(x)
+    x = x.astype(jnp.result_type(x, other))
     features = int(np.prod(x.shape[1:]))
     if features != shape.inputs:
         raise ValueError(

@@ -101,8 +101,7 @@ def predictive_coding(
     kernel_init = initializers.lecun_normal()
 
     def init(rng: jax.Array, x: ArrayLike) -> Params:
-        x = dense.as_input(x, shape)
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
+        dtype = dense.as_input(x, shape, float).dtype
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {}
         fan_in = (shape.inputs, *shape.layers)
@@ -125,7 +124,7 @@ def predictive_coding(
         return linear.dense(below, own['kernel']) + own['bias'][None]
 
     def inject(params: Params, x: ArrayLike) -> Injection:
-        x = dense.as_input(x, shape)
+        x = dense.as_input(x, shape, params[shape.name(1)]['kernel'])
         first = predict(params, 1, x.reshape(x.shape[0], -1))
         start = {value(1): first}
         for index in indices[1:]:
