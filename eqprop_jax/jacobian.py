@@ -104,10 +104,12 @@ def dense(
 
 
 def share(J: Float[Array, '*B n n']) -> Float[Array, '*B']:
-    """Returns ‖S‖ / (‖S‖ + ‖A‖) of matrices, Frobenius norms; NaN where J = 0."""
+    """Returns ‖S‖ / (‖S‖ + ‖A‖) of matrices, Frobenius norms; 1 where J = 0."""
     transpose = jnp.swapaxes(J, -1, -2)
-    symmetric = jnp.linalg.norm(J + transpose, axis=(-2, -1))
-    return symmetric / (symmetric + jnp.linalg.norm(J - transpose, axis=(-2, -1)))
+    return _share(
+        jnp.linalg.norm(J + transpose, axis=(-2, -1)),
+        jnp.linalg.norm(J - transpose, axis=(-2, -1)),
+    )
 
 
 def symmetric_share(
@@ -121,7 +123,8 @@ def symmetric_share(
 ) -> Float[Array, '']:
     """Returns the symmetric share of the batch's Jacobian, from random probes.
 
-    Of a system with a signature it is that of ς ⊙ J.
+    Of a system with a signature it is that of ς ⊙ J; of one without synapses between
+    its units, J = 0, it is 1.
 
     ‖S‖² and ‖A‖² are the means of ‖(J ± Jᵀ) ε‖²/4 over ε ~ N(0, I) (Hutchinson); the
     relative error of the share is of the order 1/√(num_probes · B · n).
@@ -147,8 +150,12 @@ def symmetric_share(
         )
 
     squares = jax.lax.map(squares, jax.random.split(rng, num_probes))
-    symmetric, antisymmetric = (jnp.sqrt(jnp.sum(square)) for square in squares)
-    return symmetric / (symmetric + antisymmetric)
+    return _share(*(jnp.sqrt(jnp.sum(square)) for square in squares))
+
+
+def _share(symmetric: Array, antisymmetric: Array) -> Array:
+    total = symmetric + antisymmetric
+    return jnp.where(total == 0, 1, symmetric / jnp.where(total == 0, 1, total))
 
 
 def spectral_radius(

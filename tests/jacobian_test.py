@@ -70,6 +70,17 @@ def test_spectral_radius_is_that_of_the_dense_matrix(animal):
     np.testing.assert_allclose(found, exact, rtol=3e-2, atol=1e-6)
 
 
+def test_no_synapse_is_a_symmetric_one():
+    """J = 0 = Jᵀ, in a network of one layer and in matrices beside others."""
+    system, params, batch = zoo.setting('one_layer')
+    rates = system.rates(system.rest(system.inject(params, batch.x)))
+    assert not ep.jacobian.dense(system, params, batch.x, rates).any()
+    assert ep.jacobian.symmetric_share(system, params, batch.x, rates, RNG) == 1
+    J = jnp.array([[[0.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [2.0, 1.0]]])
+    J = jnp.concatenate([J, jnp.array([[[0, 1.0], [-1, 0]], [[0, jnp.nan], [0, 0]]])])
+    np.testing.assert_array_equal(ep.jacobian.share(J), [1, 1, 0, jnp.nan])
+
+
 @pytest.mark.typed
 @pytest.mark.parametrize('animal', ANIMALS)
 def test_symmetric_share(animal):
