@@ -93,17 +93,22 @@ def rotate(
 
     Args:
       rng: key of the random direction R.
-      reference: W, any shape with at least two entries.
-      degrees: the angle, 0 to 180.
+      reference: W, of any shape.
+      degrees: the angle, 0 to 180; of a single entry one of the two.
 
     Raises:
-      ValueError: if the angle lies outside 0 to 180 degrees, or a single entry leaves
-        no direction to turn to.
+      ValueError: if the angle lies outside 0 to 180 degrees, or between them where a
+        single entry leaves no direction to turn to.
     """
     if not 0 <= degrees <= 180:
         raise ValueError(f'an angle lies between 0 and 180 degrees, not {degrees}')
+    if degrees in (0, 180):
+        return -reference if degrees else reference
     if reference.size < 2:
-        raise ValueError(f'an array of shape {reference.shape} cannot be turned')
+        raise ValueError(
+            f'an array of shape {reference.shape} has no direction to turn to: its '
+            f'angle is 0 or 180 degrees, not {degrees}'
+        )
     length = jnp.linalg.norm(reference)
     direction = jax.random.normal(rng, reference.shape, reference.dtype)
     direction -= reference * (jnp.sum(direction * reference) / length**2)

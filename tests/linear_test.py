@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import eqprop_jax as ep
 from eqprop_jax import linear, tree
 
 KEYS = jax.random.split(jax.random.key(0), 8)
@@ -100,6 +101,19 @@ def test_rotation_has_the_angle_and_the_norm(degrees):
     assert jnp.linalg.norm(turned) == pytest.approx(float(jnp.linalg.norm(W)))
     with pytest.raises(ValueError, match='0 and 180'):
         linear.rotate(KEYS[1], W, 190.0)
+
+
+@pytest.mark.parametrize(('degrees', 'sign'), [(0, 1), (0.0, 1), (180.0, -1)])
+def test_a_single_entry_is_kept_or_turned_around(degrees, sign):
+    """It has no other direction; nor do zeros, whatever their number."""
+    for W in (jnp.array([[-1.5]]), jnp.zeros((2, 3))):
+        np.testing.assert_array_equal(linear.rotate(KEYS[1], W, degrees), sign * W)
+    with pytest.raises(ValueError, match='angle is 0 or 180 degrees, not 90'):
+        linear.rotate(KEYS[1], jnp.array([[-1.5]]), 90.0)
+    system = ep.systems.mlp((3, 1, 1, 2), feedback='free', angle=degrees)
+    params = system.init(KEYS[0], jnp.ones((2, 3)))
+    kernel, feedback = params['layer_2']['kernel'], params['layer_1']['feedback']
+    np.testing.assert_array_equal(feedback, sign * kernel.T)
 
 
 def test_tree_arithmetic_on_complex_leaves():
