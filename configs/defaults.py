@@ -78,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.schedule = 'cosine'
     config.optimizer.warmup_steps = 0
     config.optimizer.clip_norm = config_dict.placeholder(float)  # None: no bound
+    # By name in the params: learning_rate, weight_decay; of a kernel's partner, too.
     config.optimizer.layers = ml_collections.ConfigDict()
 
     config.diagnostics = ml_collections.ConfigDict()

@@ -94,7 +94,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             f'{2**31 - 1} can be counted'
         )
     optimizer = sections.call(
-        'optimizer', optimizers.make, values['optimizer'], num_steps=num_steps
+        'optimizer',
+        optimizers.make,
+        values['optimizer'],
+        num_steps=num_steps,
+        pairs=system.pairs,
     )
     built = Experiment(
         system=system,
@@ -112,7 +116,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         kolen_pollack=aligned,
         diagnostics=diagnostics,
         mesh=devices,
-        optimizers=_optimizers(values['optimizer'], num_steps),
+        optimizers=_optimizers(
+            values['optimizer'], num_steps=num_steps, pairs=system.pairs
+        ),
         config=values,
         **{key: values[key] for key in checks.TOP_LEVEL},
     )
@@ -140,13 +146,13 @@ def restored(
     return built, checkpoint.restore(workdir, like, best=best)
 
 
-def _optimizers(values: Mapping[str, Any], num_steps: int) -> optimizers.Family:
+def _optimizers(values: Mapping[str, Any], **fixed: Any) -> optimizers.Family:
     others = {
         key: value
         for key, value in values.items()
         if key not in ('learning_rate', 'weight_decay')
     }
-    return optimizers.family(**others, num_steps=num_steps)
+    return optimizers.family(**others, **fixed)
 
 
 def _mesh(values: Mapping[str, Any]) -> Mesh:

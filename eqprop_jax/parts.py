@@ -220,7 +220,8 @@ def kolen_pollack(
     Args:
       system: what moves.
       values: `kolen_pollack`, True or False.
-      optimizer: the optimizer's section; it has to treat both of a pair alike.
+      optimizer: the optimizer's section; it treats both of a pair alike, but for Adam
+        with a decay.
 
     Raises:
       ConfigError: for an unknown key, a system without pairs, or an optimizer under
@@ -237,21 +238,10 @@ def kolen_pollack(
             'pairs)'
         )
     layers = optimizer.get('layers') or {}
-
-    def option(key: str, path: tuple[str, ...]) -> float:
-        own = layers.get(path[0]) or {}
-        return own.get(key, optimizer.get(key, 0.0))
-
-    decays = []
-    for forward, feedback, _ in system.pairs:
-        for key in ('learning_rate', 'weight_decay'):
-            if option(key, forward) != option(key, feedback):
-                raise ConfigError(
-                    'alignment.kolen_pollack=True needs the same '
-                    f'optimizer.layers.{forward[0]}.{key} and '
-                    f'optimizer.layers.{feedback[0]}.{key}: their weights are paired'
-                )
-        decays.append(option('weight_decay', forward))
+    decays = [
+        {**optimizer, **(layers.get(forward[0]) or {})}.get('weight_decay', 0.0)
+        for forward, *_ in system.pairs
+    ]
     if optimizer.get('name') == 'adam' and any(decays):
         raise ConfigError(
             'alignment.kolen_pollack=True needs a decay that acts on both weights of a '

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo
 
+import eqprop_jax as ep
 from eqprop_jax.training import optimizers
 
 PARAMS = {
@@ -118,6 +120,40 @@ class TestLayers:
     def test_rates_change_nothing_if_they_are_the_same(self):
         layers = {name: {'learning_rate': 0.5} for name in PARAMS}
         close(updates(make_adam(layers=layers), 3), updates(make_adam(), 3))
+
+
+class TestPairs:
+    @pytest.mark.parametrize(
+        'animal', ['free', 'free_deep', 'leaky', 'conv_free', 'coding_free', 'loop']
+    )
+    def test_feedback_has_the_options_of_its_kernel(self, animal):
+        """And where it has no partner, those of the layer that it is kept with."""
+        system, params, _ = zoo.setting(animal)
+        grads = jax.tree.map(jnp.ones_like, params)
+        layers = {
+            name: {'learning_rate': 0.1 * (index + 1), 'weight_decay': 0.3 * index}
+            for index, name in enumerate(sorted(params))
+        }
+        optimizer = make(layers=layers, pairs=system.pairs)
+        actual, _ = optimizer.update(grads, optimizer.init(params), params)
+        owners = {feedback: forward[0] for forward, feedback, _ in system.pairs}
+        assert bool(owners) == (animal != 'loop')
+        for path, update in jax.tree_util.tree_leaves_with_path(actual):
+            path = tuple(key.key for key in path)
+            own = layers[owners.get(path, path[0])]
+            wanted = 1 + own['weight_decay'] * ep.tree.get(params, path)
+            np.testing.assert_allclose(update, -own['learning_rate'] * wanted, 1e-12)
+
+    def test_a_family_follows_them_too(self):
+        system, params, _ = zoo.setting('free')
+        options = {'layers': {'layer_2': {'learning_rate': 2.0}}, 'pairs': system.pairs}
+        optimizer = optimizers.family('sgd', num_steps=3, momentum=0.0, **options)(
+            1.0, 0.0
+        )
+        grads = jax.tree.map(jnp.ones_like, params)
+        actual, _ = optimizer.update(grads, optimizer.init(params), params)
+        assert set(np.unique(actual['layer_1']['feedback'])) == {-2.0}
+        assert set(np.unique(actual['layer_1']['kernel'])) == {-1.0}
 
 
 class TestSchedules:

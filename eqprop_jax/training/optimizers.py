@@ -1,10 +1,14 @@
 """Optimizers by name, with learning rate and weight decay per layer, on a schedule."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import optax
+
+from eqprop_jax import tree
+from eqprop_jax.types import Pair
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw')
 SCHEDULES = ('constant', 'cosine')
@@ -23,6 +27,7 @@ def make(
     warmup_steps: int = 0,
     clip_norm: float | None = None,
     layers: Mapping[str, Mapping[str, float]] | None = None,
+    pairs: Sequence[Pair] = (),
 ) -> optax.GradientTransformation:
     """Returns an optax optimizer.
 
@@ -42,7 +47,9 @@ def make(
         equilibrium is about to vanish δ grows without bound, and a single such example
         would fill Adam's memory for a thousand steps.
       layers: for top-level names of the params, a learning_rate or weight_decay of
-        their own.
+        their own. Feedback has those of the kernel that it is paired with, under
+        whichever name it is kept.
+      pairs: `System.pairs`.
 
     Raises:
       ValueError: for an unknown name or a number outside its range.
@@ -56,6 +63,7 @@ def make(
         warmup_steps=warmup_steps,
         clip_norm=clip_norm,
         layers=layers,
+        pairs=pairs,
     )(learning_rate, weight_decay)
 
 
@@ -68,6 +76,7 @@ def family(
     warmup_steps: int = 0,
     clip_norm: float | None = None,
     layers: Mapping[str, Mapping[str, float]] | None = None,
+    pairs: Sequence[Pair] = (),
 ) -> Family:
     """Returns (η, λ) ↦ the optimizer of `make`, where both may be traced.
 
@@ -81,6 +90,7 @@ def family(
       warmup_steps: as there.
       clip_norm: as there.
       layers: as there.
+      pairs: as there.
 
     Raises:
       ValueError: for an unknown name or a number outside its range.
@@ -110,14 +120,22 @@ def family(
             return rule
         return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
 
-    def labels(params: dict[str, Any]) -> dict[str, str]:
+    def labels(params: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(set(chosen) - set(params))
         if unknown:
             raise ValueError(
                 f'no layer {", ".join(unknown)} to optimize; choose from '
                 + ', '.join(sorted(params))
             )
-        return {layer: layer if layer in chosen else '' for layer in params}
+        found = {
+            layer: jax.tree.map(
+                lambda _, own=layer if layer in chosen else '': own, leaves
+            )
+            for layer, leaves in params.items()
+        }
+        for forward, feedback, _ in pairs:
+            found = tree.replace(found, feedback, tree.get(found, forward))
+        return found
 
     def optimizer(
         learning_rate: Any, weight_decay: Any
