@@ -168,18 +168,23 @@ class TestSchedules:
 
     def test_warmup_rises_to_the_rate_and_the_cosine_has_the_rest(self):
         optimizer = make(num_steps=12, schedule='cosine', warmup_steps=4)
-        rise = [0.0, 0.125, 0.25, 0.375]
+        rise = [0.125, 0.25, 0.375, 0.5]
         fall = [0.25 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
         np.testing.assert_allclose(rates(optimizer, 12), rise + fall, 1e-6, atol=1e-12)
 
     def test_warmup_before_a_constant_rate(self):
         optimizer = make(warmup_steps=2)
-        np.testing.assert_allclose(rates(optimizer, 5), [0, 0.25, 0.5, 0.5, 0.5])
+        np.testing.assert_allclose(rates(optimizer, 5), [0.25, 0.5, 0.5, 0.5, 0.5])
+
+    def test_the_first_step_of_a_warmup_of_one_is_at_the_rate(self):
+        plain = make(schedule='cosine', num_steps=9)
+        warm = make(schedule='cosine', num_steps=10, warmup_steps=1)
+        np.testing.assert_allclose(rates(warm, 10), [0.5, *rates(plain, 9)])
 
     @pytest.mark.parametrize('schedule', optimizers.SCHEDULES)
     def test_warmup_may_fill_the_run(self, schedule):
         optimizer = make(num_steps=4, warmup_steps=4, schedule=schedule)
-        np.testing.assert_allclose(rates(optimizer, 4), [0, 0.125, 0.25, 0.375])
+        np.testing.assert_allclose(rates(optimizer, 4), [0.125, 0.25, 0.375, 0.5])
 
 
 class TestErrors:

@@ -42,7 +42,7 @@ def make(
       momentum: μ of sgd, from 0 to below 1.
       weight_decay: λ, at least 0; biases decay too.
       schedule: 'constant', or 'cosine' from η down to 0 at the end of the run.
-      warmup_steps: steps of a linear rise from 0 to η that come first.
+      warmup_steps: W, steps of a linear rise that come first: η/W, 2η/W, ..., η.
       clip_norm: largest norm of the whole gradient, positive; None: no bound. Where an
         equilibrium is about to vanish δ grows without bound, and a single such example
         would fill Adam's memory for a thousand steps.
@@ -179,5 +179,8 @@ def _schedule(
         )
     if not warmup_steps:
         return main
-    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+
+    def rise(step: Any) -> Any:
+        return learning_rate * (step + 1) / warmup_steps
+
     return optax.join_schedules([rise, main], [warmup_steps])
