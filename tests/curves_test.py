@@ -24,6 +24,12 @@ DIAGNOSTICS = {
     'symmetric_share': 0.6,
     'angle/layer_1/feedback': 80.0,
 }
+ERRORS = {
+    'gradient_cosine_without_readout': 0.125,
+    'error/layer_1': 2.0,
+    'error/layer_2': 0.03,
+    'worst_error': 2.0,
+}
 
 
 def write(workdir, rows, changes=None):
@@ -34,12 +40,12 @@ def write(workdir, rows, changes=None):
             writer.write(round(10 * epoch), epoch, split, metrics)
 
 
-def whole_run(factor=1.0):
+def whole_run(factor=1.0, diagnostics=DIAGNOSTICS):
     rows = []
     for epoch in (1.0, 2.0, 3.0):
         error = factor * 0.6 / epoch
         rows.append((epoch, 'train', TRAIN | {'error': error}))
-        rows.append((epoch, 'eval', {'loss': 1.0, 'error': error / 2} | DIAGNOSTICS))
+        rows.append((epoch, 'eval', {'loss': 1.0, 'error': error / 2} | diagnostics))
         rows.append((epoch, 'test', {'loss': 1.0, 'error': error / 3}))
     return rows
 
@@ -81,6 +87,23 @@ class TestDraw:
         residuals = drawn_lines(figure, 'relative residual')
         np.testing.assert_allclose(residuals['nudged phases, worst'][1], 2e-3)
         assert texts(figure) == []
+
+    def test_the_worst_layer_leads(self, tmp_path, figures):
+        write(tmp_path, whole_run(diagnostics=DIAGNOSTICS | ERRORS))
+        assert_png(curves.draw(tmp_path))
+        errors = drawn_lines(figures[0], 'relative error of δ')
+        assert {name: values[1, 2] for name, values in errors.items()} == {
+            'δ of layer 1': 2.0,
+            'δ of layer 2': 0.03,
+            'worst layer': 2.0,
+        }
+        (axis,) = (
+            a for a in figures[0].axes if a.get_ylabel() == 'relative error of δ'
+        )
+        assert axis.get_yscale() == 'log'
+        assert axis.get_ylim() == pytest.approx((0.01, 10))
+        (cosine,) = drawn_lines(figures[0], 'cosine without the readout').values()
+        np.testing.assert_array_equal(cosine, [[1, 2, 3], [0.125] * 3])
 
     def test_title_names_the_method(self, tmp_path, figures):
         write(tmp_path, whole_run(), {'homeostasis.weight': 0.5})
@@ -134,10 +157,21 @@ class TestDraw:
             whole_run()[:1],
             whole_run()[1:2],
             whole_run(factor=0.0),
+            whole_run(diagnostics=dict.fromkeys(DIAGNOSTICS | ERRORS, np.nan)),
+            whole_run(diagnostics=dict.fromkeys(DIAGNOSTICS | ERRORS, 0.0)),
             [(1.0, 'train', dict.fromkeys(TRAIN, np.nan))],
             [(1.0, 'train', TRAIN | dict.fromkeys(('residual', 'max_residual'), 0.0))],
         ],
-        ids=['nothing', 'train', 'eval', 'perfect', 'not finite', 'settled exactly'],
+        ids=[
+            'nothing',
+            'train',
+            'eval',
+            'perfect',
+            'no reference',
+            'no error',
+            'not finite',
+            'settled exactly',
+        ],
     )
     def test_odd_runs(self, tmp_path, rows):
         write(tmp_path, rows)
@@ -145,8 +179,9 @@ class TestDraw:
 
     def test_many_layers(self, tmp_path):
         layers = {f'cosine/layer_{index}': 0.1 * index for index in range(9)}
-        row = (1.0, 'eval', {'loss': 1.0, 'error': 0.1} | DIAGNOSTICS | layers)
-        write(tmp_path, [row])
+        layers |= {f'error/layer_{index}': 10.0**-index for index in range(9)}
+        row = {'loss': 1.0, 'error': 0.1} | DIAGNOSTICS | ERRORS | layers
+        write(tmp_path, [(1.0, 'eval', row)])
         assert_png(curves.draw(tmp_path))
 
     def test_no_run(self, tmp_path):

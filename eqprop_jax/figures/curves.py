@@ -1,10 +1,12 @@
 """The curves of one run: learning, settling, and the quality of its gradient."""
 
 import json
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
@@ -13,22 +15,23 @@ COLOURS = {
     'train': style.BLUE,
     'eval': style.ORANGE,
     'test': style.RED,
-    'exact': style.BLACK,
     'share': style.BLACK,
     'settled': style.GREY,
 }
+WHOLE: dict[str, Any] = {'color': style.BLACK, 'linewidth': 1, 'zorder': 3}
 
 
 def draw(workdir: records.Folder) -> records.Path:
     """Draws curves.png into the workdir of a run and returns its path.
 
     Four panels over epochs: error; residual and the fraction of examples settled;
-    cosine of each layer's error vector to exact recurrent backprop; symmetric share
-    of the Jacobian and angles of paired weights.
+    relative error of each layer's δ against exact recurrent backprop, and the cosine of
+    the gradient without the readout; symmetric share of the Jacobian and angles of
+    paired weights. Of runs that have no relative errors: cosines.
     """
     folder = records.folder(workdir)
     rows = records.read(folder)
-    figure = Figure(figsize=(6.6, 5.2), layout='constrained')
+    figure = Figure(figsize=(6.6, 5.6), layout='constrained')
     axes = figure.subplots(2, 2)
     _errors(axes[0, 0], rows)
     _settling(axes[0, 1], rows)
@@ -97,39 +100,66 @@ def _settling(axis: Axes, rows: list[dict]) -> None:
 
 
 def _credit(axis: Axes, rows: list[dict]) -> None:
-    epochs, values = records.series(rows, 'eval', 'gradient_cosine')
-    split = 'eval' if values.size else 'test'
+    """Draws errors of δ by layer and, on a second axis, the gradient's cosine."""
+    split = _split(rows, 'gradient_cosine')
+    if not _names(rows, 'worst_error', split):
+        _cosines(axis, rows, split)
+        return
+    axis.set_ylabel('relative error of δ')
+    _layers(axis, rows, split, 'error/')
+    epochs, values = records.series(rows, split, 'worst_error')
+    axis.plot(epochs, values, '--', label='worst layer', **WHOLE, **_style(values))
+    if np.any(values > 0):
+        axis.set_yscale('log')
+        low, high = np.log10(axis.get_ylim())
+        low, high = np.floor(low), np.ceil(high)
+        axis.set_ylim(10**low, 10 ** max(high, low + 2))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    twin = axis.twinx()
+    epochs, values = records.series(rows, split, 'gradient_cosine_without_readout')
+    twin.plot(epochs, values, color=style.GREY, linewidth=1)
+    twin.set_ylabel('cosine without the readout', color=style.GREY)
+    twin.set_ylim(min(0, twin.get_ylim()[0]), 1.03)
+    twin.spines['top'].set_visible(False)
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        loc='lower left',
+        bbox_to_anchor=(0, 1),  # inside, lines of the second axis would cross it
+        borderaxespad=0,
+        ncols=2,
+        columnspacing=1.2,
+    )
+
+
+def _cosines(axis: Axes, rows: list[dict], split: str) -> None:
     epochs, values = records.series(rows, split, 'gradient_cosine')
     axis.set_ylabel('cosine to the exact one')
     if not values.size:
         _absent(axis)
         return
-    axis.plot(
-        epochs,
-        values,
-        '--',
-        color=COLOURS['exact'],
-        label='gradient',
-        linewidth=1,
-        zorder=3,
-        **_style(values),
-    )
-    for index, name in enumerate(_names(rows, 'cosine/')):
+    axis.plot(epochs, values, '--', label='gradient', **WHOLE, **_style(values))
+    _layers(axis, rows, split, 'cosine/')
+    axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
+    _legend(axis)
+
+
+def _layers(axis: Axes, rows: list[dict], split: str, prefix: str) -> None:
+    """Draws a metric of every layer, each line narrower than the one below."""
+    for index, name in enumerate(_names(rows, prefix)):
         epochs, values = records.series(rows, split, name)
         axis.plot(
             epochs,
             values,
             color=style.colour(index),
-            label='δ of ' + style.layer(name.removeprefix('cosine/')),
+            label='δ of ' + style.layer(name.removeprefix(prefix)),
             linewidth=2.5 - 0.5 * min(index, 3),
             **_style(values),
         )
-    axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
-    _legend(axis)
 
 
 def _symmetry(axis: Axes, rows: list[dict]) -> None:
-    split = 'eval' if _names(rows, 'symmetric_share', 'eval') else 'test'
+    split = _split(rows, 'symmetric_share')
     epochs, values = records.series(rows, split, 'symmetric_share')
     axis.set_ylabel('symmetric share of J', color=COLOURS['share'])
     if not values.size:
@@ -156,6 +186,10 @@ def _symmetry(axis: Axes, rows: list[dict]) -> None:
     twin.set_ylim(0, 100)
     twin.spines['top'].set_visible(False)
     _legend(twin)
+
+
+def _split(rows: list[dict], name: str) -> str:
+    return 'eval' if _names(rows, name, 'eval') else 'test'
 
 
 def _names(rows: list[dict], prefix: str, split: str | None = None) -> list[str]:

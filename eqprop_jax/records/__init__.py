@@ -9,9 +9,17 @@
     bias.json            what biases the gradient, if `launch/diagnose.py` was asked
 
 `split` is 'train' (means over the steps since the previous such line), 'eval' (the
-held-out examples) or 'test'. Diagnostics of the gradient (`gradient_cosine`, ...) are
-measured on training examples and stand in the 'eval' line of the same step. `error` is
-a fraction. What is not finite is null, and left out of TensorBoard.
+held-out examples) or 'test'. `error` is a fraction. What is not finite is null, and
+left out of TensorBoard. Diagnostics of the gradient are measured on training examples,
+against exact recurrent backprop, and stand in the 'eval' line of the same step:
+
+    worst_error                      |δ̂ − δ| / |δ| of the layer where it is largest
+    error/<layer>                    the same of each layer
+    cosine/<layer>, norm_ratio/<layer>               of δ̂ to δ
+    gradient_cosine, gradient_norm_ratio             of all gradients
+    gradient_cosine_without_readout  of those that δ enters: the readout's, which every
+                                     method has exactly, hides layers that are deaf
+    reference_converged, symmetric_share, spectral_radius, angle/<pair>, overall_angle
 """
 
 from eqprop_jax.records.drawn import commit as commit

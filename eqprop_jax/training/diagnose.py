@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from eqprop_jax import alignment, dynamics, jacobian, tree
+from eqprop_jax.analysis import layers
 from eqprop_jax.data import pipeline
 from eqprop_jax.estimators import local_rule
 from eqprop_jax.training.state import REFERENCE_TOL, Experiment
@@ -18,14 +19,16 @@ def make_diagnose(
 ) -> Callable[[Params, Batch, jax.Array], Metrics]:
     """Returns the jitted (params, batch, rng) -> what is wrong with the gradient.
 
-    Per layer cosine and norm ratio of δ against exact recurrent backprop, the same of
-    the whole gradient, symmetric share of the Jacobian, angle of every pair of weights,
-    and the largest spectral radius.
+    Per layer relative error, cosine and norm ratio of δ against exact recurrent
+    backprop, and the error of the worst layer; cosine and norm ratio of the whole
+    gradient, the cosine without the readout, too, which every method gets exactly;
+    symmetric share of the Jacobian, angle of every pair of weights, and the largest
+    spectral radius.
 
     Near the loss of its equilibrium an example's exact δ has no bound, and what an
     unfinished solve leaves of it outweighs all other examples. Those whose reference is
     not solved for are therefore left out of both sides; `reference_converged` is the
-    fraction of the others. Of none, cosines and norm ratios are NaN.
+    fraction of the others. Of none, errors, cosines and norm ratios are NaN.
 
     Args:
       experiment: a run, built.
@@ -46,6 +49,9 @@ def make_diagnose(
         )
         metrics = {
             'gradient_cosine': tree.cosine(estimate.grads, exact),
+            'gradient_cosine_without_readout': tree.cosine(
+                layers.without_readout(estimate.grads), layers.without_readout(exact)
+            ),
             'gradient_norm_ratio': tree.norm(estimate.grads) / tree.norm(exact),
             'reference_converged': reference.info.converged,
             'symmetric_share': jacobian.symmetric_share(
@@ -65,7 +71,10 @@ def make_diagnose(
                 tree.select(solved, error, tree.zeros_like(error))
                 for error in (estimate.error, reference.error)
             )
+            relative = layers.errors(errors, wanted)
+            metrics['worst_error'] = layers.largest(relative)
             for name in errors:
+                metrics[f'error/{name}'] = relative[name]
                 metrics[f'cosine/{name}'] = tree.cosine(errors[name], wanted[name])
                 ratio = tree.norm(errors[name]) / tree.norm(wanted[name])
                 metrics[f'norm_ratio/{name}'] = ratio
