@@ -100,21 +100,27 @@ def table(report: 'Report') -> str:
     if report.angles:
         angles = ', '.join(f'{name} {a:.1f}°' for name, a in report.angles.items())
         lines.append(f'angles of paired weights: {angles}')
+    layer = max(len(method.worst.layer) for method in report.methods.values())
     lines += [
         '',
-        f'{"":{width}}  cosine    error  settling     nudge  asymmetry  evaluations  '
-        'milliseconds',
+        f'{"":{width}}  {"δ of the worst layer":{layer + 19}}  δ of all layers',
+        f'{"":{width}}  {"":{layer}}     error  cosine     error  cosine  settling'
+        '     nudge  asymmetry  evaluations  milliseconds',
     ]
     for name, method in report.methods.items():
-        numbers = [f'{method.cosine["total"]:7.4f}']
-        for size, cause in ((9, 'error'), (10, 'settling'), (10, 'nudge')):
-            numbers.append(f'{getattr(method, cause)["total"]:{size}.2e}')
+        worst = method.worst
+        numbers = [
+            f'{worst.layer:{layer}}{worst.error:10.2e}{worst.cosine:8.4f}',
+            f'{method.error["total"]:10.2e}{method.cosine["total"]:8.4f}',
+        ]
+        for cause in ('settling', 'nudge'):
+            numbers.append(f'{getattr(method, cause)["total"]:10.2e}')
         numbers.append(f'{method.asymmetry["total"]:11.2e}')
         known = method.evaluations is not None
         numbers.append(f'{method.evaluations:13.1f}' if known else f'{"":13}')
         timed = method.seconds is not None
         numbers.append(f'{1e3 * method.seconds:14.1f}' if timed else '')
-        lines.append(f'{name:{width}} ' + ''.join(numbers))
+        lines.append(f'{name:{width}}  ' + ''.join(numbers))
     return '\n'.join([*lines, '', next(iter(report.methods.values())).sentence])
 
 

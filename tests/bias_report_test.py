@@ -39,7 +39,13 @@ def test_sentence_on_settling():
     )
     assert 'phases that have not settled' in found.sentence
     assert 'smaller tol' in found.sentence
-    assert f'{100 * found.error["total"]:.3g} %' in found.sentence
+    errors = {name: found.error[name] for name in ('layer_1', 'layer_2')}
+    worst = max(errors, key=errors.get)
+    cosine = found.cosine[worst]
+    assert found.worst == (worst, errors[worst], cosine)
+    assert f'δ of {worst}, the worst layer' in found.sentence
+    for value in (errors[worst], found.error['total']):
+        assert f'{100 * value:.3g} %' in found.sentence
 
 
 def test_sentence_on_the_nudge():
@@ -82,6 +88,7 @@ def test_sentence_on_asymmetry_and_on_nothing():
         assert said.cosine['total'] == pytest.approx(1, abs=1e-6)
     assert found.methods['exact'].error['total'] < 1e-6
     text = json.loads(json.dumps(ep.analysis.as_dict(found)))
+    assert text['methods']['plain']['worst'] == found.methods['plain'].worst._asdict()
     assert text['methods']['plain']['sentence'] == found.methods['plain'].sentence
     assert text['asymmetry'] == found.asymmetry
 
@@ -101,12 +108,17 @@ def test_sentence_on_divergence(beta):
 
 def test_the_dominant_cause_is_named():
     causes = {'settling': 0.02, 'nudge': 0.3, 'asymmetry': 0.1}
-    said = sentence('it', 0.4, causes, 0.7)
-    assert said.startswith('it: 40 % off recurrent backprop, most of it (30 %) by the')
-    assert 'finite nudge' in said
-    said = sentence('it', 0.009, causes, 0.7)
-    assert 'nothing to mend' in said
-    assert 'not finite' in sentence('it', float('nan'), causes, 0.7)
+
+    def said(low):
+        return sentence('it', 'low', {'low': low, 'total': 0.05}, causes, 0.7)
+
+    assert said(0.4).startswith(
+        'it: δ of low, the worst layer, is 40 % off recurrent backprop (5 % in all), '
+        'most of it (30 %) by the finite nudge'
+    )
+    assert 'nothing to mend' in said(0.009)
+    assert 'δ of low is not finite' in said(float('nan'))
+    assert 'δ of low is 3e+04 times its length off' in said(3e4)
 
 
 def test_a_layer_that_the_cost_does_not_see():
@@ -138,3 +150,37 @@ def test_a_network_that_settles_by_small_steps_only():
     assert found.unsettled == 0
     assert found.error['total'] < 1e-4
     assert 'nothing to mend' in found.sentence
+
+
+def test_a_deaf_layer_is_named():
+    """All of its δ is missing; the whole, ruled by the top layer, is as it should be."""
+    system = ep.systems.mlp((6, 5, 4, 3), feedback='tied', cost='cross_entropy')
+    x = jax.random.uniform(jax.random.key(0), (7, 6))
+    params = system.init(jax.random.key(1), x)
+    params['layer_2'] = jax.tree.map(lambda w: 0.05 * w, params['layer_2'])
+    batch = ep.Batch(x, jax.nn.one_hot(jnp.arange(7) % 3, 3))
+    exact = ep.estimators.recurrent_backprop(system, tol=1e-12)
+
+    def deaf(params, batch, free, rng):
+        found = exact(params, batch, free, rng)
+        zeros = ep.tree.zeros_like
+        return found._replace(
+            error=found.error | {'layer_1': zeros(found.error['layer_1'])},
+            grads=found.grads | {'layer_1': zeros(found.grads['layer_1'])},
+        )
+
+    found = one(system, params, batch, Method(deaf, True), TIGHT)
+    assert (found.worst.layer, found.worst.error) == ('layer_1', 1.0)
+    assert found.error['layer_2'] < 1e-9
+    assert min(found.cosine['total'], found.gradient_cosine['total']) > 0.99
+    assert 'δ of layer_1, the worst layer, is 100 % off' in found.sentence
+    free = ep.relax(system, params, x, TIGHT)
+    grads = exact(params, batch, free, None).grads
+    low, top = (
+        sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(grads[name]))
+        for name in ('layer_1', 'layer_2')
+    )
+    wanted = np.sqrt(top / (low + top))
+    assert found.gradient_cosine['without_readout'] == pytest.approx(wanted, rel=1e-6)
+    assert found.gradient_norm_ratio['without_readout'] == pytest.approx(wanted, 1e-6)
+    assert found.gradient_cosine['total'] > found.gradient_cosine['without_readout']

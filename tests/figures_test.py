@@ -78,10 +78,11 @@ def parts(*values):
     return dict(zip(('layer_1', 'layer_2', 'total'), values, strict=True))
 
 
-def method(error, **changes):
+def method(error, total=None, **changes):
+    total = error if total is None else total
     return {
         'cosine': parts(0.5, -0.25, 0.75),
-        'error': parts(error, error, error),
+        'error': parts(error, total, total),
         'settling': parts(0.0, 0.0, 0.0),
         'nudge': parts(1e-6, 1e-6, 1e-6),
         'asymmetry': parts(error, error, error),
@@ -92,9 +93,9 @@ def method(error, **changes):
 
 REPORT = {
     'methods': {
-        'this run': method(0.5),
+        'this run': method(0.125, 0.5, worst={'layer': 'layer_2'}),
         'a long name, corrected': method(1e-3, evaluations=13.0),
-        'far': method(2e-3, evaluations=400.0),
+        'far': method(2e-3, 1e-3, evaluations=400.0),
         'not finite': method(None, cosine=parts(None, 0.5, None)),
         'uncounted': method(0.0, evaluations=None),
     },
@@ -276,6 +277,10 @@ class TestBias:
         ]
         errors = lines(causes)['error'][0]
         np.testing.assert_array_equal(errors, [0.5, 1e-3, 2e-3, np.nan, 0])
+        assert [text.get_text() for text in causes.texts] == [
+            'layer 2',
+            *['layer 1'] * 4,
+        ]
         assert causes.get_xscale() == 'symlog'
         assert causes.get_xlim()[0] < 0  # zero has a place
         assert list(lines(cosines)) == ['all layers', 'layer 1', 'layer 2']

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
-from eqprop_jax.analysis import causes
+from eqprop_jax.analysis import causes, layers
 from eqprop_jax.analysis.methods import Method, default_methods
 from eqprop_jax.types import (
     Batch,
@@ -38,17 +38,33 @@ from eqprop_jax.types import (
 )
 
 TOTAL = 'total'
+WITHOUT_READOUT = 'without_readout'
+
+
+class Worst(NamedTuple):
+    """The layer whose δ̂ is furthest off; the first where none can be compared."""
+
+    layer: str
+    error: float
+    """|δ̂ − δ| / |δ| there."""
+    cosine: float
+    """Of δ̂ and δ there."""
 
 
 class Bias(NamedTuple):
-    """How one estimate compares with recurrent backprop; by layer, and in total."""
+    """How one estimate compares with recurrent backprop; by layer, and in total.
 
+    Ratios are ∞ where the estimate is not finite, NaN where both sides are 0.
+    """
+
+    worst: Worst
     cosine: dict[str, float]
     """Of δ̂ and δ."""
     norm_ratio: dict[str, float]
     """|δ̂| / |δ|."""
     gradient_cosine: dict[str, float]
-    """Of the gradients, by top-level name of the params."""
+    """Of the gradients, by top-level name of the params; 'without_readout': of all that
+    δ enters, without what every method has exactly."""
     gradient_norm_ratio: dict[str, float]
     error: dict[str, float]
     """|δ̂ − δ| / |δ|."""
@@ -252,21 +268,30 @@ def _compare(
         'nudge': distance(ideal.error, limit.error),
         'asymmetry': distance(limit.error, exact.error),
     }
-    total = distance(error, exact.error)
+    off = distance(error, exact.error)
+    cosine = _by_part(tree.cosine, error, exact.error)
+    layer = layers.worst({name: off[name] for name in off if name != TOTAL})
+    grads, lower = (
+        (cut(estimate.grads), cut(exact.grads))
+        for cut in (lambda grads: grads, layers.without_readout)
+    )
     return Bias(
-        cosine=_by_part(tree.cosine, error, exact.error),
+        worst=Worst(layer, off[layer], cosine[layer]),
+        cosine=cosine,
         norm_ratio=ratio(error, exact.error),
-        gradient_cosine=_by_part(tree.cosine, estimate.grads, exact.grads),
-        gradient_norm_ratio=ratio(estimate.grads, exact.grads),
-        error=total,
+        gradient_cosine=_by_part(tree.cosine, *grads)
+        | {WITHOUT_READOUT: float(tree.cosine(*lower))},
+        gradient_norm_ratio=ratio(*grads) | {WITHOUT_READOUT: ratio(*lower)[TOTAL]},
+        error=off,
         **parts,
         unsettled=1 - float(estimate.info.converged),
         evaluations=evaluations,
         seconds=None,
         sentence=causes.sentence(
             name,
-            total[TOTAL],
-            {cause: by_part[TOTAL] for cause, by_part in parts.items()},
+            layer,
+            off,
+            {cause: by_part[layer] for cause, by_part in parts.items()},
             report.symmetric_share,
             1 - float(estimate.info.converged),
             report.unsolved,
@@ -283,12 +308,17 @@ def _by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:
 
 
 def _quotient(a: Array | float, b: Array | float) -> float:
-    """Returns a/b; NaN for 0/0, where there is nothing to compare with."""
+    """Returns a/b: NaN for 0/0, with nothing to compare, and ∞ if a is not finite."""
     a, b = float(a), float(b)
+    if not np.isfinite(a):
+        return np.inf
     return a / b if b else (np.inf if a else np.nan)
 
 
 def as_dict(report: Report) -> dict:
     """Returns a report as nested dicts of plain values, as JSON has them."""
-    methods = {name: method._asdict() for name, method in report.methods.items()}
+    methods = {
+        name: method._asdict() | {'worst': method.worst._asdict()}
+        for name, method in report.methods.items()
+    }
     return report._asdict() | {'methods': methods}

@@ -1,5 +1,6 @@
 """The causes of a gradient's error, in words, and what reduces each."""
 
+import math
 from collections.abc import Mapping
 
 NEGLIGIBLE = 0.01  # relative error below which no cause is named
@@ -27,22 +28,25 @@ CAUSES = {
 
 def sentence(
     name: str,
-    error: float,
+    layer: str,
+    errors: Mapping[str, float],
     causes: Mapping[str, float],
     symmetric_share: float,
     unsettled: float = 0.0,
     unsolved: float = 0.0,
 ) -> str:
-    """Returns one sentence: the dominant cause, and what would reduce it.
+    """Returns one sentence: the dominant cause in the worst layer, and what reduces it.
 
     Args:
       name: of the method.
-      error: |δ̂ − δ| / |δ|.
-      causes: the same of each cause, by its name in `CAUSES`.
+      layer: the one with the largest error.
+      errors: |δ̂ − δ| / |δ|, by layer and in 'total'.
+      causes: the same of each cause in that layer, by its name in `CAUSES`.
       symmetric_share: of J.
       unsettled: fraction of the examples of which a phase did not settle.
       unsolved: fraction of the examples for which the reference was not found.
     """
+    error = errors[layer]
     if not unsolved <= UNKNOWN:
         return (
             f'{name}: not to be judged, since for {100 * unsolved:.3g} % of the '
@@ -51,19 +55,26 @@ def sentence(
             'find it.'
         )
     if not error < RUNAWAY:
-        share = f'{100 * unsettled:.3g} % of the examples do not settle'
+        what = f'δ of {layer} is {error:.1g} times its length off'
+        if not math.isfinite(error):
+            what = f'δ of {layer} is not finite'
+        if unsettled:
+            what = f'{100 * unsettled:.3g} % of the examples do not settle'
         return (
-            f'{name}: {share if unsettled else "not finite"}; a smaller radius or '
-            'step_size, more max_steps or, for a linear solve, method="krylov" may '
-            'help.'
+            f'{name}: {what}; a smaller radius or step_size, more max_steps or, '
+            'for a linear solve, method="krylov" may help.'
         )
     if error < NEGLIGIBLE:
-        return f'{name}: within {error:.1g} of recurrent backprop, nothing to mend.'
+        return (
+            f'{name}: every layer within {error:.1g} of recurrent backprop, nothing to '
+            'mend.'
+        )
     dominant = max(causes, key=lambda cause: causes[cause])
     what, remedy = CAUSES[dominant]
     if dominant == 'asymmetry':
         what += f' (symmetric share {symmetric_share:.2f})'
     return (
-        f'{name}: {100 * error:.3g} % off recurrent backprop, most of it '
+        f'{name}: δ of {layer}, the worst layer, is {100 * error:.3g} % off recurrent '
+        f'backprop ({100 * errors["total"]:.3g} % in all), most of it '
         f'({100 * causes[dominant]:.3g} %) by {what}; {remedy}.'
     )

@@ -29,10 +29,11 @@ CLOSE = 22.0  # distance on the page, in pixels, at which two labels would overl
 def draw(workdir: records.Folder) -> records.Path:
     """Draws bias.png from the bias.json of a run and returns its path.
 
-    Four panels: each method's error, whole and by cause; the cosine of its error vector
-    to recurrent backprop, whole and by layer; error over cost, points numbered like the
-    methods; the asymmetry of the Jacobian by pairs of layers. The first method is
-    highlighted. What is zero has its place on logarithmic axes, what is null has none.
+    Four panels: each method's error in its worst layer, whole and by cause; the cosine
+    of its error vector to recurrent backprop, whole and by layer; the worst layer's
+    error over cost, points numbered like the methods; the asymmetry of the Jacobian by
+    pairs of layers. The first method is highlighted. What is zero has its place on
+    logarithmic axes, what is null has none.
 
     Args:
       workdir: of the run; without its configuration the title is the folder's name.
@@ -61,8 +62,9 @@ def draw(workdir: records.Folder) -> records.Path:
 
 def _causes(axis: Axes, methods: dict) -> None:
     rows = np.arange(len(methods))
-    error = _totals(methods, 'error')
-    causes = {name: _totals(methods, name) for name in CAUSES}
+    worst = [_worst(method) for method in methods.values()]
+    error = _values(methods, 'error', worst)
+    causes = {name: _values(methods, name, worst) for name in CAUSES}
     axis.plot(error, rows, linestyle='', label='error', **WHOLE)
     for name, values in causes.items():
         axis.plot(
@@ -76,7 +78,16 @@ def _causes(axis: Axes, methods: dict) -> None:
             **CAUSES[name],
         )
     _logarithmic(axis, 'x', np.concatenate([error, *causes.values()]))
-    axis.set_xlabel('relative error of δ, and its causes')
+    axis.set_xlabel('error of δ in the worst layer, and its causes')
+    for row, name in enumerate(worst):
+        axis.text(
+            1.03,
+            row,
+            style.layer(name),
+            transform=axis.get_yaxis_transform(),
+            fontsize=7,
+            va='center',
+        )
     axis.set_yticks(rows, [f'{row + 1}  {name}' for row, name in enumerate(methods)])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.get_yticklabels()[0].set_fontweight('bold')
@@ -87,7 +98,7 @@ def _cosines(axis: Axes, methods: dict) -> None:
     rows = np.arange(len(methods))
     layers = list(next(iter(methods.values()))['cosine'])
     layers.remove(TOTAL)
-    total = _totals(methods, 'cosine')
+    total = _values(methods, 'cosine', [TOTAL] * len(methods))
     axis.plot(total, rows, linestyle='', label='all layers', **WHOLE)
     lowest = [0.0, *total[np.isfinite(total)]]
     for index, layer in enumerate(layers):
@@ -130,11 +141,12 @@ def _finish(axis: Axes) -> None:
 
 def _costs(axis: Axes, methods: dict, figure: Figure) -> None:
     costs = style.numbers([method['evaluations'] for method in methods.values()])
-    errors = _totals(methods, 'error')
+    worst = [_worst(method) for method in methods.values()]
+    errors = _values(methods, 'error', worst)
     axis.plot(costs, errors, 'o', color=style.BLUE, markersize=4)
     axis.plot(costs[:1], errors[:1], 'o', color=style.YELLOW, mec='black', markersize=8)
     axis.set_xlabel('field evaluations for an example (numbers: methods as above)')
-    axis.set_ylabel('relative error of δ')
+    axis.set_ylabel('error of δ, worst layer')
     known = np.flatnonzero(np.isfinite(costs) & np.isfinite(errors))
     if not known.size:
         return
@@ -192,7 +204,10 @@ def _logarithmic(axis: Axes, which: str, values: np.ndarray) -> None:
     positive = values[np.isfinite(values) & (values > 0)]
     if not positive.size:
         return
-    low, high = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
+    low, high = (
+        np.floor(np.log10(positive.min())),
+        np.ceil(np.log10(1.2 * positive.max())),
+    )
     high = max(high, low + 1)
     scale, limit = (axis.set_xscale, axis.set_xlim)
     if which == 'y':
@@ -209,8 +224,19 @@ def _logarithmic(axis: Axes, which: str, values: np.ndarray) -> None:
     line.set_minor_locator(NullLocator())
 
 
-def _totals(methods: dict, name: str) -> np.ndarray:
-    return style.numbers([method[name][TOTAL] for method in methods.values()])
+def _worst(method: dict) -> str:
+    """Returns the layer with the largest error; reports of old do not name it."""
+    if 'worst' in method:
+        return method['worst']['layer']
+    errors = {name: value or 0 for name, value in method['error'].items()}
+    del errors[TOTAL]
+    return max(errors, key=lambda name: errors[name])
+
+
+def _values(methods: dict, name: str, parts: list[str]) -> np.ndarray:
+    """Returns a number of each method, of its own part."""
+    each = zip(methods.values(), parts, strict=True)
+    return style.numbers([method[name][part] for method, part in each])
 
 
 def _summary(report: dict) -> str:
