@@ -87,7 +87,8 @@ def _multiply(s: Array, kernel: Array) -> Array:
 
 def _precision() -> str | lax.Precision:
     """Returns JAX's own setting if there is one, full precision otherwise."""
-    return jax.config.jax_default_matmul_precision or lax.Precision.HIGHEST
+    own = jax.config.jax_default_matmul_precision  # ty: ignore[missing-attribute]
+    return own or lax.Precision.HIGHEST
 
 
 def _multiply_shape(s: ShapedArray, kernel: ShapedArray) -> ShapedArray:

@@ -153,7 +153,7 @@ def test_a_network_that_settles_by_small_steps_only():
 
 
 def test_a_deaf_layer_is_named():
-    """All of its δ is missing; the whole, ruled by the top layer, is as it should be."""
+    """All of its δ is missing; the whole, ruled by the top layer, is as it was."""
     system = ep.systems.mlp((6, 5, 4, 3), feedback='tied', cost='cross_entropy')
     x = jax.random.uniform(jax.random.key(0), (7, 6))
     params = system.init(jax.random.key(1), x)
