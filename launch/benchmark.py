@@ -5,8 +5,9 @@
 A row for each network, batch and method: seconds a step with half the spread between
 the quartiles, compilation, evaluations of the drive, operations by an analytic model,
 their rate as a fraction of that of a large product, memory, the cosine of the gradient
-to the exact one, and how many times faster it is than the published schedule and slower
-than backprop of the feed-forward network. Ratios are medians over rounds.
+to the exact one, the layer whose error vector is furthest off and by how much of its
+length, and how many times faster it is than the published schedule and slower than
+backprop of the feed-forward network. Ratios are medians over rounds.
 
 Small batches are also divided among several devices (`--devices`), as data-parallel
 training does it: a product of 50 rows leaves all but one core of a CPU idle. Ratios of

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
 from eqprop_jax.benchmark import measure, methods, networks, references
@@ -71,6 +72,62 @@ def test_gradients_are_right_where_they_should_be(found):
             assert one.cosine > 0.99, name
     assert found['corrected'].cosine > 1 - 1e-6
     assert found['symmetric'].settled == 1
+
+
+def dense(network, params, batch, free):
+    """δ of every example by a dense solve of (Jᵀ − Λ) δ = g."""
+    system, found = network.system, []
+    for index in range(BATCH):
+        one = jax.tree.map(lambda a, i=index: a[i : i + 1], (batch, free.state))
+        (x, y, _), state = one
+        flat, back = ravel_pytree(system.rates(state))
+        injection = system.inject(params, x)
+
+        def drive(s, injection=injection, back=back):
+            return ravel_pytree(system.drive(params, injection, back(s)))[0]
+
+        def cost(s, y=y, back=back):
+            return system.cost(params, back(s), y)[0]
+
+        J, g = jax.jacobian(drive)(flat), jax.grad(cost)(flat)
+        slopes = jax.grad(lambda u: jnp.sum(ravel_pytree(system.rates(u))[0]))(state)
+        matrix = J.T - jnp.diag(1 / ravel_pytree(slopes)[0])
+        found.append(back(jnp.linalg.solve(matrix, g)))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+
+
+def test_the_error_of_the_worst_layer(network, found):
+    """Of δ of the response, against dense solves."""
+    system, params = network.system, network.params
+    step = methods.methods(network)['symmetric'].step
+    squares = {}
+    for index in range(2):
+        batch = jax.tree.map(lambda a, i=index: a[i], network.batches)
+        free = ep.relax(system, params, batch.x, solver(1e-12))
+        exact = dense(network, params, batch, free)
+        error = step(params, batch, jax.random.key(0)).error
+        for name in exact:
+            off = jnp.sum((error[name] - exact[name]) ** 2)
+            squares.setdefault(name, []).append((off, jnp.sum(exact[name] ** 2)))
+    errors = {
+        name: np.sqrt(sum(off for off, _ in pairs) / sum(size for _, size in pairs))
+        for name, pairs in squares.items()
+    }
+    worst = max(errors, key=errors.get)
+    assert found['symmetric'].worst_layer == worst
+    error = found['symmetric'].worst_layer_error
+    np.testing.assert_allclose(error, errors[worst], rtol=0.01)
+    assert found['corrected'].worst_layer_error < 1e-5 < error
+    for name in (methods.FREE, methods.BACKPROP):
+        assert found[name].worst_layer is found[name].worst_layer_error is None
+
+
+def test_a_deaf_layer_and_an_unknown_example():
+    wanted = {'low': np.full((1, 2, 3), 1e-3), 'top': np.ones((1, 2, 3))}
+    made = {'low': np.zeros((1, 2, 3)), 'top': np.ones((1, 2, 3))}
+    made['top'][0, 1] = np.inf
+    exact = references.Exact({}, wanted, np.array([[True, False]]))
+    assert measure.worst_layer(made, exact) == ('low', 1.0)
 
 
 def test_evaluations_and_operations_of_a_fixed_schedule(network, found):
@@ -178,6 +235,7 @@ def test_the_command_records_and_compares(tmp_path):
     assert row['network'] == 'mlp 90°'
     assert row['batch'] == 50
     assert row['ratio_to_backprop'] == 1
+    assert row['worst_layer'] is row['worst_layer_error'] is None
     assert row['speedup_over_published_schedule'] is None
     assert data['run']['data']['cifar10'] in ('cifar10', 'digits')
     second = run(wanted, '--devices=1', '--rounds=1', f'--compare={file}')
@@ -195,6 +253,9 @@ def test_two_devices_come_to_the_same_gradients(tmp_path):
         whole, parts = rows[name], rows[f'{name}, 2 devices']
         assert abs(whole['cosine_to_rbp'] - parts['cosine_to_rbp']) < 1e-5
         assert whole['settled'] == parts['settled']
+        assert whole['worst_layer'] == parts['worst_layer']
+        error = parts['worst_layer_error']
+        assert whole['worst_layer_error'] == pytest.approx(error, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,10 @@ MEASURED = {
 
 
 def in_short(row):
-    """Milliseconds / cosine / times the published schedule / times backprop."""
+    """Milliseconds / cosine / times the published schedule / times backprop.
+
+    Records made since it is measured have the worst layer's error after the cosine.
+    """
     milliseconds = 1e3 * row['seconds_per_step']
     numbers = [f'{milliseconds:,.{2 if milliseconds < 100 else 0}f}']
     for key, digits in (
@@ -80,6 +83,9 @@ def in_short(row):
             numbers.append(f'{row[key]:.{digits}f}')
         elif key == 'cosine_to_rbp':
             numbers.append('–')  # backprop is of another network
+        if key == 'cosine_to_rbp' and 'worst_layer_error' in row:
+            error = row['worst_layer_error']
+            numbers.append('–' if error is None else f'{error:.1e}')
     return ' / '.join(numbers)
 
 

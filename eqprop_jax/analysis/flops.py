@@ -56,7 +56,8 @@ def _jaxpr(jaxpr: Jaxpr) -> int:
 def _equation(equation: JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     shapes = [getattr(var.aval, 'shape', ()) for var in equation.invars]
-    out = math.prod(getattr(equation.outvars[0].aval, 'shape', ()))
+    outs = [getattr(var.aval, 'shape', ()) for var in equation.outvars]
+    out = math.prod(outs[0]) if outs else 0  # nothing comes out of checks
     if name in ('multiply', 'convolve'):  # of weights [..., n]
         return 2 * out * math.prod(shapes[1][:-1]) * _kind(equation)
     if name == 'dot_general':

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from eqprop_jax import tree
-from eqprop_jax.analysis import flops
+from eqprop_jax.analysis import flops, layers
 from eqprop_jax.benchmark.methods import Method, Work
 from eqprop_jax.benchmark.networks import SETTLED, Network
-from eqprop_jax.benchmark.references import exact_gradient
+from eqprop_jax.benchmark.references import Exact, exact
 from eqprop_jax.solvers.settle import compact_here, sizes
-from eqprop_jax.types import Batch, Info, Params
+from eqprop_jax.types import Batch, Info, Params, Rates
 
 
 class Measurement(NamedTuple):
@@ -29,11 +30,15 @@ class Measurement(NamedTuple):
     flops: float
     """Of a step's products, by `analysis.flops`."""
     peak_memory_mib: float
-    """Of the program, its arguments and results included."""
+    """Of the program, its arguments and results included, but for δ."""
     cosine: float | None
     """Of the gradients to the exact ones, mean over batches; None of other networks."""
     settled: float | None
     """Fraction of the examples whose free phase, if any, ended below `SETTLED`."""
+    worst_layer: str | None
+    """Where δ is furthest off; None of methods without δ."""
+    worst_layer_error: float | None
+    """|δ̂ − δ| / |δ| there, of all examples whose δ is known."""
 
 
 def measure(
@@ -59,8 +64,7 @@ def measure(
       trace: folder that a profile of one more round is written to.
     """
     report('the exact gradient')
-    exact = jax.jit(over_batches(exact_gradient(network)))
-    gradients = exact(network.params, network.batches)
+    reference = jax.jit(over_batches(exact(network)))(network.params, network.batches)
     programs, found = {}, {}
     for name, method in methods.items():
         report(name)
@@ -76,17 +80,22 @@ def measure(
         work = jax.block_until_ready(program(*data))
         cosines = None
         if work.grads and not method.plain:
-            cosines = jax.vmap(tree.cosine)(jax.device_get(work.grads), gradients)
+            cosines = jax.vmap(tree.cosine)(jax.device_get(work.grads), reference.grads)
         settled = None if work.free is None else work.free.residual <= SETTLED
+        layer, error = None, None
+        if work.error is not None:
+            layer, error = worst_layer(jax.device_get(work.error), reference)
         programs[name] = (program, data)
         found[name] = Measurement(
             seconds=[],
             compile_seconds=compile_seconds,
             field_evaluations=sum(evaluations(method, work)),
             flops=operations(network, method, params, work),
-            peak_memory_mib=memory(program),
+            peak_memory_mib=memory(program) - size(work.error),
             cosine=None if cosines is None else float(jnp.mean(cosines)),
             settled=None if settled is None else float(jnp.mean(settled)),
+            worst_layer=layer,
+            worst_layer_error=error,
         )
     for number in range(rounds):
         report(f'round {number + 1} of {rounds}')
@@ -104,6 +113,24 @@ def measure(
                 with jax.profiler.TraceAnnotation(name):
                     jax.block_until_ready(program(*data))
     return found
+
+
+def worst_layer(error: Rates, exact: Exact) -> tuple[str, float]:
+    """Returns the layer where δ is furthest off, and its relative error there.
+
+    Args:
+      error: δ̂ of several batches, leaves [K, B, ...].
+      exact: the same of recurrent backprop; examples that it has not solved are left
+        out.
+    """
+
+    def known(leaf: Array) -> Array:
+        return leaf[exact.solved]
+
+    both = (jax.tree.map(known, one) for one in (error, exact.error))
+    errors = {name: float(value) for name, value in layers.errors(*both).items()}
+    name = layers.worst(errors)
+    return name, errors[name]
 
 
 def evaluations(method: Method, work: Work) -> tuple[float, float]:
@@ -206,6 +233,7 @@ def divided(
         grads=jax.tree.map(lambda _: whole, work.grads),
         free=jax.tree.map(lambda _: parts, work.free),
         info=jax.tree.map(lambda leaf: phases if leaf.ndim else whole, work.info),
+        error=jax.tree.map(lambda _: parts, work.error),
     )
 
     def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
@@ -214,7 +242,7 @@ def divided(
         if info is not None:
             means = jax.lax.pmean((info.converged, info.skipped), 'data')
             info = Info(info.residual, info.num_steps, *means)
-        return Work(jax.lax.pmean(work.grads, 'data'), work.free, info)
+        return work._replace(grads=jax.lax.pmean(work.grads, 'data'), info=info)
 
     run = jax.shard_map(
         over_batches(step),
@@ -228,6 +256,11 @@ def divided(
         for data, spec in ((params, whole), (batches, parts))
     )
     return run, (params, batches)
+
+
+def size(tree: Any) -> float:
+    """Returns the MiB of some arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) / 2**20
 
 
 def memory(program: Any) -> float:

@@ -28,7 +28,15 @@ from eqprop_jax.analysis.methods import online_costs, row_costs
 from eqprop_jax.benchmark.networks import Network
 from eqprop_jax.estimators.local_rule import local_gradient
 from eqprop_jax.nudges import Contour
-from eqprop_jax.types import Batch, Equilibrium, Estimator, Info, Params, Solver
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimator,
+    Info,
+    Params,
+    Rates,
+    Solver,
+)
 
 PUBLISHED, BACKPROP = 'published schedule', 'backprop'
 BPTT_STEPS = 20
@@ -66,6 +74,8 @@ class Work(NamedTuple):
     """The free phase."""
     info: Info | None = None
     """The other phases."""
+    error: Rates | None = None
+    """δ; None where there is none."""
 
 
 class Method(NamedTuple):
@@ -102,8 +112,8 @@ def methods(network: Network) -> dict[str, Method]:
     def relaxed(estimate: Estimator, free: Solver = settings.free) -> Method:
         def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
             settled = dynamics.relax(system, params, batch.x, free)
-            grads, _, info = estimate(params, batch, settled, rng)
-            return Work(grads, settled, info)
+            grads, error, info = estimate(params, batch, settled, rng)
+            return Work(grads, settled, info, error)
 
         return Method(step, (inject, rule))
 
@@ -145,8 +155,8 @@ def methods(network: Network) -> dict[str, Method]:
 
         def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
             rest = at_rest(network, params, batch)
-            grads, _, info = estimate(params, batch, rest, rng)
-            return Work(grads, info=info)
+            grads, error, info = estimate(params, batch, rest, rng)
+            return Work(grads, info=info, error=error)
 
         return Method(
             step, (inject, rule), online_costs(system, 4, None), compacts=False

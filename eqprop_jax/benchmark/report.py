@@ -16,6 +16,7 @@ COLUMNS = {
     'of peak': '>8',
     'MiB': '>7',
     'cosine': '>7',
+    'worst layer': '>18',
     'settled': '>8',
     'x published': '>12',
     'x backprop': '>11',
@@ -58,6 +59,8 @@ def rows(
                 'fraction_of_peak': one.flops / seconds / peak,
                 'peak_memory_mib': one.peak_memory_mib,
                 'cosine_to_rbp': one.cosine,
+                'worst_layer': one.worst_layer,
+                'worst_layer_error': one.worst_layer_error,
                 'settled': one.settled,
                 'speedup_over_published_schedule': ratio(PUBLISHED, method),
                 'ratio_to_backprop': ratio(method, BACKPROP),
@@ -87,6 +90,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f'{row["fraction_of_peak"]:.0%}',
             f'{row["peak_memory_mib"]:.0f}',
             _number(row['cosine_to_rbp'], '.4f'),
+            _worst(row['worst_layer'], row['worst_layer_error']),
             _number(row['settled'], '.1%'),
             _number(row['speedup_over_published_schedule'], '.2f'),
             _number(row['ratio_to_backprop'], '.2f'),
@@ -131,3 +135,7 @@ def _spread(values: list[float]) -> float:
 
 def _number(value: float | None, style: str) -> str:
     return '-' if value is None else f'{value:{style}}'
+
+
+def _worst(layer: str | None, error: float | None) -> str:
+    return '-' if layer is None else f'{layer} {error:.1e}'
