@@ -144,50 +144,52 @@ def worst(error, exact):
     return np.max(ratios, axis=0)
 
 
-def check(name, method, tol, scale):
+def check(name, method, tol, scales):
     """Asserts the contract; returns which fraction of the examples it was about."""
+    jax.clear_caches()
     make, adjoint, is_complex = METHODS[method]
-    system, params, batch, free, exact = scaled(name, scale)
+    system = scaled(name, 1.0)[0]
     if is_complex and not system.holomorphic:
         pytest.skip('not holomorphic')
     if method == 'by Neumann' and not ANIMALS[name].contraction:
         pytest.skip('the series diverges')
     estimate = jax.jit(make(system, tol, ANIMALS[name].step_size))
-    found = estimate(params, batch, free, None)
-    wanted = exact[adjoint]
-    if not adjoint:
-        wanted = ep.dynamics.signed(system, wanted)
-    converged = np.all(found.info.residual <= tol, axis=0)
-    off = np.where(converged, worst(found.error, wanted), 0)
-    assert off.max() <= 10 * tol, (name, method, tol, scale, off)
-    return converged.mean()
+    settled = []
+    for scale in scales:
+        _, params, batch, free, exact = scaled(name, scale)
+        found = estimate(params, batch, free, None)
+        wanted = exact[adjoint]
+        if not adjoint:
+            wanted = ep.dynamics.signed(system, wanted)
+        converged = np.all(found.info.residual <= tol, axis=0)
+        off = np.where(converged, worst(found.error, wanted), 0)
+        assert off.max() <= 10 * tol, (name, method, tol, scale, off)
+        settled.append(converged.mean())
+    return np.array(settled)
 
 
-@pytest.mark.parametrize('scale', SCALES)
 @pytest.mark.parametrize('tol', TOLERANCES)
-@pytest.mark.parametrize('method', ['recurrent backprop', 'symmetric', 'adjoint'])
+@pytest.mark.parametrize('method', OF_ALL)
 @pytest.mark.parametrize('name', list(DEEP))
-def test_of_deep_systems(name, method, tol, scale):
-    jax.clear_caches()
-    settled = check(name, method, tol, scale)
-    lost = method == 'symmetric' and scale < 1 / 4  # in rounding, eight layers down
-    assert settled == 1 or lost
+def test_of_deep_systems(name, method, tol):
+    settled = check(name, method, tol, SCALES)
+    if method == 'symmetric':  # of small weights it is lost in rounding, layers down
+        settled = settled[:3]
+    assert (settled == 1).all()
 
 
 @pytest.mark.parametrize('method', [name for name in METHODS if name not in OF_ALL])
 @pytest.mark.parametrize('name', ['mlp of eight', 'coding of four'])
 def test_of_every_method(name, method):
-    jax.clear_caches()
-    assert check(name, method, 1e-2, 1 / 2) == 1
+    assert (check(name, method, 1e-2, (1 / 2,)) == 1).all()
 
 
 @pytest.mark.parametrize('method', OF_ALL)
 @pytest.mark.parametrize('name', list(zoo.ZOO))
 def test_of_every_system(name, method):
-    jax.clear_caches()
     smooth = zoo.ZOO[name].make().holomorphic  # a kink is nothing that a nudge resolves
-    for scale in (1.0, 1 / 8) if smooth else (1.0,):
-        assert check(name, method, 1e-2, scale) == 1
+    scales = (1.0, 1 / 8) if smooth else (1.0,)
+    assert (check(name, method, 1e-2, scales) == 1).all()
 
 
 def in_single_precision(name, estimate):
