@@ -63,9 +63,11 @@ def _own(built: Experiment, nudged: Solver, tight: Solver) -> Method:
     correction = values.get('correction') if name in CORRECTED else None
     adjoint = methods.finds_adjoint(system, correction)
     if name in parts.NUDGED:
-        costs = methods.row_costs(system, parts.contour(values), correction)
+        contour = parts.contour(values)
+        costs = methods.row_costs(system, contour, correction)
         settled = parts.estimator(system, tight, values)
-        return Method(built.estimate, adjoint, settled, costs)
+        disc = methods.disc_check(system, tight, contour, correction)
+        return Method(built.estimate, adjoint, settled, costs, disc)
     if name == 'oscillation':
         turns = {key: values[key] for key in ('periods', 'burn_in') if key in values}
         costs = methods.online_costs(system, values['num_points'], correction, **turns)

@@ -157,6 +157,33 @@ def complex_step(radius: float = 1e-4) -> Contour:
     return circle(radius, 2, half_step=True)
 
 
+def halved(contour: Contour) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which points of a circle of N are one of N/2, and with what weights.
+
+    Args:
+      contour: the nudges.
+
+    Returns:
+      Indices into the points, and weights of the circle that these are; None unless
+      the contour is a circle, without half step, of an even number of points from 4 on.
+
+    Examples:
+      >>> indices, weights = halved(circle(0.5, 4))
+      >>> indices, weights.real
+      (array([0, 2]), array([ 1., -1.]))
+    """
+    points = contour.points
+    count = len(points) + int(np.sum(points.imag > 0))
+    if count < 4 or count % 2:
+        return None
+    radius = float(np.abs(points[0]))
+    wanted = circle(radius, count).points
+    if len(wanted) != len(points) or not np.allclose(points, wanted, rtol=1e-9, atol=0):
+        return None
+    half = circle(radius, count // 2)
+    return np.arange(0, len(points), 2), half.weights
+
+
 def _check_radius(name: str, radius: float) -> None:
     if not (np.isfinite(radius) and radius > 0):
         raise ValueError(f'{name} has to be positive and finite, not {radius}')

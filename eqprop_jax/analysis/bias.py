@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
-from eqprop_jax.analysis import causes, layers
+from eqprop_jax.analysis import causes, disc, layers
 from eqprop_jax.analysis.methods import Method, default_methods
 from eqprop_jax.types import (
     Batch,
@@ -82,6 +82,10 @@ class Bias(NamedTuple):
     """Median wall time of a call for the batch, without the free phase; if measured."""
     sentence: str
     """The dominant cause, and what would reduce it."""
+    disc: dict[str, float] | None = None
+    """Of `disc.check`, for circles of an even number of points from 4 on: 'median' and
+    'largest' difference of an example, and 'beyond', the fraction of the examples for
+    which the radius is too large, or close to it."""
 
 
 class Report(NamedTuple):
@@ -189,6 +193,10 @@ def bias(
         ideal = run(method.settled or method.estimate, best)
         limit = exact if method.adjoint else tangent
         comparison = _compare(name, method, estimate, ideal, limit, exact, report)
+        if method.disc is not None:
+            comparison = _with_disc(
+                comparison, jax.jit(method.disc)(params, batch, best)
+            )
         if repeats:
             seconds = _seconds(lambda m=method: run(m.estimate, free), repeats)
             comparison = comparison._replace(seconds=seconds)
@@ -297,6 +305,19 @@ def _compare(
             report.unsolved,
         ),
     )
+
+
+def _with_disc(comparison: Bias, found: disc.Disc) -> Bias:
+    """Returns what is said of a method, with what its circle says of the radius."""
+    differences = np.asarray(found.difference)
+    beyond = float(np.mean(differences > disc.CLOSE))
+    said = {
+        'median': float(np.median(differences)),
+        'largest': float(np.max(differences)),
+        'beyond': beyond,
+    }
+    sentence = f'{comparison.sentence}{causes.too_far(beyond)}'
+    return comparison._replace(disc=said, sentence=sentence)
 
 
 def _by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:

@@ -78,3 +78,17 @@ def sentence(
         f'backprop ({100 * errors["total"]:.3g} % in all), most of it '
         f'({100 * causes[dominant]:.3g} %) by {what}; {remedy}.'
     )
+
+
+def too_far(beyond: float) -> str:
+    """Returns a further sentence on the radius, or none.
+
+    Args:
+      beyond: fraction of the examples for which it is too large (`analysis.disc`).
+    """
+    if not beyond:
+        return ''
+    return (
+        f' For {100 * beyond:.3g} % of the examples the radius lies beyond, or close '
+        'to, the disc on which s(β) is analytic: take a smaller one.'
+    )

@@ -1,11 +1,21 @@
 """Estimators as a report sees them: what each tends to, and what a sweep costs."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from eqprop_jax import estimators
+from eqprop_jax import estimators, nudges
+from eqprop_jax.analysis import disc
+from eqprop_jax.analysis.disc import Disc
 from eqprop_jax.nudges import Contour, circle, one_sided, symmetric
-from eqprop_jax.types import Estimator, Solver, System
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimator,
+    Params,
+    Solver,
+    System,
+)
 
 
 class Method(NamedTuple):
@@ -18,6 +28,8 @@ class Method(NamedTuple):
     """The same with its phases settled more tightly; None: itself."""
     row_costs: tuple[float, ...] | None = None
     """Field evaluations in a sweep of each row of `info`; None: not counted."""
+    disc: Callable[[Params, Batch, Equilibrium], Disc] | None = None
+    """(params, batch, free) -> `disc.check` of its contour; None: no such circle."""
 
 
 def default_methods(
@@ -112,6 +124,25 @@ def contour_method(
         adjoint=finds_adjoint(system, correction),
         settled=None if settled is None else make(settled),
         row_costs=row_costs(system, contour, correction),
+        disc=disc_check(system, settled or solve, contour, correction),
+    )
+
+
+def disc_check(
+    system: System, solve: Solver, contour: Contour, correction: str | None
+) -> Callable[[Params, Batch, Equilibrium], Disc] | None:
+    """Returns `Method.disc` of a contour.
+
+    Args:
+      system: what moves.
+      solve: relaxes the nudged phases, tightly.
+      contour: the nudges.
+      correction: as in `estimators.contour`.
+    """
+    if nudges.halved(contour) is None:
+        return None
+    return lambda params, batch, free: disc.check(
+        system, params, batch, free, solve, contour, correction
     )
 
 
