@@ -161,12 +161,12 @@ def mean_of(mask: Bool[Array, ' B'], values: Array) -> Float[Array, '']:
 
 def take(a: Tree, which: Int[Array, ' k']) -> Tree:
     """Returns these examples of every leaf, [k, ...] of [B, ...]."""
-    return jax.tree.map(lambda leaf: leaf[which], a)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[which], a)
 
 
 def put(a: Tree, which: Int[Array, ' k'], b: Tree) -> Tree:
     """Returns a with these examples replaced by those of b: what `take` undoes."""
-    return jax.tree.map(lambda x, y: x.at[which].set(y), a, b)
+    return jax.tree.map(lambda x, y: jnp.asarray(x).at[which].set(y), a, b)
 
 
 def zeros_like(a: Tree) -> Tree:

@@ -10,6 +10,7 @@ receive their own exact gradient ∂C/∂W, and pass Wᵀ(softmax(z) − y) on a
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact
 
 COSTS = ('cross_entropy', 'squared_error')
@@ -38,10 +39,24 @@ def check(cost: str) -> None:
         raise ValueError(f'no cost {cost!r}; choose from {", ".join(COSTS)}')
 
 
-def check_targets(scores: jax.Array, y: jax.Array) -> None:
-    """Raises ValueError unless the targets have the shape of the scores."""
-    if scores.shape != y.shape:
+def targets(scores: Inexact[Array, 'B classes'], y: ArrayLike) -> Array:
+    """Returns targets in the shape and precision of the scores.
+
+    Args:
+      scores: of the network.
+      y: [B, classes], one-hot or soft, or class indices, integers [B]. An index that is
+        no class has NaN; −1, of fillers, zeros.
+
+    Raises:
+      ValueError: for any other shape.
+    """
+    y, dtype = jnp.asarray(y), jnp.real(scores).dtype
+    if y.shape == scores.shape:
+        return y.astype(dtype)
+    if y.shape != scores.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(
             f'targets have shape {y.shape} but the network scores {scores.shape}: '
-            'y is one-hot, [B, classes]'
+            'y is one-hot, [B, classes], or holds class indices, integers [B]'
         )
+    one_hot = jax.nn.one_hot(y, scores.shape[1], dtype=dtype)
+    return jnp.where(y[:, None] < scores.shape[1], one_hot, jnp.nan)

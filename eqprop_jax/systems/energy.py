@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from eqprop_jax import tree
@@ -68,7 +69,10 @@ def from_primitive(
 
     return _system(
         init, _clamp, rest, sigma, drive, cost, predict, blocks, holomorphic
-    )._replace(primitive=primitive, affine=affine)
+    )._replace(
+        primitive=lambda params, x, rates: primitive(params, jnp.asarray(x), rates),
+        affine=affine,
+    )
 
 
 def from_energy(
@@ -205,16 +209,16 @@ def _system(
         )
 
     def per_example(params: Params, rates: Rates, y: Array) -> Array:
+        y = jnp.asarray(y)
         if not isinstance(cost, str):
             return check_per_example('cost', cost(params, rates, y), y)
         output = scores(params, rates)
-        costs.check_targets(output, y)
-        return costs.squared_error(output, y)
+        return costs.squared_error(output, costs.targets(output, y))
 
     return System(
-        init=init,
-        inject=inject,
-        rest=rest,
+        init=lambda rng, x: init(rng, jnp.asarray(x)),
+        inject=lambda params, x: inject(params, jnp.asarray(x)),
+        rest=lambda injection: jax.tree.map(_as_potential, rest(injection)),
         rates=lambda state: jax.tree.map(sigma.fn, state),
         drive=drive,
         cost=analytic.guard(per_example, 'cost') if holomorphic else per_example,
@@ -233,6 +237,11 @@ def _resolve(
             f'holomorphic=True contradicts the activation {sigma.name!r}, which is not'
         )
     return sigma, sigma.holomorphic if holomorphic is None else holomorphic
+
+
+def _as_potential(u: ArrayLike) -> Array:
+    """Returns a layer as an array of numbers that move; of images they are integers."""
+    return jnp.asarray(u, jnp.result_type(u, float))
 
 
 def _clamp(params: Params, x: Array) -> Array:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Inexact, Int
 
 from eqprop_jax import linear, tree
 from eqprop_jax.systems import activations, costs
@@ -60,12 +61,11 @@ class Readout(NamedTuple):
         scores = linear.dense(output, params[NAME]['kernel'])
         return scores + params[NAME]['bias'][None]
 
-    def cost(self, params: Params, rates: Rates, y: Float[Array, 'B classes']) -> Array:
+    def cost(self, params: Params, rates: Rates, y: ArrayLike) -> Array:
         """Returns the cost of each example, [B]."""
         scores = self.predict(params, rates)
-        costs.check_targets(scores, y)
         per_example = costs.cross_entropy if self.weights else costs.squared_error
-        return per_example(scores, y)
+        return per_example(scores, costs.targets(scores, y))
 
 
 def with_dropout(system: System, readout: Readout) -> System:
