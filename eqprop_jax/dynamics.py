@@ -178,6 +178,8 @@ def cost_gradient(
     Of some of the examples it is gradient(their rates, their numbers).
     """
 
+    y = jnp.asarray(y)  # of which a solver takes examples by a tracer
+
     def gradient(rates: Rates, which: Int[Array, ' k'] | None = None) -> Rates:
         seen = system.take(which) if system.take and which is not None else system
         targets = y if which is None else y[which]

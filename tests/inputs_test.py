@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
-from jax.errors import TracerArrayConversionError
 
 import eqprop_jax as ep
 from eqprop_jax.systems import costs
@@ -88,12 +87,7 @@ def test_any_array_has_the_gradient_of_a_jax_array(animal, size, kind):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('animal', SYSTEMS)
-def test_under_nudges_too(animal, size, kind, request):
-    if size >= 12 and kind.startswith('numpy'):
-        # Until dynamics.cost_gradient indexes jnp.asarray(y): then this mark goes.
-        request.applymarker(
-            pytest.mark.xfail(raises=TracerArrayConversionError, strict=True)
-        )
+def test_under_nudges_too(animal, size, kind):
     found, wanted = (with_nudges(animal, size, one) for one in (kind, None))
     assert_close(found, wanted)
 
