@@ -177,7 +177,6 @@ def cost_gradient(
 
     Of some of the examples it is gradient(their rates, their numbers).
     """
-
     y = jnp.asarray(y)  # of which a solver takes examples by a tracer
 
     def gradient(rates: Rates, which: Int[Array, ' k'] | None = None) -> Rates:

@@ -12,6 +12,7 @@ PACKAGE = ROOT / 'eqprop_jax'
 FLOORS = {
     'types': 0,
     'tree': 0,
+    'wiring': 0,
     'linear': 0,
     'products': 0,
     'dynamics': 0,
@@ -44,7 +45,7 @@ OWNERS = {
     'flax': {'systems', 'training', 'benchmark'},
     'optax': {'training', 'benchmark'},
     'ml_collections': {'build'},
-    'absl': {'checks', 'build', 'parts', 'sections', 'training', 'data', 'records'},
+    'absl': {'build', 'parts', 'sections', 'training', 'data', 'records'},
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},

@@ -21,6 +21,7 @@ OTHERS = {
     'table',
     'benchmark',
     'benchmark_h200',
+    'gpu_h200',
     'digits_estimators',
     'fig3_fmnist',
     'fig4_fmnist',

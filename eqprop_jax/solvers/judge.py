@@ -84,8 +84,9 @@ def judge(
       through: whether a sweep under a nudge carries it through all layers.
     """
     free = field.response is None
-    size, length, noise = lax.stop_gradient(_measured(field, state, move))
-    largest = jnp.max(_ratio(length, size), axis=0)
+    size, length, aside, noise = lax.stop_gradient(_measured(field, state, move))
+    step = _ratio(length, size) + aside
+    largest = jnp.max(step, axis=0)
     noisy = jnp.all(length <= NOISY * noise, axis=0)
     stuck = noisy & ~(largest < pace.last)
     rate = _ratio(largest, pace.last)
@@ -93,16 +94,15 @@ def judge(
     rate = jnp.where(noisy & jnp.isfinite(pace.rate), pace.rate, rate)
     factor = jnp.where(rate < 1, rate / (1 - rate), jnp.inf)
     factor = factor if through and not free else jnp.maximum(factor, 1)
-    left = jnp.where(stuck[None] | (length == 0), length, length * factor[None])
+    left = jnp.where(stuck[None] | (step == 0), step, step * factor[None])
     if free:
         beside = noise / jnp.finfo(size.dtype).eps
-        small = _ratio(jnp.maximum(size, left), beside)
-        relative = jnp.minimum(_ratio(left, size), small)
+        left = jnp.minimum(left, _ratio(jnp.maximum(size, left * size), beside))
     else:
-        relative = _ratio(jnp.maximum(left, noise), size)
-        relative = jnp.where(size > 0, relative, 0)  # see `unanswered`
-    finite = jnp.all(jnp.isfinite(size), axis=0)
-    residual = jnp.where(finite, jnp.max(relative, axis=0), jnp.nan)
+        left = jnp.maximum(left, _ratio(noise, size))
+        left = jnp.where(size > 0, left, 0)  # see `unanswered`
+    finite = jnp.all(jnp.isfinite(size + length), axis=0)
+    residual = jnp.where(finite, jnp.max(left, axis=0), jnp.nan)
     before = jnp.where(pace.last > 0, pace.last, jnp.inf)
     return Verdict(residual, stuck, Pace(largest, before, rate))
 
@@ -164,8 +164,13 @@ def worst(
 
 def _measured(
     field: Field, state: State, move: State
-) -> tuple[Float[Array, 'L B'], Float[Array, 'L B'], Float[Array, 'L B']]:
-    """Returns size, length of the move and rounding of every layer."""
+) -> tuple[Float[Array, 'L B'], ...]:
+    """Returns size, length and rounding of every layer, and what moves aside.
+
+    That is the part of a complex move that the contour does not read. It turns into the
+    part that is read where the nudge turns it, and by the curvature of σ in proportion
+    to the answer, so that it counts by its absolute length there.
+    """
     response = field.response
     if response is not None:
         origin, names = response.origin, list(response.feeders)
@@ -176,7 +181,14 @@ def _measured(
         size, length = _norms(_read(weight, answer), _read(weight, moves))
         share = jnp.abs(weight.real) / jnp.abs(weight)  # of u*, which is real
         rounding = share * _rounding(start, _norms(start, start)[0])
-        return size, length, rounding + jnp.finfo(size.dtype).eps * size
+        noise = rounding + jnp.finfo(size.dtype).eps * size
+        if not jnp.iscomplexobj(moves[0]):
+            return size, length, jnp.zeros_like(size), noise
+        other = _norms(_read(1j * weight, moves), _read(1j * weight, moves))[0]
+        turned = jnp.array([[name in response.pushed] for name in names])
+        aside = other / jnp.asarray(np.sqrt(_counts(moves)), other.dtype)
+        aside += jnp.where(turned, _ratio(other, size) / jnp.abs(weight), 0)
+        return size, length, aside, noise
     parts = (tree.real, tree.imag) if tree.is_complex(state) else (lambda a: a,)
     each = []
     for part in parts:
@@ -186,7 +198,7 @@ def _measured(
     size, length, noise = (
         jnp.concatenate(values) for values in zip(*each, strict=True)
     )
-    return size, length, noise
+    return size, length, jnp.zeros_like(size), noise
 
 
 def _read(weight: Array, leaves: list[Array]) -> list[Array]:
@@ -221,11 +233,19 @@ def _norms(
 
 def _rounding(leaves: list[Array], size: Float[Array, 'L B']) -> Array:
     """Returns ε √n_l times the root mean square of all units, from |u_l|, [L, B]."""
-    counts = np.array([leaf[0].size for leaf in leaves], size.dtype)[:, None]
+    counts = _counts(leaves)
     largest = jnp.max(size, axis=0, keepdims=True)
     share = _ratio(size, largest)
-    mean = largest * jnp.sqrt(jnp.sum(share**2, axis=0, keepdims=True) / counts.sum())
-    return jnp.asarray(np.sqrt(counts) * jnp.finfo(size.dtype).eps) * mean
+    mean = largest * jnp.sqrt(
+        jnp.sum(share**2, axis=0, keepdims=True) / float(counts.sum())
+    )
+    eps = jnp.finfo(size.dtype).eps
+    return jnp.asarray(np.sqrt(counts) * eps, size.dtype) * mean
+
+
+def _counts(leaves: list[Array]) -> np.ndarray:
+    """Returns n_l, [L, 1]."""
+    return np.array([[leaf[0].size] for leaf in leaves], float)
 
 
 def _ratio(a: Array, b: Array) -> Array:

@@ -36,7 +36,7 @@ def of_batch(
         batch,
         {
             **per_example(experiment, state.params, batch, free),
-            'max_nudged_residual': info.residual,
+            'max_nudged_residual': _at_most_all(info.residual),
             'nudged_steps': jnp.mean(info.num_steps, axis=0),
             'settled': info.converged,
             'skipped': info.skipped,
@@ -94,12 +94,17 @@ def per_example(
     return {
         'loss': experiment.system.cost(params, free.rates, batch.y),
         'error': wrong.astype(scores.dtype),
-        'residual': free.residual,
-        'max_residual': free.residual,
+        'residual': _at_most_all(free.residual),
+        'max_residual': _at_most_all(free.residual),
         'converged': free.converged.astype(scores.dtype),
         'free_steps': free.num_steps.astype(scores.dtype),
         'max_free_steps': free.num_steps.astype(scores.dtype),
     }
+
+
+def _at_most_all(residual: Array) -> Array:
+    """Returns residuals up to 1, which those have that are larger, infinite or NaN."""
+    return jnp.where(residual < 1, residual, 1)
 
 
 def over_examples(batch: Batch, values: Metrics) -> tuple[Metrics, Metrics]:
