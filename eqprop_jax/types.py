@@ -47,8 +47,8 @@ class Batch(NamedTuple):
 
     x: Float[Array, 'B ...']
     """Clamped inputs."""
-    y: Float[Array, 'B classes']
-    """Targets, one-hot."""
+    y: Float[Array, 'B classes'] | Int[Array, ' B']
+    """Targets, one-hot, or the indices of classes."""
     rows: Int[Array, ' B'] | None = None
     """Numbers of the examples in the batch that this is a part of; −1: a filler, which
     no mean counts. None: the whole batch, 0 to B − 1."""

@@ -37,6 +37,7 @@ from eqprop_jax.figures import devices as devices_figure
 from eqprop_jax.figures import homeostasis as homeostasis_figure
 from eqprop_jax.figures import jacobians as jacobians_figure
 from eqprop_jax.figures import nudging as nudging_figure
+from eqprop_jax.figures import order as order_figure
 from eqprop_jax.figures import oscillation as oscillation_figure
 from eqprop_jax.figures import predictive_coding as predictive_coding_figure
 from eqprop_jax.figures import processes as processes_figure
@@ -46,8 +47,8 @@ from eqprop_jax.figures import two_biases as two_biases_figure
 FIGURE = flags.DEFINE_multi_string(
     'figure',
     ['all'],
-    'What to make: convergence, oscillation, processes, scaling, devices, fig1, fig2, '
-    'fig3, fig4, fig5 (of Laborieux and Zenke 2024), nudging, correction, or all.',
+    'What to make: convergence, order, oscillation, processes, scaling, devices, fig1, '
+    'fig2, fig3, fig4 and fig5 (Laborieux and Zenke 2024), nudging, correction, all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
@@ -198,6 +199,7 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 
 FIGURES = {
     'convergence': (settings.convergence, convergence_figure.draw),
+    'order': (settings.order, order_figure.draw),
     'oscillation': (settings.oscillation, oscillation_figure.draw),
     'processes': (settings.processes, processes_figure.draw),
     'scaling': (settings.growth, scaling_figure.draw),

@@ -109,6 +109,17 @@ def test_convergence_by_one_command(measure):
     assert double['orders'] == {'N = 2': None, 'complex step': None}  # of two radii
 
 
+def test_order_by_one_command(measure):
+    """Of sixteen layers the bottom one hears of the nudge seven sweeps earlier."""
+    data = measure('order')
+    deep = data['curves']['16 layers']
+    np.testing.assert_allclose(
+        deep['from the top'][:-7], deep['odd and even'][7:], rtol=1e-3
+    )
+    assert deep['odd and even'][:7] == pytest.approx([1] * 7)
+    assert data['curves']['2 layers']['from the top'][-1] < 1e-6
+
+
 def test_oscillation_by_one_command(measure):
     data = measure('oscillation')
     assert data['sweeps'] == [1, 128]
@@ -145,8 +156,8 @@ def test_processes_by_one_command(tmp_path, measure, launch):
     [
         (
             ['--figure=processes,magic'],
-            "'magic'; choose from convergence, oscillation, processes, scaling, "
-            'devices, fig1, fig2, fig3, fig4, fig5, nudging, correction, all',
+            "'magic'; choose from convergence, order, oscillation, processes, "
+            'scaling, devices, fig1, fig2, fig3, fig4, fig5, nudging, correction, all',
         ),
         (['--draw_only', '--figure=processes'], 'has no processes.json'),
         (['--sizes=64,many'], '--sizes=64,many: '),

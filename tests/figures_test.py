@@ -11,6 +11,7 @@ from eqprop_jax.figures import (
     bias,
     convergence,
     jacobians,
+    order,
     oscillation,
     processes,
     style,
@@ -233,6 +234,20 @@ def test_convergence_of_nothing(tmp_path):
     data = {'network': NETWORK, 'radii': [0.1], 'panels': {'float64': panel}}
     records.write_data(tmp_path, 'convergence', data)
     assert convergence.draw(tmp_path).exists()
+
+
+def test_order(tmp_path, figures):
+    curves = {'from the top': [0.5, 0.1, None], 'odd and even': [1.0, 0.5, 0.1]}
+    data = {'sweeps': [1, 2, 3], 'curves': {'4 layers': curves}}
+    records.write_data(tmp_path, 'order', data)
+    assert_png(order.draw(tmp_path))
+    (axis,) = figures[0].axes
+    solid, dashed = axis.lines[:2]
+    assert (solid.get_linestyle(), dashed.get_linestyle()) == ('-', '--')
+    assert solid.get_color() == dashed.get_color()
+    np.testing.assert_array_equal(dashed.get_ydata(), [1.0, 0.5, 0.1])
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ['4 layers', 'from the top', 'odd and even']
 
 
 def test_oscillation(tmp_path, figures):

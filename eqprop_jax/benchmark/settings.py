@@ -17,6 +17,8 @@ from eqprop_jax.benchmark import digits
 ANGLE = 90.0  # degrees between free feedback and the transposes
 ANGLES = [0.0, 30.0, 60.0, 90.0]
 MANY = 16  # batches, for densities
+DEPTHS = [2, 4, 8, 16]
+WIDTH = 64
 SMALL = (64, 20, 16, 12, 10)  # whose Jacobian can be looked at
 RADII = [10 ** (power / 3) for power in range(-27, 1)]
 SWEEPS = [2**power for power in range(8)]  # at each point
@@ -124,6 +126,18 @@ def convergence(setting: Setting) -> dict[str, Any]:
     return exhibits.convergence_data(
         setting.network(), radii=setting.thinned(RADII), num_points=setting.num_points
     )
+
+
+def order(setting: Setting) -> dict[str, Any]:
+    """Measures the worst layer's error from sweep to sweep, by depth and order."""
+    networks = {
+        f'{depth} layers': setting.network(sizes=(64, *[WIDTH] * depth, 10))
+        for depth in setting.thinned(DEPTHS)
+    }
+    return {
+        'network': setting.title() | {'width': WIDTH},
+        **exhibits.order_data(networks),
+    }
 
 
 def oscillation(setting: Setting) -> dict[str, Any]:

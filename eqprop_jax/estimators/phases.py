@@ -201,10 +201,8 @@ def response(phases: tuple[Phase, ...], free: Rates, axis_name: str | None) -> R
     """
 
     def layer(weights: Array, s: Array, s_free: Array) -> Array:
-        shift = jnp.tensordot(weights.real, s.real - s_free[None], 1)
-        if jnp.iscomplexobj(s):
-            shift -= jnp.tensordot(weights.imag, s.imag, 1)
-        return shift
+        shift = _sum(weights.real, s.real - s_free[None])
+        return shift - _sum(weights.imag, s.imag) if jnp.iscomplexobj(s) else shift
 
     error = tree.zeros_like(free)
     for weights, nudged in phases:
@@ -213,6 +211,11 @@ def response(phases: tuple[Phase, ...], free: Rates, axis_name: str | None) -> R
         )
         error = tree.add(error, part)
     return error if axis_name is None else lax.psum(error, axis_name)
+
+
+def _sum(weights: Array, values: Array) -> Array:
+    """Returns Σ_k w_k v_k, at full precision."""
+    return jnp.tensordot(weights, values, 1, precision=lax.Precision.HIGHEST)
 
 
 def as_complex(state: State) -> State:

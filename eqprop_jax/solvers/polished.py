@@ -1,5 +1,7 @@
 """Relaxation in two parts: roughly first, in a cheaper field, then to the tolerance."""
 
+import jax.numpy as jnp
+
 from eqprop_jax import tree
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
@@ -28,7 +30,7 @@ def polished(solve: Solver, rough: Solver) -> Solver:
                 'systems.mixed(system)'
             )
         start = rough(field.rough, state)
-        finite = start.residual < float('inf')  # False for NaN
+        finite = jnp.isfinite(tree.per_example_norm(start.state))
         end = solve(field, tree.select(finite, start.state, state))
         return end._replace(num_steps=start.num_steps + end.num_steps)
 

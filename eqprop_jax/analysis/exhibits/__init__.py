@@ -11,6 +11,7 @@ from eqprop_jax.analysis.exhibits.jacobians import jacobians_data as jacobians_d
 from eqprop_jax.analysis.exhibits.network import Network as Network
 from eqprop_jax.analysis.exhibits.network import settle as settle
 from eqprop_jax.analysis.exhibits.network import single as single
+from eqprop_jax.analysis.exhibits.order import order_data as order_data
 from eqprop_jax.analysis.exhibits.oscillation import (
     oscillation_data as oscillation_data,
 )
