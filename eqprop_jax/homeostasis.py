@@ -97,9 +97,11 @@ def measured(batch: Batch, free: Equilibrium) -> Bool[Array, ' B']:
 
     Args:
       batch: inputs and targets.
-      free: where the free phase stopped; not to finite rates if it diverged.
+      free: where the free phase stopped; if it diverged, its residual or its rates are
+        not finite.
     """
-    return batch.counted & jnp.isfinite(tree.per_example_norm(free.rates))
+    finite = jnp.isfinite(free.residual + tree.per_example_norm(free.rates))
+    return batch.counted & finite
 
 
 def by_layer(

@@ -85,7 +85,7 @@ def unit_drive():
 
 
 @pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize('why', ['filler', 'nan', 'inf'])
+@pytest.mark.parametrize('why', ['filler', 'nan', 'inf', 'residual'])
 def test_what_is_left_out_has_no_influence(form, why):
     """Value and gradient are those of the batch without it; of none they are 0."""
     system = unit_drive()
@@ -100,6 +100,9 @@ def test_what_is_left_out_has_no_influence(form, why):
     if why == 'filler':
         x = batch_of_five.x.at[2].set(0)
         batch_of_five = ep.Batch(x, batch_of_five.y, rows.at[2].set(-1))
+    elif why == 'residual':
+        residual = free_of_five.residual.at[2].set(jnp.inf)
+        free_of_five = free_of_five._replace(residual=residual)
     else:
         rates = {'u': free_of_five.rates['u'].at[2].set(jnp.array(float(why)))}
         converged = free_of_five.converged.at[2].set(False)
