@@ -1,6 +1,7 @@
 """The worst layer's error from sweep to sweep, by the order of the sweeps."""
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
@@ -34,6 +35,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     axis.axhline(0.05, color=style.GREY, linestyle=':', linewidth=1)
     axis.text(data['sweeps'][-1], 0.055, '5 %', ha='right', va='bottom', fontsize=8)
     axis.set_yscale('log')
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(1e-6, 2)
     axis.set_xlabel('sweeps under the nudge')
     axis.set_ylabel('relative error of δ in the worst layer')
