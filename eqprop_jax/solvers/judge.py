@@ -17,6 +17,9 @@ settled as its worst layer:
     free               |u_l|
     nudged, linear     |Re[w (u_l − u_l*)]|, what the contour reads of the answer
 
+What moves in the part of a complex state that the contour does not read counts by what
+it turns into, and is added to |m_l| / size_l.
+
 A layer that moves for the first time moves by all of its size: nothing is settled while
 a signal is still on its way, nor after a first sweep, which tells no ρ.
 
@@ -87,7 +90,8 @@ def judge(
     size, length, aside, noise = lax.stop_gradient(_measured(field, state, move))
     step = _ratio(length, size) + aside
     largest = jnp.max(step, axis=0)
-    noisy = jnp.all(length <= NOISY * noise, axis=0)
+    eps = jnp.finfo(size.dtype).eps
+    noisy = jnp.all((length <= NOISY * noise) & (aside <= NOISY * eps), axis=0)
     stuck = noisy & ~(largest < pace.last)
     rate = _ratio(largest, pace.last)
     rate = jnp.maximum(rate, jnp.sqrt(_ratio(largest, pace.before)))
@@ -96,7 +100,7 @@ def judge(
     factor = factor if through and not free else jnp.maximum(factor, 1)
     left = jnp.where(stuck[None] | (step == 0), step, step * factor[None])
     if free:
-        beside = noise / jnp.finfo(size.dtype).eps
+        beside = noise / eps
         left = jnp.minimum(left, _ratio(jnp.maximum(size, left * size), beside))
     else:
         left = jnp.maximum(left, _ratio(noise, size))
