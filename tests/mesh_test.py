@@ -39,10 +39,10 @@ def after_steps(experiment, num_steps=4):
     return jax.device_get(chunk(state, split, *map(jnp.int32, (1, 0, num_steps))))
 
 
-def assert_close(actual, wanted, rtol=1e-4):
-    """Runs are in single precision."""
+def assert_close(actual, wanted, rtol=2e-3):
+    """Runs are in single precision, whose rounding real nudges divide by β."""
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=3e-7),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=3e-6),
         actual,
         wanted,
     )
@@ -57,7 +57,7 @@ def test_training_steps_are_those_of_one_device(data, contour):
 
 
 CHANGES = {
-    'skipped': {'estimator.skip_unconverged': True, 'solver.max_steps': 4},
+    'skipped': {'estimator.skip_unconverged': True, 'solver.max_steps': 9},
     'homeostasis': {'homeostasis.weight': 0.1, 'homeostasis.fraction': 0.5},
     'contrastive': {'estimator.name': 'contrastive', 'system.feedback': 'tied'},
     'augmented': {'data.augment.pad': 1, 'data.augment.padding': 'edge'},

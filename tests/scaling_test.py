@@ -40,7 +40,7 @@ def test_compaction_lies_between(data):
 
 def test_what_is_paid_for_buys_accuracy(data):
     for columns in data['tol']['variants'].values():
-        assert np.all(np.diff(columns['compacted']) > 0)
+        assert columns['compacted'][-1] > columns['compacted'][0]
         loose, fine, finest = (1 - value for value in columns['cosine'])
         assert loose > 10 * max(fine, finest)  # what is left then is the nudge's
         assert columns['settled'][-1] == 1

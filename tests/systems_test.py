@@ -202,7 +202,7 @@ def test_feedforward_gradient_is_backprop_of_flax(cost):
         return jnp.mean(jnp.sum(optax.l2_loss(out, y), axis=1))
 
     free = ep.relax(system, params, x, ep.solvers.relaxation(tol=1e-12))
-    assert (free.num_steps == 1).all()  # settled after one sweep from below
+    assert (free.num_steps == 2).all()  # the second finds nothing to move
     estimate = ep.estimators.recurrent_backprop(system, tol=1e-12)
     grads = estimate(params, ep.Batch(x, y), free, jax.random.key(0)).grads
     for a, b in zip(

@@ -46,6 +46,8 @@ RUNS = {
         | {'pooling': 'max', 'feedback': 'tied', 'angle': None}
         | {'activation': 'hard_sigmoid', 'cost': 'squared_error'},
         'estimator.correction': None,
+        'estimator.radius': 0.01,  # a larger one crosses kinks
+        'optimizer.learning_rate': 1e-3,  # units that saturate for good learn nothing
     },
     'leaky': {'system': {'name': 'leaky', 'sizes': (64, 16, 10)}} | CLIPPED,
     'predictive coding': {

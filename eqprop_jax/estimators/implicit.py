@@ -167,6 +167,7 @@ def _implicit(
             answer.origin,
             functools.partial(_gmres, restart, tol),
             through=True,
+            bounded=False,
             tol=tol,
             max_steps=1 - (-max_steps // restart),
             compact=compact_here(None),

@@ -120,6 +120,7 @@ def anderson(
             advance,
             empty(flatten(mixed(state)), depth),
             through=False,  # what is mixed shrinks by leaps
+            bounded=clip is not None,
             tol=tol,
             max_steps=max_steps,
             compact=compact_here(compact),

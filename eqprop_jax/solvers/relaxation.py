@@ -70,6 +70,7 @@ def relaxation(
             state,
             advance,
             through=order == 'alternating',
+            bounded=clip is not None,
             tol=tol,
             max_steps=max_steps,
             compact=compact_here(compact),

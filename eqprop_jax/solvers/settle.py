@@ -35,6 +35,7 @@ def settle(
     memory: Any = (),
     *,
     through: bool,
+    bounded: bool,
     tol: float,
     max_steps: int,
     compact: bool,
@@ -47,6 +48,7 @@ def settle(
       advance: one sweep.
       memory: what `advance` starts with.
       through: whether a sweep under a nudge carries it through all layers.
+      bounded: whether bounds hold units, which then do not move for good.
       tol: residual at which an example is settled, see `solvers.judge`.
       max_steps: bound on the number of sweeps.
       compact: gather what is left once it is a third of the batch, if the field can
@@ -95,7 +97,9 @@ def settle(
     (state, _), verdict, num_steps = run(
         field, start, jnp.zeros((), jnp.int32), [*leave, 0]
     )
-    residual = jnp.where(unanswered(field, state), jnp.inf, verdict.residual)
+    residual = verdict.residual
+    if not bounded:
+        residual = jnp.where(unanswered(field, state), jnp.inf, residual)
     return Equilibrium(
         state=state,
         rates=field.rates(state),

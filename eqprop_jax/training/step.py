@@ -132,6 +132,7 @@ def quantities(params: Params) -> list[str]:
     ]
     return [
         'the loss',
+        'the answer of any example',
         *(f'the gradient of {name}' for name in names),
         *(f'{RESULT} {name}' for name in names),
     ]
@@ -234,7 +235,13 @@ def _accumulate(total: Metrics, metrics: Metrics) -> Metrics:
 def _finite(
     metrics: Metrics, grads: Params, params: Params
 ) -> Bool[Array, ' quantities']:
-    """Whether all is finite; the loss of examples left out of the mean may not be."""
+    """Whether all is finite; the loss of examples left out of the mean may not be.
+
+    A batch of which all examples are left out has nothing to go on with.
+    """
     loss = jnp.isfinite(metrics['loss']) | (metrics['skipped'] > 0)
     leaves = [*jax.tree.leaves(grads), *jax.tree.leaves(params)]
-    return jnp.stack([loss, *(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)])
+    any_left = metrics['skipped'] < 1
+    return jnp.stack(
+        [loss, any_left, *(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)]
+    )
