@@ -99,6 +99,7 @@ def judge(
     factor = jnp.where(rate < 1, rate / (1 - rate), jnp.inf)
     factor = factor if through and not free else jnp.maximum(factor, 1)
     left = jnp.where(stuck[None] | (step == 0), step, step * factor[None])
+    left = jnp.where((pace.last == 0)[None] & ~stuck[None] & (step > 0), 1, left)
     if free:
         beside = noise / eps
         left = jnp.minimum(left, _ratio(jnp.maximum(size, left * size), beside))

@@ -80,7 +80,7 @@ def make_train_chunk(
             index, state, total, _ = carry
             grads, metrics = gradient.of_batch(run, state, batch_at(index, state.step))
             moved = _update(run, state, grads)
-            finite = _finite(metrics, grads, moved.params)
+            finite = _finite(run, metrics, grads, moved.params)
             taken = (index + 1, moved, _accumulate(total, metrics))
             kept = lax.cond(jnp.all(finite), lambda: taken, lambda: carry[:3])
             return *kept, finite
@@ -233,15 +233,17 @@ def _accumulate(total: Metrics, metrics: Metrics) -> Metrics:
 
 
 def _finite(
-    metrics: Metrics, grads: Params, params: Params
+    run: Experiment, metrics: Metrics, grads: Params, params: Params
 ) -> Bool[Array, ' quantities']:
     """Whether all is finite; the loss of examples left out of the mean may not be.
 
-    A batch of which all examples are left out has nothing to go on with.
+    A batch of which all examples are left out has nothing to go on with, unless that
+    is what was asked for.
     """
     loss = jnp.isfinite(metrics['loss']) | (metrics['skipped'] > 0)
     leaves = [*jax.tree.leaves(grads), *jax.tree.leaves(params)]
-    any_left = metrics['skipped'] < 1
+    skips = run.config['estimator'].get('skip_unconverged', False)
+    any_left = (metrics['skipped'] < 1) | skips
     return jnp.stack(
         [loss, any_left, *(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)]
     )
