@@ -40,7 +40,8 @@ def largest(errors: Mapping[str, Array]) -> Float[Array, '']:
 
 def worst(errors: Mapping[str, float]) -> str:
     """Returns the name of the worst layer; the first where no layer has an error."""
-    return max(errors, key=lambda name: np.nan_to_num(errors[name], nan=-1.0))
+    known = {name: error for name, error in errors.items() if not np.isnan(error)}
+    return max(known or errors, key=errors.__getitem__)
 
 
 def without_readout(params: Params) -> Params:

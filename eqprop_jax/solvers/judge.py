@@ -23,11 +23,12 @@ it turns into, and is added to |m_l| / size_l.
 A layer that moves for the first time moves by all of its size: nothing is settled while
 a signal is still on its way, nor after a first sweep, which tells no ρ.
 
-In a free phase a layer that is as small beside the others as that (the errors of
-predictive coding, which are zero) is settled, too: its residual is then √(n/n_l) of
-|u_l|/|u|. A real nudge's answer is lost where it is shorter than the rounding of u*:
-that much counts as left to move. Once all moves are of a few roundings and do not
-shrink any more, an example is stuck, and may stop.
+Three cases need a rule of their own. In a free phase a layer may be zero at rest, as
+the errors of predictive coding are, and never settle relative to itself: there |u_l|
+beside the other layers, unit by unit, is taken if it is the smaller residual. Under a
+real nudge an answer that is shorter than the rounding of u* is lost: that much counts
+as left to move. And once all moves are of a few roundings and do not shrink any more,
+an example is stuck, and stops.
 """
 
 from typing import NamedTuple
