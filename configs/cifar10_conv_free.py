@@ -77,12 +77,14 @@ PLAIN = {
 }
 TANGENT = PLAIN | {
     'estimator.name': 'tangent',
+    'estimator.method': 'aitken',
     'estimator.tol': 0.01,
     'estimator.max_steps': 40,
 }
 RBP = {
     'homeostasis.weight': 0.0,
     'estimator.name': 'recurrent_backprop',
+    'estimator.method': 'aitken',
     'estimator.tol': 0.01,
     'estimator.max_steps': 100,
 }
@@ -189,6 +191,7 @@ def small() -> ml_collections.ConfigDict:
     config.solver.tol = 3e-3
     config.nudged_solver.tol = 3e-2
     for section in (config.solver, config.nudged_solver):
+        section.name = 'aitken'
         section.max_steps = 50
     use_correction(config)
     config.optimizer.clip_norm = 1.0

@@ -75,6 +75,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     exact = estimators.recurrent_backprop(
         system,
         tol=REFERENCE_TOL,
+        method='aitken',
         step_size=values['nudged_solver'].get('step_size', 1.0),
     )
     penalty, penalty_weight, fraction = parts.penalty(system, values['homeostasis'])

@@ -38,6 +38,7 @@ SYSTEMS = {
 }
 SOLVERS = {
     'relaxation': solvers.relaxation,
+    'aitken': solvers.aitken,
     'anderson': solvers.anderson,
     'unrolled': solvers.unrolled,
 }

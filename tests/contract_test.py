@@ -60,6 +60,7 @@ DEEP = {
 ANIMALS = zoo.ZOO | DEEP
 
 relaxation, anderson = ep.solvers.relaxation, ep.solvers.anderson
+aitken = ep.solvers.aitken
 recurrent_backprop = ep.estimators.recurrent_backprop
 
 
@@ -82,6 +83,7 @@ def linear(make, **options):
 COMPLEX_STEP = ep.nudges.complex_step(1e-6)
 METHODS = {  # how to make it, whether it finds the adjoint's δ, whether it is complex
     'recurrent backprop': (linear(recurrent_backprop), True, False),
+    'by Aitken': (linear(recurrent_backprop, method='aitken'), True, False),
     'by mixing': (linear(recurrent_backprop, method='anderson'), True, False),
     'by Krylov': (linear(recurrent_backprop, method='krylov'), True, False),
     'by Neumann': (linear(recurrent_backprop, method='neumann'), True, False),
@@ -92,6 +94,8 @@ METHODS = {  # how to make it, whether it finds the adjoint's δ, whether it is 
     'circle': (contour(ep.nudges.circle(1e-3, 4)), False, True),
     'corrected': (contour(COMPLEX_STEP, correction='antisymmetric'), True, True),
     'adjoint': (contour(COMPLEX_STEP, correction='adjoint'), True, True),
+    'adjoint, by Aitken': (contour(COMPLEX_STEP, aitken, 'adjoint'), True, True),
+    'symmetric, by Aitken': (contour(ep.nudges.symmetric(1e-4), aitken), False, False),
     'all at once': (
         contour(COMPLEX_STEP, correction='adjoint', order='synchronous', step_size=0.5),
         True,

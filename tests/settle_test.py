@@ -14,6 +14,7 @@ from eqprop_jax.solvers.settle import sizes
 BATCH = 40
 SOLVERS = {
     'relaxation': ep.solvers.relaxation,
+    'aitken': ep.solvers.aitken,
     'anderson': ep.solvers.anderson,
     'polished': lambda **options: ep.solvers.polished(
         ep.solvers.relaxation(**options),
@@ -174,7 +175,7 @@ def in_sweeps(text):
     return inside, len(lines) - inside
 
 
-@pytest.mark.parametrize('name', ['relaxation', 'anderson'])
+@pytest.mark.parametrize('name', ['relaxation', 'aitken', 'anderson'])
 def test_no_product_is_taken_in_vain(name):
     """In the compiled program, of a chain of four layers that settle.
 
@@ -215,7 +216,7 @@ def test_nor_is_any_under_a_nudge(correction):
     assert in_sweeps(text)[0] == 6 + readout
 
 
-@pytest.mark.parametrize('method', ['iterative', 'anderson'])
+@pytest.mark.parametrize('method', ['iterative', 'aitken', 'anderson'])
 def test_errors_are_swept_against_the_synapses(method):
     """Of a feed-forward chain of four layers one sweep solves for the adjoint.
 

@@ -75,15 +75,12 @@ def default_methods(
             correction='antisymmetric',
         )
     methods[f'online N = {count}, corrected'] = online(correction='antisymmetric')
-    methods['tangent'] = Method(
-        estimators.tangent(system, step_size=step_size),
-        finds_adjoint(system, None),
-        None,
-        (1,),
+    tangent, exact = (
+        make(system, method='aitken', step_size=step_size)
+        for make in (estimators.tangent, estimators.recurrent_backprop)
     )
-    methods['recurrent backprop'] = Method(
-        estimators.recurrent_backprop(system, step_size=step_size), True, None, (1,)
-    )
+    methods['tangent'] = Method(tangent, finds_adjoint(system, None), None, (1,))
+    methods['recurrent backprop'] = Method(exact, True, None, (1,))
     return methods
 
 

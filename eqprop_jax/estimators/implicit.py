@@ -25,6 +25,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule
+from eqprop_jax.solvers.aitken import aitken
 from eqprop_jax.solvers.anderson import anderson
 from eqprop_jax.solvers.relaxation import relaxation
 from eqprop_jax.solvers.settle import compact_here, settle
@@ -43,7 +44,8 @@ from eqprop_jax.types import (
     System,
 )
 
-METHODS = ('iterative', 'anderson', 'neumann', 'krylov')
+SWEEPS = {'iterative': relaxation, 'aitken': aitken, 'anderson': anderson}
+METHODS = (*SWEEPS, 'neumann', 'krylov')
 KRYLOV_DIMENSION = 30  # vectors kept by GMRES before it starts again
 
 
@@ -99,14 +101,14 @@ def recurrent_backprop(
     Args:
       system: what moves.
       tol: relative error of the solve in its worst layer, for each example; positive.
-      method: 'iterative' relaxes the adjoint network, layer after layer, and
-        'anderson' does so with mixing, in fewer sweeps where those are many; 'neumann'
-        sums the Neumann series, which converges where the spectral radius of
+      method: 'iterative' relaxes the adjoint network, layer after layer; 'aitken' and
+        'anderson' do so by those solvers, in fewer sweeps where they are many;
+        'neumann' sums the Neumann series, which converges where the spectral radius of
         J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where none
         of these does.
       max_steps: bound on its sweeps, terms or iterations; positive.
-      step_size: of the iterative sweeps, as in `solvers.relaxation`; where the free
-        phase needs small steps the adjoint does, too.
+      step_size: of the sweeps, as in `solvers.relaxation`; where the free phase needs
+        small steps the adjoint does, too.
       skip_unconverged: as in `tangent`.
 
     Returns:
@@ -135,7 +137,7 @@ def _implicit(
     if method == 'neumann':
         sweep = relaxation(order='synchronous', tol=tol, max_steps=max_steps)
     else:
-        solver = anderson if method == 'anderson' else relaxation
+        solver = SWEEPS.get(method, relaxation)
         sweep = solver(step_size=step_size, tol=tol, max_steps=max_steps)
 
     def matrix(

@@ -1,5 +1,6 @@
 """How it settles: factories that return solve(field, state) -> Equilibrium."""
 
+from eqprop_jax.solvers.aitken import aitken as aitken
 from eqprop_jax.solvers.anderson import anderson as anderson
 from eqprop_jax.solvers.polished import polished as polished
 from eqprop_jax.solvers.relaxation import relaxation as relaxation

@@ -168,6 +168,29 @@ def worst(
     return jnp.max(_ratio(length, size), axis=0)
 
 
+def read(field: Field, part: State) -> list[Array]:
+    """Returns what counts of a state or a move: of each layer a real array [B, ...].
+
+    Under a nudge that is Re[w z] / |w| of the layers that it can reach; else all of z,
+    first real parts and then imaginary ones.
+    """
+    response = field.response
+    if response is not None:
+        leaves = [part[name] for name in response.feeders]
+        return leaves if response.weight is None else _read(response.weight, leaves)
+    if tree.is_complex(part):
+        return jax.tree.leaves(tree.real(part)) + jax.tree.leaves(tree.imag(part))
+    return jax.tree.leaves(part)
+
+
+def lengths(field: Field, state: State) -> list[Float[Array, ' B']]:
+    """Returns |u_l|, or of what `read` returns of the answer u − u* to a nudge."""
+    response = field.response
+    if response is not None:
+        state = {name: state[name] - response.origin[name] for name in response.feeders}
+    return [tree.per_example_norm(layer) for layer in read(field, state)]
+
+
 def _measured(
     field: Field, state: State, move: State
 ) -> tuple[Float[Array, 'L B'], ...]:

@@ -1,0 +1,141 @@
+"""Aitken relaxation: every example finds the step that suits it, from sweep to sweep.
+
+With G(u) the state after a sweep from u, f = G(u) − u what it moves, and Δf what has
+changed of it since the last one,
+
+    u ← u + ω f        ω ← −ω ⟨f_before, Δf⟩ / ⟨Δf, Δf⟩
+
+It is the secant method along f. Where sweeps swing from side to side ω comes down and
+damps them, and where they creep it goes up; a network that needs ε = 0.8 for a few of
+its examples does not slow down the others. A step costs two inner products and one more
+state to remember, where Anderson mixing has several of both.
+
+What counts in ⟨·, ·⟩ is what residuals are made of: of every layer what the contour
+reads, relative to its size, so that layers with little credit have their say.
+
+References:
+  Irons and Tuck 1969, https://doi.org/10.1002/nme.1620010306
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from eqprop_jax import tree
+from eqprop_jax.solvers.judge import lengths, read
+from eqprop_jax.solvers.settle import compact_here, settle
+from eqprop_jax.solvers.sweeps import (
+    check_options,
+    held,
+    make_move,
+    sequence,
+    update,
+    without_noise,
+)
+from eqprop_jax.types import Equilibrium, Field, Solver, State
+
+LEAST, MOST = 0.2, 2.0  # bounds of ω
+
+
+def aitken(
+    *,
+    order: str = 'alternating',
+    step_size: float = 1.0,
+    clip: tuple[float, float] | None = None,
+    tol: float = 1e-4,
+    max_steps: int = 250,
+    compact: bool | None = None,
+) -> Solver:
+    """Relaxation by steps of ω f, to the same equilibria.
+
+    Stopping, residuals and the independence of examples are those of `relaxation`. It
+    pays where plain sweeps overshoot, as in trained convolutional networks with
+    feedback of their own, and needs no step size to be found.
+
+    Args:
+      order: as in `relaxation`.
+      step_size: ω of the first step; positive.
+      clip: as in `relaxation`.
+      tol: as in `relaxation`.
+      max_steps: as in `relaxation`.
+      compact: as in `relaxation`.
+
+    Returns:
+      solve(field, state) -> Equilibrium, as that of `relaxation`.
+
+    Raises:
+      ValueError: for an unknown order, or a number outside its range.
+    """
+    check_options(order, step_size, clip, tol, max_steps)
+
+    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
+        field = held(without_noise(field), clip)
+        move, blocks = make_move(state, 1.0, clip), sequence(field, state, order)
+
+        def advance(
+            field: Field, state: State, memory: tuple, step: Array
+        ) -> tuple[State, State, tuple]:
+            del step
+            before, omega = memory
+            swept = update(field, state, blocks, move)
+            f = tree.sub(swept, state)
+            seen = read(field, f)
+            found = adapted(omega, before, seen, lengths(field, swept))
+            omega = jnp.where(found > 0, found, step_size)
+            state = jax.tree.map(lambda g, m: g + _times(omega - 1, m), swept, f)
+            if clip is not None:
+                state = jax.tree.map(lambda u: jnp.clip(u, *clip), state)
+            longest = jax.tree.map(lambda m: _times(jnp.maximum(omega, 1), m), f)
+            return state, longest, (seen, omega)
+
+        before = [jnp.zeros_like(layer) for layer in read(field, state)]
+        omega = jnp.full(len(before[0]), step_size, before[0].dtype)
+        return settle(
+            field,
+            state,
+            advance,
+            (before, omega),
+            through=False,  # steps of another length do not shrink evenly
+            bounded=clip is not None,
+            tol=tol,
+            max_steps=max_steps,
+            compact=compact_here(compact),
+        )
+
+    return solve
+
+
+def adapted(
+    omega: Array, before: list[Array], f: list[Array], sizes: list[Array]
+) -> Array:
+    """Returns ω for the next step; NaN at the first, and where f grows along itself.
+
+    Args:
+      omega: that of the last step, [B].
+      before: f of the last sweep, by layer; zeros before the first.
+      f: of this one.
+      sizes: of the layers, [B] each, which f counts relative to.
+    """
+
+    def dot(a: list[Array], b: list[Array]) -> Array:
+        terms = [
+            jnp.sum((_over(x, size) * _over(y, size)).reshape(len(x), -1), axis=1)
+            for x, y, size in zip(a, b, sizes, strict=True)
+        ]
+        return sum(terms, start=jnp.zeros_like(omega))
+
+    change = tree.sub(f, before)
+    found = -omega * dot(before, change) / dot(change, change)
+    known = (found > 0) & (dot(before, before) > 0)
+    return jnp.where(known, jnp.clip(found, LEAST, MOST), jnp.nan)
+
+
+def _times(factor: Array, leaf: Array) -> Array:
+    """Returns the leaf times a factor of each example's own."""
+    return factor.reshape((-1,) + (1,) * (leaf.ndim - 1)) * leaf
+
+
+def _over(leaf: Array, size: Array) -> Array:
+    return _times(jnp.where(size > 0, 1 / size, 0), leaf)
