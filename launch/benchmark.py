@@ -7,7 +7,8 @@ the quartiles, compilation, evaluations of the drive, operations by an analytic 
 their rate as a fraction of that of a large product, memory, the cosine of the gradient
 to the exact one, the layer whose error vector is furthest off and by how much of its
 length, and how many times faster it is than the published schedule and slower than
-backprop of the feed-forward network. Ratios are medians over rounds.
+backprop of the feed-forward network, the latter only where δ is within 5 % of the exact
+one in its worst layer. Ratios are medians over rounds.
 
 Small batches are also divided among several devices (`--devices`), as data-parallel
 training does it: a product of 50 rows leaves all but one core of a CPU idle. Ratios of

@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
-from eqprop_jax.benchmark import measure, methods, networks, references
+from eqprop_jax.benchmark import measure, methods, networks, references, report
 
 pytestmark = pytest.mark.whole
 
@@ -40,11 +40,9 @@ def network():
         settings=networks.Settings(
             published=(30, 4),
             radius=0.1,
-            free=solver(),
-            nudged=solver(),
-            imaginary=solver(),
+            solver=ep.solvers.anderson,
+            linear='anderson',
             correction='antisymmetric',
-            loose=(solver(), solver()),
         ),
         plain=networks.Plain(SIZES[1:]),
     )
@@ -70,7 +68,7 @@ def test_gradients_are_right_where_they_should_be(found):
             assert one.cosine is None
         elif name != 'homeostasis':
             assert one.cosine > 0.99, name
-    assert found['corrected'].cosine > 1 - 1e-6
+    assert found['corrected'].cosine > 1 - 1e-4
     assert found['symmetric'].settled == 1
 
 
@@ -117,7 +115,7 @@ def test_the_error_of_the_worst_layer(network, found):
     assert found['symmetric'].worst_layer == worst
     error = found['symmetric'].worst_layer_error
     np.testing.assert_allclose(error, errors[worst], rtol=0.01)
-    assert found['corrected'].worst_layer_error < 1e-5 < error
+    assert found['corrected'].worst_layer_error < networks.TIGHT.nudged
     for name in (methods.FREE, methods.BACKPROP):
         assert found[name].worst_layer is found[name].worst_layer_error is None
 
@@ -130,10 +128,24 @@ def test_a_deaf_layer_and_an_unknown_example():
     assert measure.worst_layer(made, exact) == ('low', 1.0)
 
 
+def test_only_right_gradients_are_compared_with_backprop(found):
+    one = found['corrected']._replace(worst_layer='layer_1')
+    wrong = one._replace(worst_layer_error=1.01 * report.RIGHT)
+    right = one._replace(worst_layer_error=0.99 * report.RIGHT)
+    backprop = found[methods.BACKPROP]
+    rows = report.rows(
+        'mlp/5', {'right': right, 'wrong': wrong, methods.BACKPROP: backprop}, 1e9
+    )
+    ratios = [row['ratio_to_backprop'] for row in rows]
+    assert ratios[0] > 0
+    assert ratios[1] is None
+    assert ratios[2] == 1
+
+
 def test_evaluations_and_operations_of_a_fixed_schedule(network, found):
-    """30 free and twice 4 nudged sweeps, each after a first look at the drive."""
+    """30 free and twice 4 nudged sweeps, and D at the free equilibrium between them."""
     one = found[methods.PUBLISHED]
-    assert one.field_evaluations == 31 + 2 * 5
+    assert one.field_evaluations == 30 + 1 + 2 * 4
     inputs, first, second, classes = SIZES
     drive = 2 * BATCH * 2 * first * second
     inject = 2 * BATCH * inputs * first
@@ -144,7 +156,7 @@ def test_evaluations_and_operations_of_a_fixed_schedule(network, found):
     total = inject + at_rest + rule + credit + readout
     # the transpose of the readout in the rates is not taken
     total -= 2 * BATCH * second * classes
-    assert one.flops == total + 41 * drive
+    assert one.flops == total + 39 * drive
 
 
 def test_backprop_is_that_of_the_same_sizes(found):
@@ -165,11 +177,11 @@ def test_complex_sweeps_count_twice(network):
         skipped=jnp.zeros(2),
     )
     work = methods.Work({}, info=info)
-    assert measure.evaluations(method, work) == (0, 7 + 7 + 2 * 7)
+    assert measure.evaluations(method, work) == (0, 1 + 6 + 6 + 2 * 6)
 
 
 def test_sweeps_alone(found):
-    count = methods.SWEEPS + 1
+    count = methods.SWEEPS
     assert found[methods.REAL].field_evaluations == count
     assert found[methods.COMPLEX].field_evaluations == 2 * count
 
@@ -179,25 +191,26 @@ def test_rows_of_several_devices_are_counted_apart(network):
     method = methods.methods(network)['symmetric']._replace(devices=2, compacts=False)
     num_steps = jnp.array([[[3, 1, 1, 1, 2, 2], [2, 2, 2, 4, 4, 4]]])
     info = ep.types.Info(num_steps, num_steps, jnp.ones(1), jnp.zeros(1))
-    # shares of three examples: 3 and 2 sweeps, then 2 and 4; before them a look each
-    wanted = 1 + (3 + 2) / 2 + 1 + (2 + 4) / 2
+    # anchored once; shares of three examples: 3 and 2 sweeps, then 2 and 4
+    wanted = 1 + (3 + 2) / 2 + (2 + 4) / 2
     found = measure.evaluations(method, methods.Work({}, info=info))
     assert found == (0, wanted)
 
 
 def test_an_epoch_learns(network):
+    x, y, _ = network.batches
+    batches = ep.Batch(x.at[..., :3].add(4 * y), y)  # the class can be seen
     many = jax.tree.map(
-        lambda a: jnp.tile(a, (60, *(1,) * (a.ndim - 1))), network.batches
+        lambda a: jnp.tile(a, (60, *(1,) * (a.ndim - 1))), (batches.x, batches.y)
     )
-    params = references.trained(network, many, learning_rate=0.3)
+    params = references.trained(network, ep.Batch(*many), learning_rate=0.1)
 
     def cost(params):
-        x = network.batches.x[0]
-        free = ep.relax(network.system, params, x, solver())
-        y = network.batches.y[0]
-        return float(jnp.mean(network.system.cost(params, free.rates, y)))
+        free = ep.relax(network.system, params, batches.x[0], solver())
+        costs = network.system.cost(params, free.rates, batches.y[0])
+        return float(jnp.mean(costs))
 
-    assert cost(params) < 0.7 * cost(network.params)
+    assert cost(params) < 0.05 * cost(network.params)
 
 
 def test_digits_stand_in_for_what_is_not_prepared(monkeypatch):

@@ -4,7 +4,7 @@ A step is the free phase and the gradient of a batch, without the optimizer, whi
 the same for all. Some rows are parts of one, and say where its time goes. Two methods
 are there to be compared with: the published schedule, a fixed number of synchronous
 sweeps, here in one compiled loop; and backprop of a feed-forward network of the same
-size, written in flax.
+size, written in flax. Loose rows end their phases at `networks.LOOSE`.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from eqprop_jax import (
     tree,
 )
 from eqprop_jax.analysis.methods import online_costs, row_costs
-from eqprop_jax.benchmark.networks import Network
+from eqprop_jax.benchmark.networks import LOOSE, MAX_STEPS, TIGHT, Network, Tols
 from eqprop_jax.estimators.local_rule import local_gradient
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
@@ -56,6 +56,7 @@ NAMES = (
     'tangent',
     'tangent, loose',
     'recurrent backprop',
+    'recurrent backprop, loose',
     f'bptt, {BPTT_STEPS} steps',
     'homeostasis',
     FREE,
@@ -87,6 +88,8 @@ class Method(NamedTuple):
     """What is computed beside relaxations, as functions whose products are counted."""
     phases: tuple[float, ...] = ()
     """Evaluations of the drive in a sweep of each phase of `Work.info`."""
+    anchored: bool = False
+    """Whether nudged phases take D at the free equilibrium."""
     compacts: bool = True
     """Whether relaxations gather what is left of a batch (`solvers.settle`)."""
     traced: bool = False
@@ -109,7 +112,7 @@ def methods(network: Network) -> dict[str, Method]:
         rates = at_rest(network, params, batch).rates
         return local_gradient(system, params, batch, rates, rates)
 
-    def relaxed(estimate: Estimator, free: Solver = settings.free) -> Method:
+    def relaxed(estimate: Estimator, free: Solver) -> Method:
         def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
             settled = dynamics.relax(system, params, batch.x, free)
             grads, error, info = estimate(params, batch, settled, rng)
@@ -117,36 +120,44 @@ def methods(network: Network) -> dict[str, Method]:
 
         return Method(step, (inject, rule))
 
-    def solved(estimate: Estimator, free: Solver = settings.free) -> Method:
+    def solved(make: Callable[..., Estimator], tols: Tols = TIGHT) -> Method:
+        free, _ = settings.phases(tols)
+        estimate = make(
+            system, tol=tols.nudged, method=settings.linear, max_steps=MAX_STEPS
+        )
         return relaxed(estimate, free)._replace(phases=(1,))
 
     def nudged(
         contour: Contour,
-        solve: Solver,
         correction: str | None = None,
-        free: Solver = settings.free,
+        phases: tuple[Solver, Solver] = settings.phases(TIGHT),
     ) -> Method:
+        free, solve = phases
         estimate = estimators.contour(
             system, solve, contour=contour, correction=correction, warm_start=True
         )
         costs = row_costs(system, contour, correction)
-        return relaxed(estimate, free)._replace(phases=costs)
+        plain = correction is None
+        return relaxed(estimate, free)._replace(phases=costs, anchored=plain)
 
     def rounded() -> Method:
         """Returns symmetric nudges, with phases that begin in bfloat16."""
         free, solve = (
             solvers.polished(solve, solvers.relaxation(tol=0.01, max_steps=20))
-            for solve in (settings.free, settings.nudged)
+            for solve in settings.phases(TIGHT)
         )
-        return nudged(nudges.symmetric(settings.radius), solve, free=free)
+        return nudged(nudges.symmetric(settings.radius), phases=(free, solve))
 
     def published() -> Method:
         first, second = (
-            solvers.unrolled(num_steps=count) for count in settings.published
+            solvers.unrolled(num_steps=count, tol=tol)
+            for count, tol in zip(settings.published, TIGHT, strict=True)
         )
         nudge = nudges.symmetric(settings.radius)
         estimate = estimators.contour(system, second, contour=nudge, batched=False)
-        return relaxed(estimate, first)._replace(phases=(1, 1), compacts=False)
+        return relaxed(estimate, first)._replace(
+            phases=(1, 1), anchored=True, compacts=False
+        )
 
     def online() -> Method:
         estimate = estimators.oscillation(
@@ -168,7 +179,7 @@ def methods(network: Network) -> dict[str, Method]:
         def unrolled(params: Params, batch: Batch) -> Params:
             return estimate(params, batch, at_rest(network, params, batch), None).grads
 
-        return solved(estimate)._replace(
+        return relaxed(estimate, settings.phases(TIGHT)[0])._replace(
             parts=(inject, unrolled), phases=(3,), traced=True
         )
 
@@ -191,7 +202,7 @@ def methods(network: Network) -> dict[str, Method]:
 
         def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
             del rng
-            settled = dynamics.relax(system, params, batch.x, settings.free)
+            settled = dynamics.relax(system, params, batch.x, settings.phases(TIGHT)[0])
             return Work({}, settled)
 
         return Method(step, (inject,))
@@ -216,12 +227,6 @@ def methods(network: Network) -> dict[str, Method]:
 
         return Method(step, (inject,), (cost,), compacts=False)
 
-    def linear(
-        estimator: Callable[..., Estimator], *, loose: bool = False
-    ) -> Estimator:
-        bound = settings.linear_steps[loose]
-        return estimator(system, tol=0.01, method=settings.linear, max_steps=bound)
-
     def backprop() -> Method:
         def loss(params: Params, batch: Batch) -> Array:
             scores: Any = network.plain.apply(params, batch.x)
@@ -234,20 +239,20 @@ def methods(network: Network) -> dict[str, Method]:
 
     def rows() -> Iterator[Method]:
         """Yields the methods in the order of `NAMES`."""
-        step, solve = nudges.complex_step(1e-3), settings.imaginary
-        free, loose = settings.loose
+        step, loose = nudges.complex_step(1e-3), settings.phases(LOOSE)
         yield published()
         yield symmetric
         yield rounded()
-        yield nudged(nudges.circle(settings.radius, 4), settings.nudged)
-        yield nudged(step, solve)
-        yield nudged(step, loose, free=free)
-        yield nudged(step, solve, settings.correction)
-        yield nudged(step, loose, settings.correction, free=free)
+        yield nudged(nudges.circle(settings.radius, 4))
+        yield nudged(step)
+        yield nudged(step, phases=loose)
+        yield nudged(step, settings.correction)
+        yield nudged(step, settings.correction, loose)
         yield online()
-        yield solved(linear(estimators.tangent))
-        yield solved(linear(estimators.tangent, loose=True), free)
-        yield solved(linear(estimators.recurrent_backprop))
+        yield solved(estimators.tangent)
+        yield solved(estimators.tangent, LOOSE)
+        yield solved(estimators.recurrent_backprop)
+        yield solved(estimators.recurrent_backprop, LOOSE)
         yield truncated()
         yield homeostatic()
         yield free_phase()
@@ -255,7 +260,7 @@ def methods(network: Network) -> dict[str, Method]:
         yield sweeps(1j * settings.radius, 2)
         yield backprop()
 
-    symmetric = nudged(nudges.symmetric(settings.radius), settings.nudged)
+    symmetric = nudged(nudges.symmetric(settings.radius))
     return dict(zip(NAMES, rows(), strict=True))
 
 

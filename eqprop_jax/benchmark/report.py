@@ -7,6 +7,7 @@ from typing import Any
 from eqprop_jax.benchmark.measure import Measurement
 from eqprop_jax.benchmark.methods import BACKPROP, COMPLEX, PUBLISHED, REAL
 
+RIGHT = 0.05  # |δ̂ − δ| / |δ| of the worst layer up to which a gradient is the exact one
 COLUMNS = {
     'method': '<31',
     'ms/step': '>16',
@@ -29,6 +30,8 @@ def rows(
     """Returns what was measured on a network, as the JSON file has it.
 
     Ratios are medians of those within a round; None where the other row is not there.
+    What a gradient costs relative to backprop is said of gradients that are right: None
+    where δ is off by more than `RIGHT` in its worst layer.
 
     Args:
       case: 'network/batch'.
@@ -45,6 +48,7 @@ def rows(
     name, batch = case.split('/')
     made = []
     for method, one in found.items():
+        right = one.worst_layer_error is None or one.worst_layer_error <= RIGHT
         seconds = statistics.median(one.seconds)
         made.append(
             {
@@ -63,7 +67,7 @@ def rows(
                 'worst_layer_error': one.worst_layer_error,
                 'settled': one.settled,
                 'speedup_over_published_schedule': ratio(PUBLISHED, method),
-                'ratio_to_backprop': ratio(method, BACKPROP),
+                'ratio_to_backprop': ratio(method, BACKPROP) if right else None,
                 'ratio_to_real_sweeps': ratio(method, REAL)
                 if method == COMPLEX
                 else None,
