@@ -185,7 +185,7 @@ def small() -> ml_collections.ConfigDict:
     config.num_epochs = 1
     config.data.held_out = 1000
     config.data.augment.pad = 0
-    config.eval_every_steps = 510
+    config.eval_every_steps = 511
     config.system.paddings = ('SAME',) * 4
     config.system.angle = 90.0
     config.solver.tol = 3e-3

@@ -9,7 +9,7 @@ mean.
         --workdir=runs/digits_estimators        # --dry_run prints the single commands
 
 Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commits d0093fa to f3cf02c,
-seeds 0, 1, 2: README.md has the table, results/digits_estimators.json the single runs.
+seeds 0, 1, 2: docs/results.md has the table, results/digits_estimators.json the runs.
 The clip norm, the cost of the tied rows, the weight of homeostasis and the decay with
 Kolen-Pollack are those with the least error on held-out images (three or four splits
 each, of which no records are kept); the tolerance of the one-sided rows is that at

@@ -188,7 +188,8 @@ def solver(
     Args:
       experiment: a run, built.
       name: a key of `parts.SOLVERS`; None: the run's.
-      tol: relative residual at which an example is settled; None: the run's.
+      tol: relative error of the worst layer at which an example is settled; None:
+        the run's.
       max_steps: bound on the number of sweeps; None: the run's.
 
     Raises:

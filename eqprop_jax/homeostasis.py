@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import jacobian, tree
+from eqprop_jax.solvers import judge
 from eqprop_jax.types import Batch, Equilibrium, Params, Rates, System
 
 FORMS = ('difference', 'published')
@@ -97,10 +98,11 @@ def measured(batch: Batch, free: Equilibrium) -> Bool[Array, ' B']:
 
     Args:
       batch: inputs and targets.
-      free: where the free phase stopped; if it diverged, its residual or its rates are
-        not finite.
+      free: where the free phase stopped; if it diverged, its rates are not finite or
+        more is left to move than has moved.
     """
-    finite = jnp.isfinite(free.residual + tree.per_example_norm(free.rates))
+    finite = jnp.isfinite(tree.per_example_norm(free.rates))
+    finite &= judge.answered(free.residual)
     return batch.counted & finite
 
 

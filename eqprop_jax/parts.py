@@ -59,7 +59,7 @@ ESTIMATORS = {
 }
 NUDGE_KEYS = ('contour', 'radius', 'num_points', 'half_step')
 PRECISIONS = ('float32', 'mixed')
-ROUGH_TOL = 4e-3  # relative residual that the rounding to bfloat16 allows
+ROUGH_TOL = 4e-3  # relative error that the rounding to bfloat16 allows
 NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 
 

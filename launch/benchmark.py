@@ -106,19 +106,24 @@ def main(argv: list[str]) -> None:
 def _cases() -> dict[str, Callable[[], networks.Network]]:
     """Returns the networks by 'network/batch'."""
 
-    def mlp(angle: float, batch: int, *, trained: bool = False) -> networks.Network:
-        network = networks.mlp(angle, batch, max(2, 1000 // batch))
-        if trained:
-            images, labels = networks.pictures('fashion_mnist', (28, 28, 1), 'unit')
-            epoch = networks.cut(images, labels, 50, len(images) // 50)
-            network = network._replace(params=references.trained(network, epoch))
-        return network
+    def mlp(batch: int) -> networks.Network:
+        return networks.mlp(90.0, batch, max(2, 1000 // batch))
+
+    def trained(batch: int) -> networks.Network:
+        """Returns the published one, from 0°, after an epoch.
+
+        At initialisation some examples are next to losing their equilibrium, and no
+        method is within 5 % of a gradient that they dominate.
+        """
+        network = networks.mlp(0.0, batch, max(2, 1000 // batch))
+        images, labels = networks.pictures('fashion_mnist', (28, 28, 1), 'unit')
+        epoch = networks.cut(images, labels, 50, len(images) // 50)
+        return network._replace(params=references.trained(network, epoch))
 
     made: dict[str, Callable[[], networks.Network]] = {}
     for batch in (50, 500):
-        made[f'mlp 0°/{batch}'] = lambda batch=batch: mlp(0.0, batch)
-        made[f'mlp trained/{batch}'] = lambda batch=batch: mlp(0.0, batch, trained=True)
-        made[f'mlp 90°/{batch}'] = lambda batch=batch: mlp(90.0, batch)
+        made[f'mlp trained/{batch}'] = lambda batch=batch: trained(batch)
+        made[f'mlp 90°/{batch}'] = lambda batch=batch: mlp(batch)
     batch = CONV_BATCH.value
     return made | {f'conv 0°/{batch}': lambda: networks.conv(batch)}
 

@@ -1,7 +1,8 @@
 """The table of results: from records in results/, and records from sweeps.
 
     python launch/results.py                        # prints the table
-    python launch/results.py --document=README.md   # writes it between its marks
+    python launch/results.py --document=README.md   # writes it between its marks,
+                                                    # and tables of the benchmark
     python launch/results.py --config=configs/table1_fmnist.py \
         --collect=runs/table1 --hardware='2 cores of an AMD EPYC, float32'
 
@@ -20,6 +21,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from eqprop_jax import records
+from eqprop_jax.benchmark import report
 from eqprop_jax.records import results
 
 DATA = flags.DEFINE_string('data', 'results', 'Folder of the records.')
@@ -37,15 +39,29 @@ def main(argv: list[str]) -> None:
         if COLLECT.value:
             print(_collect())
             return
-        table = results.table(DATA.value)
         if not DOCUMENT.value:
-            print(table)
+            print(results.table(DATA.value))
             return
         path = pathlib.Path(DOCUMENT.value)
-        path.write_text(results.written(path.read_text('utf-8'), table), 'utf-8')
+        path.write_text(_written(path.read_text('utf-8')), 'utf-8')
         print(path)
     except (OSError, ValueError) as error:
         _fail(str(error))
+
+
+def _written(text: str) -> str:
+    """Returns a document with its tables made anew.
+
+    Raises:
+      ValueError: if it has marks for none.
+    """
+    timed = '<!-- benchmark ' in text
+    if timed:
+        rows = records.read_data(DATA.value, 'benchmark')['rows']
+        text = report.written(text, rows)
+    if timed and results.BEGIN not in text:
+        return text
+    return results.written(text, results.table(DATA.value))
 
 
 def _collect() -> records.Path:

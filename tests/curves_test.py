@@ -84,7 +84,7 @@ class TestDraw:
         }
         angles = drawn_lines(figure, 'angle to the transpose (°)')
         np.testing.assert_array_equal(angles['feedback to layer 1'][1], 80.0)
-        residuals = drawn_lines(figure, 'relative residual')
+        residuals = drawn_lines(figure, 'residual of the worst layer')
         np.testing.assert_allclose(residuals['nudged phases, worst'][1], 2e-3)
         assert texts(figure) == []
 

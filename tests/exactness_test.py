@@ -272,29 +272,75 @@ def test_unconverged_examples_are_left_out_of_the_mean(make):
     assert info.converged == pytest.approx(0.8)
 
 
-def test_an_adjoint_that_diverges_is_left_out_of_the_mean():
-    """The linear dynamics of one example are unstable: it is held where it started."""
-    gain = jnp.array([[0.3], [0.5], [1.5]])
+def amplifier(gain):
+    """Returns u = a u + w of each example, C = u²/2, at its equilibrium."""
+    gain = jnp.array(gain)[:, None]
     system = ep.systems.from_drive(
         lambda params, gain, rates: {'u': gain * rates['u'] + params['w'][None]},
         init=lambda rng, x: {'w': jnp.ones(1)},
         rest=lambda gain: {'u': jnp.zeros_like(gain)},
         activation='identity',
     )
-    params, batch = {'w': jnp.ones(1)}, ep.Batch(gain, jnp.zeros((3, 1)))
-    state = {'u': 1 / (1 - gain)}  # the equilibria, the unstable one too
-    still, settled = jnp.zeros(3), jnp.ones(3, bool)
-    free = ep.types.Equilibrium(state, state, still, jnp.zeros(3, jnp.int32), settled)
+    state, count = {'u': 1 / (1 - gain)}, len(gain)
+    free = ep.types.Equilibrium(
+        state,
+        state,
+        residual=jnp.zeros(count),
+        num_steps=jnp.zeros(count, jnp.int32),
+        converged=jnp.ones(count, bool),
+    )
+    return system, {'w': jnp.ones(1)}, ep.Batch(gain, jnp.zeros_like(gain)), free
+
+
+@pytest.mark.parametrize('skip', [True, False])
+@pytest.mark.parametrize('gain', [1.5, 1.001, -1.5])
+def test_an_example_without_an_answer_is_left_out_of_the_mean(gain, skip):
+    """Its solve runs away, slowly or fast."""
+    gains = [0.3, 0.5, gain]
+    system, params, batch, free = amplifier(gains)
+    exact = ep.estimators.recurrent_backprop(
+        system, tol=1e-13, max_steps=300, skip_unconverged=skip
+    )
+    grads, _, info = jax.jit(exact)(params, batch, free, RNG)
+    wanted = np.mean([1 / (1 - a) ** 2 for a in gains[:2]])  # u = w/(1 − a)
+    assert info.converged == pytest.approx(2 / 3)
+    assert abs(grads['w'][0] - wanted) < 1e-10
+    assert info.skipped == pytest.approx(1 / 3)
+
+
+def test_half_an_answer_is_one_unless_it_has_to_be_whole():
+    """50 sweeps find 1 − 0.97^50 = 78 % of δ."""
+    gains = [0.3, 0.97]
+    system, params, batch, free = amplifier(gains)
     for skip in (True, False):
         exact = ep.estimators.recurrent_backprop(
-            system, tol=1e-13, max_steps=300, skip_unconverged=skip
+            system, tol=1e-13, max_steps=50, skip_unconverged=skip
         )
-        grads, _, info = jax.jit(exact)(params, batch, free, RNG)
-        # u = w/(1 − a), C = u²/2: dC/dw = w/(1 − a)²
-        wanted = np.mean([1 / (1 - float(gain[i, 0])) ** 2 for i in (0, 1)])
-        assert info.converged == pytest.approx(2 / 3)
-        assert abs(grads['w'][0] - wanted) < 1e-10
-        assert info.skipped == pytest.approx(1 / 3)
+        info = exact(params, batch, free, RNG).info
+        assert info.skipped == (0.5 if skip else 0)
+        np.testing.assert_allclose(info.residual[0, 1], 0.97**50, rtol=0.05)
+
+
+@pytest.mark.parametrize('skip', [True, False])
+def test_the_contrastive_rule_leaves_out_what_has_no_answer(skip):
+    system, params, batch = zoo.setting('tied')
+    solve = zoo.solver('tied')
+    estimate = ep.estimators.contrastive(
+        system, solve, contour=ep.nudges.symmetric(0.1), skip_unconverged=skip
+    )
+    broken = batch._replace(x=batch.x.at[2].set(jnp.nan))
+    free = free_phase(system, params, broken.x, solve)
+    grads, _, info = jax.jit(estimate)(params, broken, free, RNG)
+    keep = np.array([i for i in range(len(batch.x)) if i != 2])
+    rest = ep.Batch(batch.x[keep], batch.y[keep])
+    free = free_phase(system, params, rest.x, solve)
+    expected = jax.jit(estimate)(params, rest, free, RNG).grads
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14),
+        grads,
+        expected,
+    )
+    assert info.skipped == pytest.approx(1 / len(batch.x))
 
 
 def test_gradient_is_the_mean_over_the_batch():

@@ -1,6 +1,5 @@
 """The examples of the documents run, and give what is written beside them."""
 
-import json
 import pathlib
 import re
 
@@ -54,61 +53,6 @@ def test_files_that_are_named_exist(path):
         assert (ROOT / name.rstrip('.')).exists(), name
     for target in re.findall(r'\]\((?!https?:)([^)#]+)', text):
         assert (path.parent / target).exists(), target
-
-
-MEASURED = {
-    'MLP 0°, batch 50': ('mlp 0°', 50),
-    'MLP from 0°, after an epoch, batch 50': ('mlp trained', 50),
-    'MLP 90°, batch 50': ('mlp 90°', 50),
-    'MLP 0°, batch 500': ('mlp 0°', 500),
-    'MLP from 0°, after an epoch, batch 500': ('mlp trained', 500),
-    'MLP 90°, batch 500': ('mlp 90°', 500),
-    'conv net 0°, batch 8': ('conv 0°', 8),
-}
-
-
-def in_short(row):
-    """Milliseconds / cosine / times the published schedule / times backprop.
-
-    Records made since it is measured have the worst layer's error after the cosine.
-    """
-    milliseconds = 1e3 * row['seconds_per_step']
-    numbers = [f'{milliseconds:,.{2 if milliseconds < 100 else 0}f}']
-    for key, digits in (
-        ('cosine_to_rbp', 3),
-        ('speedup_over_published_schedule', 1),
-        ('ratio_to_backprop', 1),
-    ):
-        if row[key] is not None:
-            numbers.append(f'{row[key]:.{digits}f}')
-        elif key == 'cosine_to_rbp':
-            numbers.append('–')  # backprop is of another network
-        if key == 'cosine_to_rbp' and 'worst_layer_error' in row:
-            error = row['worst_layer_error']
-            numbers.append('–' if error is None else f'{error:.1e}')
-    return ' / '.join(numbers)
-
-
-@pytest.mark.parametrize('path', ['README.md', 'docs/speed.md'])
-def test_times_are_those_of_the_record(path):
-    """Every cell of every table whose columns are networks of the benchmark."""
-    rows = json.loads((ROOT / 'results' / 'benchmark.json').read_text())['rows']
-    record = {(row['network'], row['batch'], row['method']): row for row in rows}
-    compared = 0
-    for table in re.findall(r'((?:^\|.*\n)+)', (ROOT / path).read_text(), re.MULTILINE):
-        lines = [
-            [cell.strip(' *') for cell in line.strip('|').split('|')]
-            for line in table.splitlines()
-        ]
-        titles = lines[0][1:]
-        if not set(titles) <= set(MEASURED):
-            continue
-        for method, *cells in lines[2:]:
-            for title, cell in zip(titles, cells, strict=True):
-                if cell:
-                    assert cell == in_short(record[*MEASURED[title], method]), method
-                    compared += 1
-    assert compared >= 15
 
 
 def test_the_budget_is_what_the_document_says(capsys):

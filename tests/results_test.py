@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from eqprop_jax import records
+from eqprop_jax.benchmark import report
 from eqprop_jax.records import results, sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,6 +32,14 @@ OTHERS = {
 
 def test_the_table_is_that_of_the_records():
     assert results.written(README, results.table(ROOT / 'results')) == README
+
+
+@pytest.mark.parametrize('name', ['README.md', 'docs/speed.md'])
+def test_tables_of_the_benchmark_are_those_of_its_record(name):
+    rows = json.loads((ROOT / 'results' / 'benchmark.json').read_text())['rows']
+    text = (ROOT / name).read_text()
+    assert '<!-- benchmark ' in text
+    assert report.written(text, rows) == text
 
 
 def test_every_record_is_a_line_or_a_table_of_its_own():
@@ -59,7 +68,8 @@ def test_the_digits_are_those_of_the_record():
     """Every mean ± standard deviation of the table of estimators is one of a row."""
     record = json.loads((ROOT / 'results' / 'digits_estimators.json').read_text())
     there = {f'{row["mean"]:.2f} ± {row["std"]:.2f}' for row in record['rows']}
-    table = README[README.index('| estimator | untied, 90° | tied |') :]
+    page = (ROOT / 'docs' / 'results.md').read_text()
+    table = page[page.index('| estimator | untied, 90° | tied |') :]
     table = table[: table.index('\n\n')].replace('**', '')
     shown = re.findall(r'\d+\.\d\d ± \d+\.\d\d', table)
     assert len(shown) >= 25
@@ -145,6 +155,25 @@ class TestOfASweep:
         assert results.merged(old, anew)['rows'][0] == anew['rows'][0]
         with pytest.raises(records.WorkdirError, match='some.py that is no sweep'):
             results.merged({'last': [1.0]}, new)
+
+    def test_what_another_criterion_has_measured(self, workdir):
+        """It has no line, nothing is added to it, and it keeps its mark."""
+        old = self.collect(workdir) | {'criterion': 'before'}
+        new = self.collect(workdir)
+        new['rows'] = [new['rows'][0] | {'seeds': [3, 1]}]
+        merged = results.merged(old, new)
+        assert 'criterion' not in merged
+        first, second = merged['rows']
+        assert first == new['rows'][0]
+        assert second['criterion'] == 'before'
+        lines = [{'record': 'some', 'row': row['name']} for row in merged['rows']]
+        gone = [{'record': 'some', 'row': second['name']}]
+        contents = [{'title': 'A', 'lines': lines}, {'title': 'B', 'lines': gone}]
+        (workdir / 'table.json').write_text(json.dumps(contents))
+        records.write_data(workdir, 'some', merged)
+        head, _, only = results.table(workdir).splitlines()
+        assert head.startswith('| A |')
+        assert only.startswith('| a plain |')
 
     def test_curves(self, workdir):
         for seed in (0, 1):

@@ -15,6 +15,7 @@ from eqprop_jax.analysis import flops, layers
 from eqprop_jax.benchmark.methods import Method, Work
 from eqprop_jax.benchmark.networks import Network
 from eqprop_jax.benchmark.references import Exact, exact
+from eqprop_jax.solvers import judge
 from eqprop_jax.solvers.settle import compact_here, sizes
 from eqprop_jax.types import Batch, Info, Params, Rates
 
@@ -38,7 +39,7 @@ class Measurement(NamedTuple):
     worst_layer: str | None
     """Where δ is furthest off; None of methods without δ."""
     worst_layer_error: float | None
-    """|δ̂ − δ| / |δ| there, of all examples whose δ is known."""
+    """|δ̂ − δ| / |δ| there, of all examples whose δ is known, and has been found."""
 
 
 def measure(
@@ -88,7 +89,10 @@ def measure(
             settled = float(jnp.mean(work.free.converged))
         layer, error = None, None
         if work.error is not None:
-            layer, error = worst_layer(jax.device_get(work.error), reference)
+            known = jax.device_get(reference.solved & answered(work))
+            layer, error = worst_layer(
+                jax.device_get(work.error), reference._replace(solved=known)
+            )
         programs[name] = (program, data)
         found[name] = Measurement(
             seconds=[],
@@ -116,6 +120,16 @@ def measure(
             for name, (program, data) in programs.items():
                 with jax.profiler.TraceAnnotation(name):
                     jax.block_until_ready(program(*data))
+    return found
+
+
+def answered(work: Work) -> Array:
+    """Returns which examples of several batches enter the mean, [K, B]."""
+    found = jnp.ones(jax.tree.leaves(work.error)[0].shape[:2], bool)
+    if work.free is not None:
+        found &= judge.answered(work.free.residual)
+    if work.info is not None:
+        found &= jnp.all(judge.answered(work.info.residual), axis=1)
     return found
 
 

@@ -1,5 +1,6 @@
 """Rows of a benchmark: as its file has them, as a table, beside an earlier run."""
 
+import re
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,12 @@ from eqprop_jax.benchmark.measure import Measurement
 from eqprop_jax.benchmark.methods import BACKPROP, COMPLEX, PUBLISHED, REAL
 
 RIGHT = 0.05  # |δ̂ − δ| / |δ| of the worst layer up to which a gradient is the exact one
+MARKED = re.compile(r'<!-- benchmark (.+?) -->.*?<!-- end of benchmark -->', re.DOTALL)
+TITLES = {
+    'mlp trained': 'MLP from 0°, after an epoch',
+    'mlp': 'MLP',
+    'conv': 'conv net',
+}
 COLUMNS = {
     'method': '<31',
     'ms/step': '>16',
@@ -143,3 +150,73 @@ def _number(value: float | None, style: str) -> str:
 
 def _worst(layer: str | None, error: float | None) -> str:
     return '-' if layer is None else f'{layer} {error:.1e}'
+
+
+def written(text: str, rows: list[dict[str, Any]]) -> str:
+    """Returns a document with its tables of a benchmark made anew.
+
+    They stand between `<!-- benchmark CASE; CASE: METHOD; METHOD -->`, where no methods
+    are all of them, and `<!-- end of benchmark -->`.
+
+    Args:
+      text: Markdown.
+      rows: as the file of a benchmark has them.
+
+    Raises:
+      KeyError: for a case that was not measured.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        cases, _, methods = found[1].partition(': ')
+        made = markdown(rows, cases.split('; '), [*filter(None, methods.split('; '))])
+        return f'<!-- benchmark {found[1]} -->\n\n{made}\n\n<!-- end of benchmark -->'
+
+    return MARKED.sub(table, text)
+
+
+def markdown(rows: list[dict[str, Any]], cases: list[str], methods: list[str]) -> str:
+    """Returns milliseconds / worst layer / x published / x backprop, case beside case.
+
+    Args:
+      rows: as the file of a benchmark has them.
+      cases: 'network/batch', one column each.
+      methods: one row each; none: all.
+    """
+    columns: dict[str, dict[str, str]] = {case: {} for case in cases}
+    for row in rows:
+        case = f'{row["network"]}/{row["batch"]}'
+        if case in columns:
+            columns[case][row['method']] = _cell(row)
+    names = methods or list(
+        dict.fromkeys(name for one in columns.values() for name in one)
+    )
+    titles = [_title(case) for case in cases]
+    lines = [f'| method | {" | ".join(titles)} |', '|---' * (len(cases) + 1) + '|']
+    for name in names:
+        cells = (columns[case].get(name, '–') for case in cases)
+        lines.append(f'| {name} | {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def _title(case: str) -> str:
+    name, batch = case.split('/')
+    for short, long in TITLES.items():
+        name = name.replace(short, long)
+    return f'{name}, batch {batch}'
+
+
+def _cell(row: dict[str, Any]) -> str:
+    milliseconds = 1e3 * row['seconds_per_step']
+    time = f'{milliseconds:,.0f}' if milliseconds >= 100 else f'{milliseconds:.2f}'
+    error = row['worst_layer_error']
+    if error is None:
+        worst = '–'
+    elif error < 1e-4:
+        worst = '< 0.01 %'
+    else:
+        worst = f'{100 * error:.{0 if error >= 1 else 2}{"f" if error >= 1 else "g"}} %'
+    ratios = (
+        '–' if ratio is None else f'{ratio:.1f}'
+        for ratio in (row['speedup_over_published_schedule'], row['ratio_to_backprop'])
+    )
+    return ' / '.join([time, worst, *ratios])

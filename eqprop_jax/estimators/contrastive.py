@@ -12,13 +12,15 @@ References:
   Laborieux and Zenke 2022, https://arxiv.org/abs/2209.00530
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.estimators import phases
+from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
     Batch,
@@ -37,6 +39,7 @@ def contrastive(
     solve: Solver,
     *,
     contour: Contour,
+    skip_unconverged: bool = False,
     batched: bool | None = None,
     warm_start: bool = False,
     axis_name: str | None = None,
@@ -49,6 +52,7 @@ def contrastive(
       system: what moves; with a primitive Φ.
       solve: relaxes the nudged phases, which start from the free equilibrium.
       contour: from `eqprop_jax.nudges`.
+      skip_unconverged: as in `contour`.
       batched: as in `contour`.
       warm_start: as in `contour`.
       axis_name: as in `contour`.
@@ -93,26 +97,30 @@ def contrastive(
         )
 
         devices = 1 if axis_name is None else lax.axis_size(axis_name)
+        residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
+        settled = free.converged & converged
+        of_all = tree.stack_first(free.residual, residual)
+        keep = local_rule.kept(of_all, settled, skip_unconverged=skip_unconverged)
+        counted = keep & batch.counted
+        x, y, rates = tree.fill(counted, (batch.x, batch.y, free.rates))
+        fill = jax.vmap(functools.partial(tree.fill, counted))
+        points = [(weights, fill(point.rates)) for weights, point in nudged]
 
         def contrast(params: Params) -> Array:
-            cost = system.cost(params, free.rates, batch.y)
-            total = tree.mean_of(batch.counted, cost) / devices
-            phi_free = primitive(params, batch.x, free.rates)
-            for weights, equilibrium in nudged:
-                phi = jax.vmap(lambda s: primitive(params, batch.x, s))(
-                    equilibrium.rates
-                )
+            cost = system.cost(params, rates, y)
+            total = tree.mean_of(counted, cost) / devices
+            phi_free = primitive(params, x, rates)
+            for weights, nudged_rates in points:
+                phi = jax.vmap(lambda s: primitive(params, x, s))(nudged_rates)
                 change = jnp.real(weights[:, None] * (phi - phi_free[None]))
-                total -= tree.mean_of(batch.counted, jnp.sum(change, axis=0))
+                total -= tree.mean_of(counted, jnp.sum(change, axis=0))
             return total
 
-        residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
-        settled = tree.mean_of(batch.counted, free.converged & converged)
         grads = jax.grad(contrast)(params)
         return Estimate(
             grads=grads if axis_name is None else lax.psum(grads, axis_name),
             error=phases.response(nudged, free.rates, axis_name),
-            info=Info(residual, num_steps, settled, jnp.zeros(())),
+            info=Info(residual, num_steps, *local_rule.shares(batch, settled, keep)),
         )
 
     return estimate

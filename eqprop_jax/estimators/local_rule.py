@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import tree
+from eqprop_jax.solvers import judge
 from eqprop_jax.types import Batch, Params, Rates, State, System
 
 
@@ -29,16 +30,16 @@ def kept(
 ) -> Bool[Array, ' B']:
     """Returns the examples whose answers enter the mean.
 
-    Those whose moves grow from sweep to sweep, that overflowed, or of which a layer's
-    answer is lost in rounding have none, and are always left out: what they were at
-    when a phase broke off can outweigh a batch.
+    Those of which more is left to move than has moved have none, and are always left
+    out: what they were at when a phase broke off can outweigh a batch. Their moves
+    grow or creep, their state has overflowed, or a layer's answer is lost in rounding.
 
     Args:
-      residual: of the phases, the free one among them; infinite or NaN of those.
+      residual: of the phases, the free one among them.
       settled: whether all of them converged.
       skip_unconverged: leave out what did not.
     """
-    return settled if skip_unconverged else jnp.all(jnp.isfinite(residual), axis=0)
+    return settled if skip_unconverged else jnp.all(judge.answered(residual), axis=0)
 
 
 def local_gradient(

@@ -87,7 +87,7 @@ def _settling(axis: Axes, rows: list[dict]) -> None:
             width = 3 if line == ':' else 1.5  # seen below the others
             axis.plot(epochs, values, line, color=colour, label=label, linewidth=width)
     axis.set_yscale('log')
-    axis.set_ylabel('relative residual')
+    axis.set_ylabel('residual of the worst layer')
     low, high = np.log10(axis.get_ylim())
     axis.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
     twin = axis.twinx()

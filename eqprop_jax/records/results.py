@@ -81,7 +81,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
     A row of the same changes and epochs has the seeds of both, those of the new one
     where both have them. Otherwise, or if nothing of the old one is left, the new row
-    takes its place.
+    takes its place. Rows that stay keep the mark of the criterion that they were
+    measured by; nothing is added to those.
 
     Args:
       old: from `collect`.
@@ -92,7 +93,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """
     if 'rows' not in old:
         raise WorkdirError(f'there is a record of {new["config"]} that is no sweep')
-    rows = {row['name']: row for row in old['rows']}
+    mark = {'criterion': old['criterion']} if 'criterion' in old else {}
+    rows = {row['name']: mark | row for row in old['rows']}
     for row in new['rows']:
         before = rows.get(row['name'])
         if before and _goes_on(before, row):
@@ -104,7 +106,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 def _goes_on(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a row is the same as an older one that has seeds beside it."""
     same = all(old[key] == new[key] for key in ('changes', 'num_epochs'))
-    return same and not set(old['seeds']) <= set(new['seeds'])
+    more = not set(old['seeds']) <= set(new['seeds'])
+    return same and more and 'criterion' not in old
 
 
 def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +155,9 @@ def line(folder: Folder, record: str, row: str | None = None) -> dict[str, Any]:
 def table(folder: Folder) -> str:
     """Returns the table of results as Markdown, a part for each title.
 
+    Records that carry a `criterion` were measured by one of settling that is no more:
+    they keep their files, and have no line.
+
     Args:
       folder: of the records and of table.json.
 
@@ -159,7 +165,8 @@ def table(folder: Folder) -> str:
       WorkdirError: if one is missing or damaged.
     """
     parts = _rows(files.folder(folder) / f'{CONTENTS}.json')
-    return '\n\n'.join(_part(folder, part) for part in parts)
+    shown = [_part(folder, part) for part in parts]
+    return '\n\n'.join(part for part in shown if part)
 
 
 def written(text: str, table: str) -> str:
@@ -202,11 +209,15 @@ def _curves(places: Sequence[files.Path], names: Sequence[str]) -> dict[str, Any
 
 def _part(folder: Folder, part: Mapping[str, Any]) -> str:
     head = [text.format(title=part['title']) for text in HEAD]
-    return '\n'.join([*head, *(_line(folder, entry) for entry in part['lines'])])
+    found = [
+        (entry, line(folder, entry['record'], entry.get('row')))
+        for entry in part['lines']
+    ]
+    lines = [_line(entry, one) for entry, one in found if 'criterion' not in one]
+    return '\n'.join([*head, *lines]) if lines else ''
 
 
-def _line(folder: Folder, entry: Mapping[str, Any]) -> str:
-    found = line(folder, entry['record'], entry.get('row'))
+def _line(entry: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     name = entry.get('name') or entry['row']
     last, best = (_mean(found[column]) for column in ('last', 'best'))
     if entry.get('bold'):

@@ -113,6 +113,14 @@ def judge(
     return Verdict(residual, stuck, Pace(largest, before, rate))
 
 
+def answered(residual: Float[Array, '*P B']) -> Bool[Array, '*P B']:
+    """Returns whether no more is left to move than has moved, in any layer.
+
+    Beyond that a state says nothing of where it is going. It is so after one sweep.
+    """
+    return residual <= 1  # False for NaN
+
+
 def unanswered(field: Field, state: State) -> Bool[Array, ' B']:
     """Returns which examples have a layer that was called upon and did not move.
 
