@@ -58,7 +58,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.estimator.radius = 0.1
     config.estimator.num_points = 2
     config.estimator.half_step = False
-    config.estimator.correction = 'antisymmetric'
+    config.estimator.correction = config_dict.FieldReference(
+        'antisymmetric', field_type=object
+    )
     config.estimator.skip_unconverged = False
 
     config.homeostasis = ml_collections.ConfigDict()

@@ -2,7 +2,8 @@
 
     python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits
 
-Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01
+Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01,
+and set to nothing: --config.estimator.correction=None.
 A run that was interrupted, or killed, goes on by the same command.
 
 It takes all devices it finds: a batch is divided among them, or, by
@@ -26,6 +27,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 # Configurations import each other as `configs.name`.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -58,6 +60,7 @@ CACHE = flags.DEFINE_string(
 )
 flags.mark_flag_as_required('config')
 
+NOTHING = re.compile(r'--?config\.(.+)=None')  # which flags of a type refuse
 OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in JAX's words
 
 
@@ -117,9 +120,12 @@ def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; tells in one line what is wrong with them."""
     from configs import variants
 
+    nothing = [found[1] for arg in argv if (found := NOTHING.fullmatch(arg))]
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([arg for arg in argv if not NOTHING.fullmatch(arg)])
         is_config = hasattr(CONFIG.value, 'to_dict')
+        for key in nothing if is_config else ():
+            config_path.set_value(key, CONFIG.value, None, accept_new_attributes=True)
     except variants.NoVariantError as error:
         _fail(str(error))
     except Exception as error:  # a configuration is a program: it may raise anything
