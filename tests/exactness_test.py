@@ -9,6 +9,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
+from eqprop_jax.estimators.local_rule import kept
 
 RNG = jax.random.key(0)
 TOL = 1e-14
@@ -306,6 +307,14 @@ def test_an_example_without_an_answer_is_left_out_of_the_mean(gain, skip):
     assert info.converged == pytest.approx(2 / 3)
     assert abs(grads['w'][0] - wanted) < 1e-10
     assert info.skipped == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize('skip', [True, False])
+def test_an_answer_has_moved_further_than_is_left(skip):
+    residual = jnp.array([[0.5, 1.0, 0.1, 0.1, jnp.nan], [0.1, 0.1, 1.1, jnp.inf, 0.1]])
+    settled = jnp.array([True, False, False, False, False])
+    keep = kept(residual, settled, skip_unconverged=skip)
+    assert keep.tolist() == [True, not skip, False, False, False]
 
 
 def test_half_an_answer_is_one_unless_it_has_to_be_whole():

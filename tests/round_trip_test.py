@@ -50,9 +50,9 @@ for path in sorted(pathlib.Path('configs').glob('*.py')):
                 found = train['CONFIG'].value.to_dict()
             except SystemExit as error:
                 found = str(error)
-            plain = [json.dumps(v, sort_keys=True, default=str) for v in (found, values)]
+            dumps = lambda v: json.dumps(v, sort_keys=True, default=str)
             count += 1
-            if plain[0] != plain[1]:
+            if dumps(found) != dumps(values):
                 wrong.append((config, name))
 print(json.dumps([count, wrong]))
 """
