@@ -99,7 +99,7 @@ def measured(batch: Batch, free: Equilibrium) -> Bool[Array, ' B']:
     Args:
       batch: inputs and targets.
       free: where the free phase stopped; if it diverged, its rates are not finite or
-        more is left to move than has moved.
+        its residual is above 1.
     """
     finite = jnp.isfinite(tree.per_example_norm(free.rates))
     finite &= judge.answered(free.residual)

@@ -60,6 +60,7 @@ ESTIMATORS = {
 NUDGE_KEYS = ('contour', 'radius', 'num_points', 'half_step')
 PRECISIONS = ('float32', 'mixed')
 ROUGH_TOL = 4e-3  # relative error that the rounding to bfloat16 allows
+ROUGH_STEPS = 10  # a small answer to a real nudge is below it, and never settles
 NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 
 
@@ -119,7 +120,8 @@ def solver(
             f'"relaxation", not {values["name"]!r}, or precision to "float32"'
         )
     tol = max(values.get('tol', ROUGH_TOL), ROUGH_TOL)
-    rough = sections.named(section, SOLVERS, {**values, 'tol': tol})
+    steps = min(values.get('max_steps', ROUGH_STEPS), ROUGH_STEPS)
+    rough = sections.named(section, SOLVERS, {**values, 'tol': tol, 'max_steps': steps})
     return solvers.polished(solve, rough)
 
 

@@ -71,21 +71,39 @@ def test_the_first_step_is_the_one_asked_for():
     np.testing.assert_allclose(end.state['u'], 0.25)
 
 
-@pytest.mark.parametrize('scale', [1.0, 1e-3])
-def test_layers_with_little_credit_have_their_say(scale):
-    """The same two layers in other units take the same sweeps, nudged or not."""
-    system = ep.systems.mlp((7, 6, 5, 3), feedback='free', angle=60.0)
-    x = jax.random.normal(jax.random.key(0), (4, 7))
-    batch = ep.Batch(x, jnp.eye(3)[jnp.arange(4) % 3])
-    params = system.init(jax.random.key(1), x)
-    free = ep.relax(system, params, x, ep.solvers.relaxation(tol=1e-10))
+def test_layers_count_relative_to_their_size():
+    """In other units of one of them the same steps are taken."""
     steps = []
-    for radius in (1e-4, 1e-4 * scale):
-        estimate = ep.estimators.contour(
-            system,
-            ep.solvers.aitken(tol=1e-4),
-            contour=ep.nudges.complex_step(radius),
-            correction='antisymmetric',
+    for scale in (1.0, 1e-3, 1e3):
+        offset = jnp.array([[scale], [scale]])
+        field = ep.types.Field(
+            drive=lambda rates, offset=offset: {
+                'a': 0.8 * rates['a'] + offset,
+                'b': -0.9 * rates['b'] + 1,
+            },
+            rates=lambda u: u,
         )
-        steps.append(estimate(params, batch, free, None).info.num_steps)
-    np.testing.assert_array_equal(*steps)
+        start = {'a': jnp.zeros((2, 1)), 'b': jnp.zeros((2, 1))}
+        end = ep.solvers.aitken(tol=1e-8)(field, start)
+        assert end.converged.all()
+        steps.append(end.num_steps.tolist())
+    assert steps[0] == steps[1] == steps[2]
+
+
+def test_a_small_first_step_lowers_the_bound():
+    end = settle([-12.0], ep.solvers.aitken(step_size=0.1, tol=1e-9))
+    assert end.converged.all()
+    np.testing.assert_allclose(end.state['u'], 1 / 13, rtol=1e-8)
+
+
+def test_a_layer_may_come_to_rest_at_zero():
+    """As a clipped one does that is driven below its bound."""
+    field = ep.types.Field(
+        drive=lambda rates: {'a': 1 + 0 * rates['a'], 'b': 0.5 - 2 * rates['a']},
+        rates=lambda u: u,
+    )
+    start = {'a': jnp.zeros((1, 1)), 'b': jnp.ones((1, 1))}
+    for make in (ep.solvers.relaxation, ep.solvers.aitken, ep.solvers.anderson):
+        end = make(order='synchronous', clip=(0.0, 1.0))(field, start)
+        assert end.converged.all()
+        assert (end.state['a'], end.state['b']) == (1, 0)

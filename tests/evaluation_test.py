@@ -228,7 +228,7 @@ class TestSolver:
     @pytest.mark.parametrize(
         ('changes', 'part'),
         [
-            ({'name': 'magic'}, 'choose from relaxation, anderson, unrolled'),
+            ({'name': 'magic'}, 'choose from relaxation, aitken, anderson, unrolled'),
             ({'tol': 0.0}, 'tol has to be positive'),
             ({'tol': float('nan')}, 'tol has to be finite'),
             ({'max_steps': 0}, 'max_steps has to be a positive integer'),
@@ -307,7 +307,7 @@ def test_a_tighter_solver_on_another_split(trained, own, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'part'),
     [
-        (['--solver=magic'], "solver.name='magic': choose from relaxation, anderson"),
+        (['--solver=magic'], "solver.name='magic': choose from relaxation, aitken"),
         (['--tol=-1'], 'tol has to be positive, not -1.0'),
         (['--split=all'], 'choose from test, eval, train'),
         (['--split=eval'], 'has no held-out examples'),

@@ -340,6 +340,10 @@ def test_the_contrastive_rule_leaves_out_what_has_no_answer(skip):
     broken = batch._replace(x=batch.x.at[2].set(jnp.nan))
     free = free_phase(system, params, broken.x, solve)
     grads, _, info = jax.jit(estimate)(params, broken, free, RNG)
+    none = ep.Batch(broken.x[2:3], broken.y[2:3])
+    alone = jax.jit(estimate)(params, none, ep.tree.take(free, jnp.array([2])), RNG)
+    assert alone.info.skipped == 1
+    assert ep.tree.norm(alone.grads) == 0
     keep = np.array([i for i in range(len(batch.x)) if i != 2])
     rest = ep.Batch(batch.x[keep], batch.y[keep])
     free = free_phase(system, params, rest.x, solve)
@@ -409,5 +413,7 @@ def test_random_sign_needs_real_nudges_only():
         ep.estimators.contour(
             system, solve, contour=ep.nudges.symmetric(0.1), correction='symmetric'
         )
-    with pytest.raises(ValueError, match='iterative, anderson, neumann, krylov'):
+    with pytest.raises(
+        ValueError, match='iterative, aitken, anderson, neumann, krylov'
+    ):
         ep.estimators.recurrent_backprop(system, method='direct')

@@ -125,12 +125,12 @@ def measure(
 
 def answered(work: Work) -> Array:
     """Returns which examples of several batches enter the mean, [K, B]."""
-    found = jnp.ones(jax.tree.leaves(work.error)[0].shape[:2], bool)
-    if work.free is not None:
-        found &= judge.answered(work.free.residual)
-    if work.info is not None:
-        found &= jnp.all(judge.answered(work.info.residual), axis=1)
-    return found
+    info, free = work.info, work.free
+    if info is None or free is None:
+        return jnp.ones(jax.tree.leaves(work.error)[0].shape[:2], bool)
+    found = jnp.all(judge.answered(info.residual), axis=1)
+    found &= judge.answered(free.residual)
+    return found | (info.skipped == 0)[:, None]  # some methods leave nothing out
 
 
 def worst_layer(error: Rates, exact: Exact) -> tuple[str, float]:

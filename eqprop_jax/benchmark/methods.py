@@ -143,7 +143,7 @@ def methods(network: Network) -> dict[str, Method]:
     def rounded() -> Method:
         """Returns symmetric nudges, with phases that begin in bfloat16."""
         free, solve = (
-            solvers.polished(solve, solvers.relaxation(tol=0.01, max_steps=20))
+            solvers.polished(solve, solvers.relaxation(tol=0.01, max_steps=10))
             for solve in settings.phases(TIGHT)
         )
         return nudged(nudges.symmetric(settings.radius), phases=(free, solve))

@@ -163,7 +163,7 @@ def written(text: str, rows: list[dict[str, Any]]) -> str:
       rows: as the file of a benchmark has them.
 
     Raises:
-      KeyError: for a case that was not measured.
+      ValueError: for a case or a method that was not measured.
     """
 
     def table(found: re.Match[str]) -> str:
@@ -190,6 +190,12 @@ def markdown(rows: list[dict[str, Any]], cases: list[str], methods: list[str]) -
     names = methods or list(
         dict.fromkeys(name for one in columns.values() for name in one)
     )
+    for name in names:
+        if not any(name in one for one in columns.values()):
+            raise ValueError(f'the benchmark has no method {name!r} on {cases}')
+    for case, one in columns.items():
+        if not one:
+            raise ValueError(f'the benchmark has no network {case!r}')
     titles = [_title(case) for case in cases]
     lines = [f'| method | {" | ".join(titles)} |', '|---' * (len(cases) + 1) + '|']
     for name in names:

@@ -116,7 +116,9 @@ def contrastive(
                 total -= tree.mean_of(counted, jnp.sum(change, axis=0))
             return total
 
-        grads = jax.grad(contrast)(params)
+        grads = jax.tree.map(
+            lambda g: jnp.where(jnp.any(counted), g, 0), jax.grad(contrast)(params)
+        )
         return Estimate(
             grads=grads if axis_name is None else lax.psum(grads, axis_name),
             error=phases.response(nudged, free.rates, axis_name),

@@ -107,8 +107,8 @@ def recurrent_backprop(
         J diag(σ′) is below 1; 'krylov' is restarted GMRES, which also solves where none
         of these does.
       max_steps: bound on its sweeps, terms or iterations; positive.
-      step_size: of the sweeps, as in `solvers.relaxation`; where the free phase needs
-        small steps the adjoint does, too.
+      step_size: of the sweeps, as in that solver; where the free phase needs small
+        steps the adjoint does, too.
       skip_unconverged: as in `tangent`.
 
     Returns:

@@ -30,9 +30,9 @@ def kept(
 ) -> Bool[Array, ' B']:
     """Returns the examples whose answers enter the mean.
 
-    Those of which more is left to move than has moved have none, and are always left
-    out: what they were at when a phase broke off can outweigh a batch. Their moves
-    grow or creep, their state has overflowed, or a layer's answer is lost in rounding.
+    Those with a residual above 1 have none (`judge.answered`), and are always left out:
+    what they were at when a phase broke off can outweigh a batch. Their moves grow,
+    their state has overflowed, or a layer's answer is lost in rounding.
 
     Args:
       residual: of the phases, the free one among them.

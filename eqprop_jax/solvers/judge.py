@@ -103,10 +103,11 @@ def judge(
     left = jnp.where((pace.last == 0)[None] & ~stuck[None] & (step > 0), 1, left)
     if free:
         beside = noise / eps
-        left = jnp.minimum(left, _ratio(jnp.maximum(size, left * size), beside))
+        remains = jnp.where(size > 0, left * size, length)  # a layer may end at 0
+        left = jnp.minimum(left, _ratio(jnp.maximum(size, remains), beside))
     else:
         left = jnp.maximum(left, _ratio(noise, size))
-        left = jnp.where(size > 0, left, 0)  # see `unanswered`
+        left = jnp.where((size > 0) | (length > 0), left, 0)  # see `unanswered`
     finite = jnp.all(jnp.isfinite(size + length), axis=0)
     residual = jnp.where(finite, jnp.max(left, axis=0), jnp.nan)
     before = jnp.where(pace.last > 0, pace.last, jnp.inf)
@@ -114,9 +115,11 @@ def judge(
 
 
 def answered(residual: Float[Array, '*P B']) -> Bool[Array, '*P B']:
-    """Returns whether no more is left to move than has moved, in any layer.
+    """Returns whether the state is any answer at all, where phases did not settle.
 
-    Beyond that a state says nothing of where it is going. It is so after one sweep.
+    Above 1 what is left to move, as estimated, is more than what is there in some
+    layer, and a state says nothing of where it is going. After a single sweep, which
+    tells no ρ, the residual is 1, and the state is kept.
     """
     return residual <= 1  # False for NaN
 
