@@ -39,9 +39,9 @@ training: test error 22.08 %, 27.86 after ten epochs
         --config.diagnostics.every_evals=0 \
         --config.solver.name=relaxation --config.nudged_solver.name=relaxation
 
-With one residual for all layers, which gave the lower two no error signal at the start,
-ten epochs of 10 ended at 38.20 % (2026-11-26, commit 1882a10). The published 150 epochs,
-and the network from angle 0 with homeostasis, have not been run.
+With one residual for all layers, which gave the lower two no error signal at the
+start, ten epochs of 10 ended at 38.20 % (2026-11-26, commit 1882a10). The published 150
+epochs, and the network from angle 0 with homeostasis, have not been run.
 
 `:small`, one epoch, seeds 0 to 2 (results/cifar10_conv_free_small.json; the test error
 of seed 0 was 47.48 % by one residual for all layers, commit 78e1b1a): SMALL_HERE

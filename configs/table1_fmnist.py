@@ -21,10 +21,10 @@ target; that is −β here, and both signs are rows.
     python launch/sweep.py --config=configs/table1_fmnist.py --workdir=runs/table1
 
 Measured before 2026-11-27, by one residual for all layers (results/table1_fmnist.json
-has the runs; 10 epochs where 50 are published, but for the first five rows): corrected EP has 11.35 ± 0.16 % after 50
-epochs, recurrent backprop 11.51 ± 0.38 and backprop of the feed-forward network 11.32 ±
-0.22, five seeds each. At a constant rate last epochs of 50 are up to 1.6 points above
-the best ones. Against the paper:
+has the runs; 10 epochs where 50 are published, but for the first five rows): corrected
+EP has 11.35 ± 0.16 % after 50 epochs, recurrent backprop 11.51 ± 0.38 and backprop of
+the feed-forward network 11.32 ± 0.22, five seeds each. At a constant rate last epochs
+of 50 are up to 1.6 points above the best ones. Against the paper:
 
 * N = 6, radius 0.5: 13.6 ± 0.6 % last, 13.4 best, five seeds; published 14.3. Which
   difference of the settings makes it less was not looked into.
