@@ -25,7 +25,7 @@ without homeostasis. Published test accuracy: 88.6 ± 0.2 %.
     python launch/train.py --config=configs/cifar10_conv_tied.py:small \
         --workdir=runs/tied_small
 
-Not yet run: neither the full networks, which need an accelerator, nor `:small`.
+Not yet run: the full networks, which need an accelerator, and `:small`.
 """
 
 from collections.abc import Callable

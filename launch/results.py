@@ -8,7 +8,8 @@
 
 The last command writes results/table1_fmnist.json from a sweep that has ended, with its
 PUBLISHED numbers and its CURVES, metrics over epochs for figures; of
---config=FILE:VARIANT it is results/FILE_VARIANT.json. Rows and seeds that were there
+--config=FILE:VARIANT it is results/FILE_VARIANT.json, without PUBLISHED numbers, which
+are of the setting as published. Rows and seeds that were there
 stay, unless the sweep has them or changed the row. Which records are lines of the
 table, and in what order, is in results/table.json.
 """
@@ -77,7 +78,7 @@ def _collect() -> records.Path:
     record = results.collect(
         COLLECT.value,
         CONFIG.value,
-        published=module.get('PUBLISHED', {}),
+        published={} if variant else module.get('PUBLISHED', {}),
         hardware=HARDWARE.value,
         curves=module.get('CURVES', ()),
     )
