@@ -48,22 +48,10 @@ backprop 46.97 ± 0.43 (seeds 0 and 1; 2026-11-27, commit 80c012c). By one resid
 all layers seed 0 had 47.48 % corrected, and 90 % without the correction (commits
 78e1b1a and aba55b8). Over training the corrected δ is off by 1.4 to 2.8 % in the worst
 of the layers, at a tolerance of 3 %, and that of recurrent backprop by 0.6 to 0.7 at 1.
-results/cifar10_conv_free_small.json has both by layer. The tied rows have not ended.
+results/cifar10_conv_free_small.json has both by layer. The tied rows have not been run.
 
-One training step of the full network near initialisation, batch 16, all phases below a
-residual of 1e-3: 0.090 s an image corrected from angle 90, and 0.063 by two real nudges
-of ±1 from angle 0 (without `:corrected`), on the same two cores with nothing beside,
-2026-11-24, commit c3dc495, by the criterion before. It is 1 / `examples_per_second` in
-metrics.jsonl, the median of steps 6 to 20, of
-
-    python launch/train.py --config=configs/cifar10_conv_free.py:corrected \
-        --workdir=runs/step --config.batch_size=16 --config.nudged_solver.tol=1e-3 \
-        --config.homeostasis.weight=0.0 --config.log_every_steps=5 \
-        --config.data.num_train=320
-
-which may be interrupted when it comes to evaluation. A batch of 256 takes 4.1 GiB
-corrected, and 9.3 GiB as published, with homeostasis: temporary memory of the program
-compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds the larger one.
+A batch of 256 takes 9.3 GiB as published, with homeostasis: temporary memory of the
+program compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds it.
 """
 
 from collections.abc import Callable

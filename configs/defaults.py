@@ -59,7 +59,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.estimator.num_points = 2
     config.estimator.half_step = False
     config.estimator.correction = config_dict.FieldReference(
-        'antisymmetric', field_type=object
+        'antisymmetric',
+        field_type=object,  # 'adjoint' or None
     )
     config.estimator.skip_unconverged = False
 

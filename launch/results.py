@@ -9,9 +9,9 @@
 The last command writes results/table1_fmnist.json from a sweep that has ended, with its
 PUBLISHED numbers and its CURVES, metrics over epochs for figures; of
 --config=FILE:VARIANT it is results/FILE_VARIANT.json, without PUBLISHED numbers, which
-are of the setting as published. Rows and seeds that were there
-stay, unless the sweep has them or changed the row. Which records are lines of the
-table, and in what order, is in results/table.json.
+are of the setting as published. Rows and seeds that were there stay, unless the sweep
+has them or changed the row. Which records are lines of the table, and in what order, is
+in results/table.json.
 """
 
 import pathlib

@@ -136,22 +136,6 @@ def comparison(rows: list[dict[str, Any]], earlier: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _spread(values: list[float]) -> float:
-    """Returns half the distance between the quartiles, 0 of a single value."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
-    return (high - low) / 2
-
-
-def _number(value: float | None, style: str) -> str:
-    return '-' if value is None else f'{value:{style}}'
-
-
-def _worst(layer: str | None, error: float | None) -> str:
-    return '-' if layer is None else f'{layer} {error:.1e}'
-
-
 def written(text: str, rows: list[dict[str, Any]]) -> str:
     """Returns a document with its tables of a benchmark made anew.
 
@@ -204,6 +188,22 @@ def markdown(rows: list[dict[str, Any]], cases: list[str], methods: list[str]) -
     return '\n'.join(lines)
 
 
+def _spread(values: list[float]) -> float:
+    """Returns half the distance between the quartiles, 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return (high - low) / 2
+
+
+def _number(value: float | None, style: str) -> str:
+    return '-' if value is None else f'{value:{style}}'
+
+
+def _worst(layer: str | None, error: float | None) -> str:
+    return '-' if layer is None else f'{layer} {error:.1e}'
+
+
 def _title(case: str) -> str:
     name, batch = case.split('/')
     for short, long in TITLES.items():
@@ -214,15 +214,17 @@ def _title(case: str) -> str:
 def _cell(row: dict[str, Any]) -> str:
     milliseconds = 1e3 * row['seconds_per_step']
     time = f'{milliseconds:,.0f}' if milliseconds >= 100 else f'{milliseconds:.2f}'
-    error = row['worst_layer_error']
-    if error is None:
-        worst = '–'
-    elif error < 1e-4:
-        worst = '< 0.01 %'
-    else:
-        worst = f'{100 * error:.{0 if error >= 1 else 2}{"f" if error >= 1 else "g"}} %'
+    worst = _percent(row['worst_layer_error'])
     ratios = (
         '–' if ratio is None else f'{ratio:.1f}'
         for ratio in (row['speedup_over_published_schedule'], row['ratio_to_backprop'])
     )
     return ' / '.join([time, worst, *ratios])
+
+
+def _percent(error: float | None) -> str:
+    if error is None:
+        return '–'
+    if error < 1e-4:
+        return '< 0.01 %'
+    return f'{100 * error:.0f} %' if error >= 0.1 else f'{100 * error:.2g} %'

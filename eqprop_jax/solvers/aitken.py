@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from eqprop_jax import tree
 from eqprop_jax.solvers.judge import lengths, read
@@ -112,15 +112,18 @@ def aitken(
 
 
 def adapted(
-    omega: Array, before: list[Array], f: list[Array], sizes: list[Array]
-) -> Array:
+    omega: Float[Array, ' B'],
+    before: list[Array],
+    f: list[Array],
+    sizes: Float[Array, 'L B'],
+) -> Float[Array, ' B']:
     """Returns ω for the next step; NaN at the first, and where f grows along itself.
 
     Args:
       omega: that of the last step, [B].
       before: f of the last sweep, by layer; zeros before the first.
       f: of this one.
-      sizes: of the layers, [B] each, which f counts relative to.
+      sizes: of the layers, which f counts relative to.
     """
 
     def dot(a: list[Array], b: list[Array]) -> Array:

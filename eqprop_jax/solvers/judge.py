@@ -194,12 +194,13 @@ def read(field: Field, part: State) -> list[Array]:
     return jax.tree.leaves(part)
 
 
-def lengths(field: Field, state: State) -> list[Float[Array, ' B']]:
-    """Returns |u_l|, or of what `read` returns of the answer u − u* to a nudge."""
+def lengths(field: Field, state: State) -> Float[Array, 'L B']:
+    """Returns |u_l|, or under a nudge that of what `read` returns of u − u*."""
     response = field.response
     if response is not None:
         state = {name: state[name] - response.origin[name] for name in response.feeders}
-    return [tree.per_example_norm(layer) for layer in read(field, state)]
+    layers = read(field, state)
+    return _norms(layers, layers)[0]
 
 
 def _measured(
