@@ -43,12 +43,12 @@ With one residual for all layers, which gave the lower two no error signal at th
 start, ten epochs of 10 ended at 38.20 % (2026-11-26, commit 1882a10). The published 150
 epochs, and the network from angle 0 with homeostasis, have not been run.
 
-`:small`, one epoch, 49,000 images: corrected 46.88 ± 0.32 % (seeds 0 to 2), recurrent
-backprop 46.97 ± 0.43 (seeds 0 and 1; 2026-11-27, commit 80c012c). By one residual for
-all layers seed 0 had 47.48 % corrected, and 90 % without the correction (commits
-78e1b1a and aba55b8). Over training the corrected δ is off by 1.4 to 2.8 % in the worst
-of the layers, at a tolerance of 3 %, and that of recurrent backprop by 0.6 to 0.7 at 1.
-results/cifar10_conv_free_small.json has both by layer. The tied rows have not been run.
+`:small`, one epoch, 49,000 images, seeds 0 to 2: corrected 46.88 ± 0.32 %, recurrent
+backprop 46.87 ± 0.35 (2026-11-27, commit 80c012c). By one residual for all layers seed
+0 had 47.48 % corrected, and 90 % without the correction (commits 78e1b1a and aba55b8).
+Over training the corrected δ is off by 1.4 to 2.8 % in the worst of the layers, at a
+tolerance of 3 %, and that of recurrent backprop by 0.6 to 0.7 at 1 %
+(results/cifar10_conv_free_small.json). The tied rows have not been run.
 
 A batch of 256 takes 9.3 GiB as published, with homeostasis: temporary memory of the
 program compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds it.
