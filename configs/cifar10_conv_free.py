@@ -48,7 +48,9 @@ backprop 46.87 ± 0.35 (2026-11-27, commit 80c012c). By one residual for all lay
 0 had 47.48 % corrected, and 90 % without the correction (commits 78e1b1a and aba55b8).
 Over training the corrected δ is off by 1.4 to 2.8 % in the worst of the layers, at a
 tolerance of 3 %, and that of recurrent backprop by 0.6 to 0.7 at 1 %
-(results/cifar10_conv_free_small.json). The tied rows have not been run.
+(results/cifar10_conv_free_small.json). Tied, by a complex step: 51.94 ± 0.06 (commit
+588b4a5), 2.6 to 3.1 % off but for 24 % once in one seed; 94 to 98 % of the examples
+settle there in 50 sweeps. "tied, plain" has not been run.
 
 A batch of 256 takes 9.3 GiB as published, with homeostasis: temporary memory of the
 program compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds it.

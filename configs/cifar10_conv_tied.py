@@ -25,7 +25,8 @@ without homeostasis. Published test accuracy: 88.6 ± 0.2 %.
     python launch/train.py --config=configs/cifar10_conv_tied.py:small \
         --workdir=runs/tied_small
 
-Not yet run: the full networks, which need an accelerator, and `:small`.
+Not yet run: the full networks, which need an accelerator. `:small` is the row "tied,
+complex step" of `cifar10_conv_free:small`: 51.94 ± 0.06 % after an epoch (three seeds).
 """
 
 from collections.abc import Callable
