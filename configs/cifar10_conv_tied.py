@@ -36,6 +36,7 @@ import ml_collections
 
 from configs import cifar10_conv_free, variants
 
+GAIN = 0.58  # PyTorch's initialisation, uniform within 1/√(fan in), has 1/√3
 RATES = {
     'layer_1': 0.25,
     'layer_2': 0.15,
@@ -71,9 +72,12 @@ def of_2021() -> ml_collections.ConfigDict:
     config.data.augment.pad = 4
     config.data.augment.padding = 'edge'
     config.system.pooling = 'max'
-    config.system.activation = 'hard_sigmoid'
+    config.system.activation = 'wide_hard_sigmoid'
+    config.system.gain = GAIN
     config.system.cost = 'squared_error'
     config.solver.max_steps = 250
+    config.solver.tol = 1e-4  # at 1e-3 a unit next to 0 may be on or off
+    config.nudged_solver.tol = 3e-3  # some turn on late
     config.nudged_solver.max_steps = 30
     config.estimator.contour = 'symmetric'
     config.estimator.radius = 0.5

@@ -500,6 +500,29 @@ def test_dropout_needs_a_key_and_a_system_that_has_it():
         estimate(params, wrong, free, jax.random.key(0))
 
 
+@pytest.mark.parametrize('gain', [0.5, (0.5, 2.0, 0.1)])
+@pytest.mark.parametrize('angle', [None, 60.0])
+def test_gains_scale_what_is_drawn(gain, angle):
+    """Kernels and feedback; the readout and angles stay as they are."""
+
+    def params(**options):
+        system = ep.systems.conv(
+            (8, 8, 1), (2, 3), hidden=(4,), classes=3, feedback='free', **options
+        )
+        return system.init(KEYS[0], jnp.ones((1, 8, 8, 1)))
+
+    found, plain = params(angle=angle, gain=gain), params(angle=angle)
+    gains = gain if isinstance(gain, tuple) else (gain,) * 3
+    for name, value in zip(('layer_1', 'layer_2', 'layer_3'), gains, strict=True):
+        for key in plain[name].keys() & {'kernel', 'feedback'}:
+            np.testing.assert_allclose(
+                found[name][key], value * plain[name][key], rtol=1e-12
+            )
+    np.testing.assert_array_equal(
+        found['readout']['kernel'], plain['readout']['kernel']
+    )
+
+
 def conv(image=(8, 8, 1), channels=(2, 3), **options):
     return lambda: ep.systems.conv(image, channels, **{'classes': 3, **options})
 
@@ -523,6 +546,8 @@ def conv(image=(8, 8, 1), channels=(2, 3), **options):
         (conv((8, 8)), 'height, width, channels'),
         (conv(temperature=0.0), 'temperature has to be positive'),
         (conv(temperature=-1.0), 'temperature has to be positive'),
+        (conv(gain=0.0), 'gain has to be positive and finite, not 0'),
+        (conv(gain=(1.0, 2.0, 3.0)), 'gain.*3 entries for 2 layers'),
         (conv(dropout=1.0), 'dropout lies from 0 to below 1'),
         (conv(dropout=-0.1), 'dropout lies from 0 to below 1'),
         (conv(dropout=0.5, cost='squared_error'), 'cost="cross_entropy"'),

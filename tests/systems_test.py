@@ -21,6 +21,7 @@ NUMPY = {
     'tanh': np.tanh,
     'identity': lambda z: z,
     'hard_sigmoid': lambda z: np.clip(z, 0, 1),
+    'wide_hard_sigmoid': lambda z: np.clip(z / 2, 0, 1),
     'relu': lambda z: np.maximum(z, 0),
 }
 HOLOMORPHIC = [name for name, a in activations.ACTIVATIONS.items() if a.holomorphic]

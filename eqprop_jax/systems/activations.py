@@ -6,6 +6,7 @@
     tanh          tanh z                                ± iπ/2
     identity      z                                     none
     hard_sigmoid  min(max(z, 0), 1)                     not holomorphic
+    wide_hard_sigmoid  min(max(½ z, 0), 1)              not holomorphic
     relu          max(z, 0)                             not holomorphic
 
 with ℓ the logistic function 1/(1 + e^{−z}). A contour of nudges is safe while it
@@ -80,6 +81,11 @@ def hard_sigmoid(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
     return jnp.where(inside, z, jax.lax.stop_gradient(jnp.clip(z, 0, 1)))
 
 
+def wide_hard_sigmoid(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
+    """Returns min(max(½ z, 0), 1) for real z, that of conv nets in 2021."""
+    return hard_sigmoid(0.5 * z)
+
+
 def relu(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
     """Returns max(z, 0) for real z."""
     _refuse_complex('relu', z)
@@ -94,6 +100,7 @@ ACTIVATIONS = {
         Activation('tanh', tanh, True, (0.5j * math.pi,)),
         Activation('identity', identity, True),
         Activation('hard_sigmoid', hard_sigmoid, False),
+        Activation('wide_hard_sigmoid', wide_hard_sigmoid, False),
         Activation('relu', relu, False),
     )
 }

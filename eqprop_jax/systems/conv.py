@@ -62,6 +62,7 @@ def conv(
     cost: str = 'cross_entropy',
     dropout: float = 0.0,
     temperature: float = 1.0,
+    gain: float | Sequence[float] = 1.0,
 ) -> System:
     """A convolutional network that settles under forward and feedback synapses.
 
@@ -88,6 +89,8 @@ def conv(
       dropout: fraction of the last layer's units that the softmax readout does not see
         in training, drawn for each example; 0 to below 1.
       temperature: T of the softmax pooling, positive, in units of the potential.
+      gain: what kernels are drawn with, one for all settling layers or one for each:
+        their standard deviation is gain/√(fan in); positive.
 
     Returns:
       The system, with layers 'layer_1', 'layer_2', ... of shape [B, h, w, n] or [B, n],
@@ -98,8 +101,8 @@ def conv(
     Raises:
       ValueError: for an unknown name, a size that is no positive integer, lists of
         different length, a kernel larger than its map, a map of odd size to be pooled,
-        a temperature or a dropout out of range, or an angle without free feedback or
-        outside 0 to 180.
+        a temperature, a dropout or a gain out of range, or an angle without free
+        feedback or outside 0 to 180.
     """
     if feedback not in FEEDBACK:
         raise ValueError(f'no feedback {feedback!r}; choose from {", ".join(FEEDBACK)}')
@@ -131,7 +134,10 @@ def conv(
         cost == 'cross_entropy',
         dropout=dropout,
     )
-    return _network(shape, layers, read, feedback, angle, activation)
+    gains = for_each('gain', gain, len(layers), 'layers')
+    if not all(0 < value < math.inf for value in gains):
+        raise ValueError(f'gain has to be positive and finite, not {gain}')
+    return _network(shape, layers, read, feedback, angle, activation, gains)
 
 
 def _network(
@@ -141,20 +147,23 @@ def _network(
     feedback: str,
     angle: float | None,
     activation: str | Activation,
+    gains: tuple[float, ...],
 ) -> System:
     sigma = activations.get(activation)
     first, *others = layers
     free = feedback == 'free'
-    kernel_init = initializers.lecun_normal()
+    lecun = initializers.lecun_normal()
+
+    def drawn(rng: jax.Array, index: int, dtype: Any) -> Array:
+        key = jax.random.fold_in(rng, index)
+        return gains[index] * lecun(key, layers[index].kernel, dtype)
 
     def init(rng: jax.Array, x: ArrayLike) -> Params:
         dtype = as_input(x, float).dtype
         forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
         params = {
             layer.name: {
-                'kernel': kernel_init(
-                    jax.random.fold_in(forward_rng, index), layer.kernel, dtype
-                ),
+                'kernel': drawn(forward_rng, index, dtype),
                 'bias': jnp.zeros(layer.kernel[-1:], dtype),
             }
             for index, layer in enumerate(layers)
@@ -162,7 +171,7 @@ def _network(
         for index, layer in enumerate(others if free else ()):
             key, own = jax.random.fold_in(feedback_rng, index), params[layer.name]
             own['feedback'] = (
-                kernel_init(key, layer.kernel, dtype)
+                gains[index + 1] * lecun(key, layer.kernel, dtype)
                 if angle is None
                 else linear.rotate(key, own['kernel'], angle)
             )

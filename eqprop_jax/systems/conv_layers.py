@@ -123,13 +123,16 @@ def _dense(name: str, below: tuple[int, ...], size: int) -> Layer:
     return Layer(name, (math.prod(below), size), (size,), forward, backward)
 
 
-def for_each(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    """Returns one value for each convolution, from one for all or from a list.
+def for_each(
+    name: str, value: Any, count: int, what: str = 'convolutions'
+) -> tuple[Any, ...]:
+    """Returns one value for each, from one for all or from a list.
 
     Args:
       name: what messages call it.
       value: a number, a name, None, or a list of them; of a single one: for all.
-      count: number of convolutions.
+      count: how many there are.
+      what: there are.
 
     Raises:
       ValueError: for a list of another length.
@@ -141,7 +144,7 @@ def for_each(name: str, value: Any, count: int) -> tuple[Any, ...]:
         return values * count
     if len(values) != count:
         raise ValueError(
-            f'{name}={values} has {len(values)} entries for {count} convolutions: give '
+            f'{name}={values} has {len(values)} entries for {count} {what}: give '
             'one for each, or one for all'
         )
     return values
