@@ -15,7 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 40
     config.log_every_steps = 50
     config.eval_every_steps = 0  # at the end of every epoch
-    config.precision = 'float32'  # or 'mixed': relax in bfloat16 first
+    config.precision = 'float32'  # of products; or 'tf32', 'bfloat16'
+    config.convolution = config_dict.placeholder(str)  # 'native', 'patches'; None: fast
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = config_dict.placeholder(int)  # parts of a batch; None: devices

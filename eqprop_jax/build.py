@@ -42,7 +42,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
       config: sections `data`, `system`, `solver`, `nudged_solver`, `estimator`,
         `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
         `seed`, `batch_size`, `num_epochs`, `log_every_steps`, `eval_every_steps` and,
-        optional, `precision` and `mesh`, the number of devices along its axes.
+        optional, `precision` and `convolution` (`systems.rounded`) and `mesh`, the
+        number of devices along its axes.
 
     Raises:
       ConfigError: for an unknown or missing key or name, a value out of range, or
@@ -52,12 +53,12 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     values = checks.DEFAULTS | sections.plain(config.to_dict())
     checks.top_level(values)
     checks.loops(values)
-    system = parts.system(values['system'])
-    precision = values['precision']
-    if precision == 'mixed':
-        system = systems.mixed(system)
+    full = parts.system(values['system'])
+    system = systems.rounded(
+        full, values['precision'], convolution=values['convolution']
+    )
     solve, nudged_solve = (
-        parts.solver(key, values[key], precision) for key in ('solver', 'nudged_solver')
+        parts.solver(key, values[key]) for key in ('solver', 'nudged_solver')
     )
     values['estimator'] = _with_dynamics(values)
 
@@ -73,7 +74,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     devices = _mesh(values)
     contour_axis = mesh.CONTOUR if devices.shape[mesh.CONTOUR] > 1 else None
     exact = estimators.recurrent_backprop(
-        system,
+        full,
         tol=REFERENCE_TOL,
         method='aitken',
         step_size=values['nudged_solver'].get('step_size', 1.0),

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from eqprop_jax import dynamics, parts, sections
+from eqprop_jax import dynamics, products, sections
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Batch, Estimator
@@ -23,6 +23,7 @@ SECTIONS = (
 )
 DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
     'precision': 'float32',
+    'convolution': None,
     'mesh': {},
 }
 TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
@@ -41,8 +42,9 @@ def top_level(values: Mapping[str, Any]) -> None:
     """Raises ConfigError unless the keys are known and numbers in their ranges."""
     known = (*SECTIONS, *TOP_LEVEL, *DEFAULTS)
     sections.expect('', values, known, known)
-    kinds: dict[str, type] = dict.fromkeys(SECTIONS, dict)
+    kinds: dict[str, Any] = dict.fromkeys(SECTIONS, dict)
     kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str, 'mesh': dict}
+    kinds['convolution'] = str | None
     sections.check_types('', values, kinds)
     sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
     if values['eval_every_steps'] < 0:
@@ -50,11 +52,10 @@ def top_level(values: Mapping[str, Any]) -> None:
             'eval_every_steps is 0 (every epoch) or more, not '
             f'{values["eval_every_steps"]}'
         )
-    if values['precision'] not in parts.PRECISIONS:
-        raise ConfigError(
-            f'precision={values["precision"]!r}: choose from '
-            + ', '.join(parts.PRECISIONS)
-        )
+    try:
+        products.check(values['precision'], values['convolution'])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if not 0 <= values['seed'] < 2**31:
         raise ConfigError(f'seed lies from 0 to 2³¹ − 1, not {values["seed"]}')
 

@@ -7,7 +7,7 @@ from eqprop_jax import parts
 from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method
 from eqprop_jax.training.state import Experiment
-from eqprop_jax.types import Solver
+from eqprop_jax.types import Solver, System
 
 CORRECTED = ('contour', 'oscillation')  # estimators that take a correction
 
@@ -24,14 +24,15 @@ def prepare(built: Experiment) -> tuple[Solver, dict[str, Method]]:
       the run's solver for the nudged phases.
     """
     values = built.config
+    system = parts.system(values['system'])  # in full precision
     settled = parts.solver('solver', tighter(values['solver']))
     nudged, tight = (
         parts.solver('nudged_solver', section)
         for section in (values['nudged_solver'], tighter(values['nudged_solver']))
     )
-    own = _own(built, nudged, tight)
+    own = _own(built, system, nudged, tight)
     others = methods.default_methods(
-        built.system,
+        system,
         nudged,
         tight,
         step_size=values['nudged_solver'].get('step_size', 1.0),
@@ -56,9 +57,9 @@ def tighter(values: Mapping[str, Any]) -> dict[str, Any]:
     return tight
 
 
-def _own(built: Experiment, nudged: Solver, tight: Solver) -> Method:
+def _own(built: Experiment, system: System, nudged: Solver, tight: Solver) -> Method:
     """Returns the run's own estimator as a method to report on."""
-    system, values = built.system, dict(built.config['estimator'])
+    values = dict(built.config['estimator'])
     name = values['name']
     correction = values.get('correction') if name in CORRECTED else None
     adjoint = methods.finds_adjoint(system, correction)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int
 
-from eqprop_jax import tree, wiring
+from eqprop_jax import program, tree, wiring
 from eqprop_jax.types import (
     Equilibrium,
     Field,
@@ -45,27 +45,41 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
         drive=lambda rates: system.drive(params, injection, rates),
         rates=system.rates,
         blocks=system.blocks,
-        rough=roughly(system, lambda rough: free_field(rough, params, injection)),
+        rounding=system.rounding,
         take=lambda which: free_field(system, params, tree.take(injection, which)),
     )
 
 
-def roughly(system: System, make: Callable[[System], Field]) -> Field | None:
-    """Returns the field of the system's rough twin, None where it has none."""
-    return None if system.rough is None else make(system.rough)
+def near(field: Field, rates: Rates) -> Field:
+    """Returns the field for states around a point, its drive traced there.
+
+    Products that are rounded are taken of what has changed since (`program.around`).
+
+    Args:
+      field: F.
+      rates: s₀, of the type of the rates to come.
+    """
+    if field.rounding:
+        return field._replace(drive=program.around(field.drive, rates)[1])
+    return field._replace(drive=program.of(field.drive, rates))
 
 
 def anchored(field: Field, free: Equilibrium, drive: State | None = None) -> Field:
     """Returns F(u) − F(u*), in which u* is at rest, rounding included.
 
+    Products that are rounded are taken of s − s* (`program.around`).
+
     Args:
       field: F.
-      free: u* and σ(u*).
-      drive: D(σ(u*)), if it is known.
+      free: u* and σ(u*), of the type of the states to come: complex under complex
+        nudges.
+      drive: D(σ(u*)), real, if it is known.
     """
-    base = field.drive(free.rates) if drive is None else drive
-    state, own, take = free.state, field.drive, field.take
-    rough = field.rough and anchored(field.rough, free)
+    own = field.drive
+    if field.rounding:
+        drive, own = program.around(own, free.rates)
+    base = own(free.rates) if drive is None else drive
+    state, take = free.state, field.take
 
     def some(which: Int[Array, ' k']) -> Field:
         assert take is not None
@@ -73,7 +87,6 @@ def anchored(field: Field, free: Equilibrium, drive: State | None = None) -> Fie
 
     return field._replace(
         drive=lambda rates: tree.add(tree.sub(own(rates), base), state),
-        rough=rough,
         take=take and some,
     )
 
@@ -94,11 +107,8 @@ def nudged_field(
             lambda d, g: d - beta * g, field.drive(rates), cost_gradient(rates)
         )
 
-    rough = field.rough
-    if rough is not None:
-        rough = nudged_field(rough, cost_gradient, beta)
     if field.take is None:
-        return field._replace(drive=drive, rough=rough)
+        return field._replace(drive=drive)
     take = field.take
 
     def some(which: Int[Array, ' k']) -> Field:
@@ -107,7 +117,7 @@ def nudged_field(
 
         return nudged_field(take(which), gradient, beta)
 
-    return field._replace(drive=drive, rough=rough, take=some)
+    return field._replace(drive=drive, take=some)
 
 
 def answering(field: Field, response: Response) -> Field:
@@ -124,15 +134,14 @@ def answering(field: Field, response: Response) -> Field:
 
     def some(which: Int[Array, ' k']) -> Field:
         assert take is not None
-        parts = (response.origin, response.rates, response.drive, response.pushed)
-        origin, rates, drive, pushed = tree.take(parts, which)
-        own = response._replace(origin=origin, rates=rates, drive=drive, pushed=pushed)
-        return answering(take(which), own)
+        parts = ('origin', 'rates', 'drive', 'pushed', 'scale')
+        values = {name: tree.take(getattr(response, name), which) for name in parts}
+        # under other nudges others may be left of the batch
+        return answering(take(which), response._replace(together=None, **values))
 
     return field._replace(
         blocks=wiring.outward(response.feeders, response.pushed),
         response=response,
-        rough=field.rough and answering(field.rough, response),
         take=take and some,
     )
 

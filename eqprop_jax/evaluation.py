@@ -181,9 +181,8 @@ def solver(
 ) -> tuple[dict[str, Any], Solver]:
     """Returns the section of a run's solver with some values replaced, and the solver.
 
-    A solver of another name relaxes in the system's own precision throughout. What
-    bounds the sweeps of one that stops by itself is the number of them for 'unrolled',
-    which calls it `num_steps`, and the other way round.
+    What bounds the sweeps of a solver that stops by itself is the number of them for
+    'unrolled', which calls it `num_steps`, and the other way round.
 
     Args:
       experiment: a run, built.
@@ -206,9 +205,7 @@ def solver(
         bound = max_steps
     if bound is not None:
         section[_bound(section['name'])] = bound
-    same = section['name'] == own['name']
-    precision = experiment.config['precision'] if same else 'float32'
-    return section, parts.solver('solver', section, precision)
+    return section, parts.solver('solver', section)
 
 
 def _bound(name: str) -> str:

@@ -58,9 +58,6 @@ ESTIMATORS = {
     'tangent': estimators.tangent,
 }
 NUDGE_KEYS = ('contour', 'radius', 'num_points', 'half_step')
-PRECISIONS = ('float32', 'mixed')
-ROUGH_TOL = 4e-3  # relative error that the rounding to bfloat16 allows
-ROUGH_STEPS = 10  # a small answer to a real nudge is below it, and never settles
 NUDGED = ('contour', 'contrastive')  # estimators that take a contour and a solver
 
 
@@ -96,33 +93,17 @@ def _without_idle_angle(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, 'angle': None}
 
 
-def solver(
-    section: str, values: Mapping[str, Any], precision: str = 'float32'
-) -> Solver:
+def solver(section: str, values: Mapping[str, Any]) -> Solver:
     """Builds a solver from a section.
 
     Args:
       section: what messages call it.
       values: `name` and the arguments of that solver.
-      precision: 'float32'; or 'mixed', to relax in bfloat16 as far as its rounding
-        allows, and in the system's own precision from there.
 
     Raises:
-      ConfigError: for an unknown key or name, a value out of range, or a solver that
-        does not relax to a tolerance where the precision is mixed.
+      ConfigError: for an unknown key or name, or a value out of range.
     """
-    solve = sections.named(section, SOLVERS, values)
-    if precision == 'float32':
-        return solve
-    if values['name'] != 'relaxation':
-        raise ConfigError(
-            f'precision="mixed" relaxes to a tolerance: set {section}.name to '
-            f'"relaxation", not {values["name"]!r}, or precision to "float32"'
-        )
-    tol = max(values.get('tol', ROUGH_TOL), ROUGH_TOL)
-    steps = min(values.get('max_steps', ROUGH_STEPS), ROUGH_STEPS)
-    rough = sections.named(section, SOLVERS, {**values, 'tol': tol, 'max_steps': steps})
-    return solvers.polished(solve, rough)
+    return sections.named(section, SOLVERS, values)
 
 
 def estimator(

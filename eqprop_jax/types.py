@@ -103,8 +103,8 @@ class System(NamedTuple):
     each example's units (dropout); None: it has no dropout."""
     take: Callable[[Int[Array, ' k']], 'System'] | None = None
     """(examples) -> the system for these; None: it treats all of a batch alike."""
-    rough: 'System | None' = None
-    """The same system with a cheaper drive (`systems.mixed`), or None."""
+    rounding: float = 0.0
+    """To what relative error the drive rounds factors (`systems.rounded`)."""
 
 
 class Field(NamedTuple):
@@ -116,8 +116,8 @@ class Field(NamedTuple):
     """σ, elementwise."""
     blocks: tuple[tuple[str, ...], ...] = ()
     """Layers updated together, in the order of a sweep; empty: each layer alone."""
-    rough: 'Field | None' = None
-    """The same field by cheaper products, for the greater part of a relaxation."""
+    rounding: float = 0.0
+    """To what relative error the drive rounds factors."""
     take: 'Callable[[Int[Array, " k"]], Field] | None' = None
     """The field of these examples of the batch alone, which has a `take`, too; None: it
     cannot be told apart."""
@@ -150,6 +150,11 @@ class Response(NamedTuple):
     """{layer: whether the nudge pushes it}, of the layers that the cost reads."""
     weight: Inexact[Array, ''] | None = None
     """w of the contour, which reads Re[w (u − u*)]; None: all of a real state."""
+    scale: Float[Array, 'B L'] | None = None
+    """Largest answers to nudges of the same contour that are relaxed already, by layer:
+    δ is made of all of them, so that what is left is told relative to no less."""
+    together: str | None = None
+    """Axis of nudges that are relaxed at the same time, likewise."""
 
 
 class Equilibrium(NamedTuple):

@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -22,6 +23,7 @@ from eqprop_jax import (
     solvers,
     systems,
     training,
+    tree,
 )
 from eqprop_jax.benchmark import digits
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
@@ -550,28 +552,31 @@ def test_configurations_without_a_precision_are_those_of_float32():
     assert build.experiment(config).config['precision'] == 'float32'
 
 
-def test_mixed_precision_trains_to_the_same_tolerance():
-    changes = {'precision': 'mixed', 'num_epochs': 1}
-    mixed, plain = (
-        runs.experiment(changes | more) for more in ({}, {'precision': 'float32'})
+def test_a_precision_is_that_of_the_run_and_not_of_its_reference():
+    coarse, plain = (
+        runs.experiment({'precision': name}) for name in ('bfloat16', 'float32')
     )
-    assert mixed.system.rough is not None
-    assert plain.system.rough is None
+    assert coarse.system.rounding == 2**-8
+    assert plain.system.rounding == 0
     x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
+    y = jax.nn.one_hot(jnp.arange(4), 10)
     params = plain.system.init(jax.random.key(1), x)
-    free = [dynamics.relax(e.system, params, x, e.solve) for e in (mixed, plain)]
-    assert all(equilibrium.converged.all() for equilibrium in free)
-    assert jnp.all(free[0].num_steps >= free[1].num_steps)
+    batch = Batch(x, y)
+    free = dynamics.relax(plain.system, params, x, plain.solve)
+    exact = [e.exact(params, batch, free, None).grads for e in (coarse, plain)]
+    chex.assert_trees_all_equal(*exact)
+    learned = [e.learn(params, batch, free, None).grads for e in (coarse, plain)]
+    off = tree.norm(tree.sub(*learned)) / tree.norm(learned[1])
+    assert 1e-5 < off < 1e-2
 
 
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'precision': 'half'}, ["'half'", 'mixed']),
-        (
-            {'precision': 'mixed', 'solver': {'name': 'unrolled', 'num_steps': 5}},
-            ['solver.name', 'relaxation', 'unrolled'],
-        ),
+        ({'precision': 'half'}, ["'half'", 'float32, tf32, bfloat16']),
+        ({'precision': 'mixed'}, ["'mixed'", 'float32, tf32, bfloat16']),
+        ({'convolution': 'fft'}, ["'fft'", 'native', 'patches']),
+        ({'convolution': 3}, ['convolution', '3']),
     ],
 )
 def test_precisions_that_cannot_be_are_refused(tmp_path, changes, words):

@@ -217,14 +217,6 @@ class TestSolver:
         section, _ = evaluation.solver(unrolled, name='relaxation', tol=1e-2)
         assert section == {'name': 'relaxation', 'max_steps': 30, 'tol': 1e-2}
 
-    def test_mixed_precision_takes_any(self):
-        experiment = runs.experiment({'precision': 'mixed'})
-        params = init_state(experiment).params
-        split = Split(*(part[:5] for part in experiment.dataset.test))
-        _, solve = evaluation.solver(experiment, name='anderson', tol=1e-5)
-        found = evaluation.evaluate(experiment, params, split, solve)
-        assert found.converged.all()
-
     @pytest.mark.parametrize(
         ('changes', 'part'),
         [

@@ -15,6 +15,7 @@ FLOORS = {
     'wiring': 0,
     'linear': 0,
     'products': 0,
+    'program': 0,
     'dynamics': 0,
     'systems': 1,
     'solvers': 1,

@@ -163,31 +163,79 @@ def test_batching_is_a_loop(case, axes):
                 np.testing.assert_allclose(a[index], b, atol=1e-12)
 
 
+def rounded(value, precision):
+    """Returns float32 numbers rounded to nearest, ties to even, by their bits."""
+    if precision == 'float32':
+        return np.asarray(value, np.float64)
+    cut = 23 - {'tf32': 10, 'bfloat16': 7}[precision]
+    bits = np.asarray(value, np.float32).view(np.uint32).astype(np.uint64)
+    odd = (bits >> cut) & 1
+    bits = (bits + (1 << (cut - 1)) - 1 + odd) >> cut << cut
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize('unit', [False, True])
+@pytest.mark.parametrize('precision', products.ROUNDING)
 @pytest.mark.parametrize('case', CASES)
-def test_half_precision_weights_round_the_factors_only(case):
-    """Float32 maps: the product of rounded factors, summed up in float32."""
+def test_precisions_round_the_factors_only(case, precision, unit, monkeypatch):
+    """In every direction; with a unit for bfloat16, which multiplies, and without."""
+    monkeypatch.setattr(products, 'has_unit', lambda: unit)
+    jax.clear_caches()
     product, exact, *shapes = CASES[case]
-    s = draw(0, shapes[0], jnp.float32)
-    kernel = draw(1, shapes[1], jnp.bfloat16)
+    s, kernel = (draw(index, shape, jnp.float32) for index, shape in enumerate(shapes))
+    wide = [rounded(factor, precision) for factor in (s, kernel)]
+    expected, back = jax.vjp(exact, *wide)
+    r = draw(2, expected.shape, jnp.float32)
+    with products.taken(precision):
+        z, pullback = jax.vjp(product, s, kernel)
+        found = z, *pullback(r)
+    for a, b in zip(found, (expected, *back(rounded(r, precision))), strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    off = np.abs(exact(s.astype(float), kernel.astype(float)) - z).max()
+    bound = products.ROUNDING[precision]
+    assert bound / 20 <= off < max(30 * bound, 1e-5)  # and they do round
+    jax.clear_caches()
 
-    def wide(value):
-        return value.astype(jnp.bfloat16).astype(jnp.float64)
 
-    z, pullback = jax.vjp(product, s, kernel)
-    expected, back = jax.vjp(exact, wide(s), wide(kernel))
-    assert z.dtype == jnp.float32
-    np.testing.assert_allclose(z, expected, atol=1e-5)
-    # a product that rounds nothing is off by more
-    assert jnp.abs(exact(s.astype(float), wide(kernel)) - z).max() > 1e-4
-    to_s, to_kernel = pullback(jnp.ones_like(z))
-    assert (to_s.dtype, to_kernel.dtype) == (jnp.float32, jnp.bfloat16)
-    exact_s, exact_kernel = back(jnp.ones_like(expected))
-    np.testing.assert_allclose(to_s, exact_s, atol=1e-5)
-    # that in the weights rounds nothing but itself
-    scale = float(jnp.abs(exact_kernel).max())
-    np.testing.assert_allclose(
-        to_kernel.astype(jnp.float64), exact_kernel, atol=2e-2 * scale
-    )
+@pytest.mark.parametrize('precision', products.ROUNDING)
+@pytest.mark.parametrize('pads', PADS)
+def test_ways_to_write_a_convolution_agree(precision, pads):
+    s, kernel = draw(0, (2, 6, 6, 3)), draw(1, (3, 3, 3, 4))
+    found = {}
+    for way in products.CONVOLUTIONS:
+        with products.taken(precision, way):
+            fn = jax.jit(lambda s, k: products.convolve(s, k, pads))
+            found[way] = fn(s, kernel)
+            text = fn.lower(s, kernel).as_text()
+        assert ('stablehlo.convolution' in text) == (way == 'native')
+    np.testing.assert_allclose(*found.values(), atol=1e-12)
+
+
+def test_a_way_ends_where_it_was_opened_and_its_transposes_keep_it():
+    s, kernel = draw(0, (3, 4), jnp.float32), draw(1, (4, 2), jnp.float32)
+    exact = products.multiply(s, kernel)
+    with products.taken('bfloat16'):
+        coarse, pullback = jax.vjp(products.multiply, s, kernel)
+        with products.taken('float32'):
+            inner = products.multiply(s, kernel)
+    np.testing.assert_array_equal(inner, exact)
+    np.testing.assert_array_equal(products.multiply(s, kernel), exact)
+    assert jnp.abs(coarse - exact).max() > 1e-4
+    text = str(jax.make_jaxpr(pullback)(coarse))
+    assert text.count("precision='bfloat16'") == 2, text
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (('half',), "'half'.*float32, tf32, bfloat16"),
+        (('tf32', 'fft'), "'fft'.*native"),
+    ],
+)
+def test_unknown_ways_are_refused(args, words):
+    with pytest.raises(ValueError, match=words), products.taken(*args):
+        pass
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
@@ -202,8 +250,11 @@ def test_types_are_kept(case, dtype):
 @pytest.mark.parametrize('evaluate', [jax.jit, lambda fn: fn])
 def test_factors_that_do_not_fit_are_refused(evaluate):
     """By the primitives themselves, whatever checks the annotations."""
-    multiply = evaluate(products.multiply_p.bind)
-    convolve = evaluate(lambda s, k: products.convolve_p.bind(s, k, pads=PADS[0]))
+    way = products.Way()
+    multiply = evaluate(lambda s, k: products.multiply_p.bind(s, k, way=way))
+    convolve = evaluate(
+        lambda s, k: products.convolve_p.bind(s, k, pads=PADS[0], way=way)
+    )
     s = jnp.ones((1, 3, 3, 2), jnp.float32)
     with pytest.raises(TypeError, match='maps are float32 and weights float64'):
         convolve(s, jnp.ones((3, 3, 2, 2), jnp.float64))

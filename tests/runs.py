@@ -18,6 +18,7 @@ TOP_LEVEL = {
     'log_every_steps': 3,
     'eval_every_steps': 0,
     'precision': 'float32',
+    'convolution': None,
     'mesh': {'data': 1, 'contour': 1},
 }
 

@@ -16,10 +16,6 @@ SOLVERS = {
     'relaxation': ep.solvers.relaxation,
     'aitken': ep.solvers.aitken,
     'anderson': ep.solvers.anderson,
-    'polished': lambda **options: ep.solvers.polished(
-        ep.solvers.relaxation(**options),
-        ep.solvers.relaxation(**{**options, 'tol': 4e-3}),
-    ),
 }
 
 
@@ -46,7 +42,6 @@ def test_the_sizes_of_what_is_gathered():
 @pytest.mark.parametrize('name', list(SOLVERS))
 def test_nothing_depends_on_it(name):
     system, params, batch = slow_and_fast()
-    system = ep.systems.mixed(system) if name == 'polished' else system
 
     def settle(compact):
         solve = SOLVERS[name](tol=1e-10, max_steps=500, compact=compact)

@@ -35,9 +35,9 @@ ADJOINT = {
 PLAIN = {'estimator.correction': None, 'solver.step_size': 0.3}
 RUNS = {
     'conv': {'system': CONV} | ADJOINT,
-    'conv, dropout, augmented, mixed': {
+    'conv, dropout, augmented, coarse': {
         'system': CONV | {'dropout': 0.3},
-        'precision': 'mixed',
+        'precision': 'bfloat16',
         'data.augment.pad': 1,
     }
     | ADJOINT,

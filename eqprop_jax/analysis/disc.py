@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, nudges, tree
 from eqprop_jax.estimators import phases
-from eqprop_jax.estimators.contour import corrected_field
+from eqprop_jax.estimators.contour import nudged_from
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import Batch, Equilibrium, Params, Solver, System
 
@@ -67,18 +67,13 @@ def check(
         )
     phases.check(system, contour)
     injection = system.inject(params, batch.x)
-    if correction is None:
-        field = dynamics.free_field(system, params, injection)
-        field = dynamics.anchored(field, free)
-    else:
-        field = corrected_field(
-            system, params, injection, free.rates, correction, free.state
-        )
+    field_at = nudged_from(system, params, injection, free, correction)
     nudged = phases.relax(
-        field,
+        field_at,
         dynamics.cost_gradient(system, params, batch.y),
         free,
-        phases.answer(system, params, batch, injection, free, field),
+        free,
+        phases.answer(system, params, batch, injection, free, field_at(free)),
         solve,
         contour,
         None,

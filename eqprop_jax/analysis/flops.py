@@ -58,8 +58,9 @@ def _equation(equation: JaxprEqn) -> int:
     shapes = [getattr(var.aval, 'shape', ()) for var in equation.invars]
     outs = [getattr(var.aval, 'shape', ()) for var in equation.outvars]
     out = math.prod(outs[0]) if outs else 0  # nothing comes out of checks
-    if name in ('multiply', 'convolve'):  # of weights [..., n]
-        return 2 * out * math.prod(shapes[1][:-1]) * _kind(equation)
+    if name in ('multiply', 'convolve', 'correlate'):  # of a second factor [..., n]
+        several = shapes[1][0] if len(shapes[1]) == 3 else 1  # networks
+        return 2 * out * math.prod(shapes[1][:-1]) // several
     if name == 'dot_general':
         (contracted, _), _ = params['dimension_numbers']
         summed = math.prod(shapes[0][axis] for axis in contracted)

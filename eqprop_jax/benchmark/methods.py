@@ -36,6 +36,7 @@ from eqprop_jax.types import (
     Params,
     Rates,
     Solver,
+    System,
 )
 
 PUBLISHED, BACKPROP = 'published schedule', 'backprop'
@@ -102,8 +103,7 @@ class Method(NamedTuple):
 
 def methods(network: Network) -> dict[str, Method]:
     """Returns all methods by name."""
-    # only solvers that polish make use of the rough twin
-    system, settings = systems.mixed(network.system), network.settings
+    system, settings = network.system, network.settings
 
     def inject(params: Params, batch: Batch) -> Any:
         return system.inject(params, batch.x)
@@ -112,9 +112,9 @@ def methods(network: Network) -> dict[str, Method]:
         rates = at_rest(network, params, batch).rates
         return local_gradient(system, params, batch, rates, rates)
 
-    def relaxed(estimate: Estimator, free: Solver) -> Method:
+    def relaxed(estimate: Estimator, free: Solver, own: System = system) -> Method:
         def step(params: Params, batch: Batch, rng: jax.Array) -> Work:
-            settled = dynamics.relax(system, params, batch.x, free)
+            settled = dynamics.relax(own, params, batch.x, free)
             grads, error, info = estimate(params, batch, settled, rng)
             return Work(grads, settled, info, error)
 
@@ -131,22 +131,16 @@ def methods(network: Network) -> dict[str, Method]:
         contour: Contour,
         correction: str | None = None,
         phases: tuple[Solver, Solver] = settings.phases(TIGHT),
+        precision: str = 'float32',
     ) -> Method:
         free, solve = phases
+        own = systems.rounded(system, precision)
         estimate = estimators.contour(
-            system, solve, contour=contour, correction=correction, warm_start=True
+            own, solve, contour=contour, correction=correction, warm_start=True
         )
         costs = row_costs(system, contour, correction)
         plain = correction is None
-        return relaxed(estimate, free)._replace(phases=costs, anchored=plain)
-
-    def rounded() -> Method:
-        """Returns symmetric nudges, with phases that begin in bfloat16."""
-        free, solve = (
-            solvers.polished(solve, solvers.relaxation(tol=0.01, max_steps=10))
-            for solve in settings.phases(TIGHT)
-        )
-        return nudged(nudges.symmetric(settings.radius), phases=(free, solve))
+        return relaxed(estimate, free, own)._replace(phases=costs, anchored=plain)
 
     def published() -> Method:
         first, second = (
@@ -242,7 +236,7 @@ def methods(network: Network) -> dict[str, Method]:
         step, loose = nudges.complex_step(1e-3), settings.phases(LOOSE)
         yield published()
         yield symmetric
-        yield rounded()
+        yield nudged(nudges.symmetric(settings.radius), precision='bfloat16')
         yield nudged(nudges.circle(settings.radius, 4))
         yield nudged(step)
         yield nudged(step, phases=loose)

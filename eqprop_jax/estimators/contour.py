@@ -131,13 +131,8 @@ def contour(
     ) -> Estimate:
         injection = system.inject(params, batch.x)
         gradient = dynamics.cost_gradient(system, params, batch.y)
-        if correction is None:
-            field = dynamics.free_field(system, params, injection)
-            field = dynamics.anchored(field, free)
-        else:
-            field = corrected_field(
-                system, params, injection, free.rates, correction, free.state
-            )
+        field_at = nudged_from(system, params, injection, free, correction)
+        field = field_at(free)
         answer = phases.answer(system, params, batch, injection, free, field)
         noise_of, start = None, free
         if noise:
@@ -145,8 +140,9 @@ def contour(
             start = solve(field._replace(disturb=noise_of(FREE, 0.0)), free.state)
             answer = answer._replace(origin=start.state, rates=start.rates)
         nudged = phases.relax(
-            field,
+            field_at,
             gradient,
+            free,
             start,
             answer,
             solve,
@@ -175,13 +171,38 @@ def contour(
     return estimate
 
 
+def nudged_from(
+    system: System,
+    params: Params,
+    injection: Injection,
+    free: Equilibrium,
+    correction: str | None,
+) -> Callable[[Equilibrium], Field]:
+    """Returns (u*, real or complex) ↦ the field of nudged phases, anchored there.
+
+    Args:
+      system: what moves.
+      params: θ.
+      injection: `system.inject(params, x)`.
+      free: u*, real.
+      correction: as in `contour`.
+    """
+    if correction is None:
+        field = dynamics.free_field(system, params, injection)
+        drive = field.drive(free.rates)
+        return lambda anchor: dynamics.anchored(field, anchor, drive)
+    return lambda anchor: corrected_field(
+        system, params, injection, free.rates, correction, anchor
+    )
+
+
 def corrected_field(
     system: System,
     params: Params,
     injection: Injection,
     free: Rates,
     correction: str = 'antisymmetric',
-    anchor: State | None = None,
+    anchor: Equilibrium | None = None,
 ) -> Field:
     """Returns the field of the nudged phases, with J at the free point s*.
 
@@ -197,33 +218,27 @@ def corrected_field(
       injection: `system.inject(params, x)`.
       free: s*, real.
       correction: 'antisymmetric' or 'adjoint'.
-      anchor: u*, to subtract F(u*): then D(s*) reads u*. None: F is left as it is.
+      anchor: u* in the type of the states to come, to subtract F(u*): then D(s*) reads
+        u*. None: F is left as it is.
     """
     field = dynamics.free_field(system, params, injection)
     J = jacobian.linearize(system, params, injection, free)
-    rest = J.drive if anchor is None else anchor
+    rest = J.drive if anchor is None else anchor.state
+    plain = field if anchor is None else dynamics.anchored(field, anchor, J.drive)
 
     def drive(rates: Rates) -> State:
         shift = tree.sub(rates, free)
         back = J.transpose(shift)
         if system.affine or correction == 'adjoint':
             return tree.add(rest, back)
-        own = field.drive(rates)
-        if anchor is not None:
-            own = tree.add(tree.sub(own, J.drive), anchor)
-        return tree.sub(own, tree.sub(J.apply(shift), back))
-
-    rough = dynamics.roughly(
-        system,
-        lambda s: corrected_field(s, params, injection, free, correction, anchor),
-    )
+        return tree.sub(plain.drive(rates), tree.sub(J.apply(shift), back))
 
     def some(which: Int[Array, ' k']) -> Field:
         own = tree.take((injection, free), which)
         at = None if anchor is None else tree.take(anchor, which)
         return corrected_field(system, params, *own, correction, at)
 
-    return field._replace(drive=drive, rough=rough, take=some)
+    return field._replace(drive=drive, take=some)
 
 
 def check_correction(correction: str | None) -> None:

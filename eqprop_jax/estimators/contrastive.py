@@ -81,11 +81,12 @@ def contrastive(
         injection = system.inject(params, batch.x)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         field = dynamics.free_field(system, params, injection)
-        field = dynamics.anchored(field, free)
+        drive = field.drive(free.rates)
         answer = phases.answer(system, params, batch, injection, free, field)
         nudged = phases.relax(
-            field,
+            lambda anchor: dynamics.anchored(field, anchor, drive),
             gradient,
+            free,
             free,
             answer,
             solve,

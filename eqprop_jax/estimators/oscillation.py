@@ -167,6 +167,9 @@ def oscillation(
         The averages are over the last `num_averaged` turns, the residuals are those at
         the end of each visit of the last one.
         """
+        fed = wiring.feeders(field.drive, field.rates(state))
+        reached = wiring.reached(fed, readers)
+        field = dynamics.near(field, field.rates(state))
         betas = jnp.asarray(points, jnp.result_type(*jax.tree.leaves(state)))
         num_visits = num_turns * num_points
         first_averaged = (num_turns - num_averaged) * num_points
@@ -204,8 +207,6 @@ def oscillation(
                 return drive
             return jax.tree.map(lambda d: jnp.clip(d, *clip), drive)
 
-        fed = wiring.feeders(field.drive, field.rates(state))
-        reached = wiring.reached(fed, readers)
         zero = tree.zeros_like(tree.real(state))
         (state, free, error), gaps = lax.scan(
             visit, (state, zero, zero), jnp.arange(num_visits)

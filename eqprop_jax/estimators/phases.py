@@ -1,7 +1,8 @@
 """Nudged equilibria on a contour, which the contour estimators have in common."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from eqprop_jax import dynamics, tree
+from eqprop_jax import dynamics, program, tree
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.noise import Disturb
 from eqprop_jax.nudges import Contour
+from eqprop_jax.solvers import judge
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -25,6 +27,8 @@ from eqprop_jax.types import (
     State,
     System,
 )
+
+NUDGES = 'nudges'  # axis of those that are relaxed together
 
 
 class Phase(NamedTuple):
@@ -76,8 +80,9 @@ def answer(
 
 
 def relax(
-    field: Field,
+    field_at: Callable[[Equilibrium], Field],
     cost_gradient: CostGradient,
+    anchor: Equilibrium,
     free: Equilibrium,
     answer: Response,
     solve: Solver,
@@ -92,9 +97,10 @@ def relax(
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
     Args:
-      field: F, anchored there.
+      field_at: u* ↦ F, anchored there; u* is complex where the nudges are.
       cost_gradient: from `dynamics.cost_gradient`.
-      free: the free equilibrium, real.
+      anchor: u*, real.
+      free: where phases start, real; u* but for noise.
       answer: what the answers are measured by.
       solve: relaxes each phase.
       contour: the nudges; real and complex ones are relaxed apart, in their types.
@@ -122,32 +128,56 @@ def relax(
     together = jax.default_backend() != 'cpu' if batched is None else batched
 
     def relax_part(part: Contour, numbers: Int[np.ndarray, ' P']) -> Phase:
-        start = as_complex(free.state) if part.is_complex else free.state
+        start, at = free.state, anchor
+        if part.is_complex:
+            start, *own = map(as_complex, (start, anchor.state, anchor.rates))
+            at = at._replace(state=own[0], rates=own[1])
+        field = field_at(at)
+        field = field._replace(drive=program.of(field.drive, at.rates))
         points, weights = _cast(part, sign, start)
         which = jnp.asarray(numbers)
         if axis_name is not None:
             points, weights, which = _share(points, weights, which, axis_name)
 
-        def one(nudge: tuple[Array, Array, Array], start: State) -> Equilibrium:
+        def one(
+            nudge: tuple[Array, Array, Array], start: State, **others: Any
+        ) -> tuple[Equilibrium, Float[Array, 'B L']]:
+            """Returns the equilibrium, and how long the answer of each layer is."""
             beta, weight, number = nudge
             nudged = dynamics.nudged_field(field, cost_gradient, beta)
             if noise is not None:
                 nudged = nudged._replace(disturb=noise(number, beta))
-            own = answer._replace(weight=weight) if part.is_complex else answer
-            return solve(dynamics.answering(nudged, own), start)
+            own = answer._replace(**others)
+            if part.is_complex:  # a device's fillers have the weight 0
+                own = own._replace(weight=jnp.where(weight == 0, 1, weight))
+            nudged = dynamics.answering(nudged, own)
+            found = solve(nudged, start)
+            return found, judge.lengths(nudged, found.state).T
 
         nudges = (points, weights, which)
+        if len(points) == 1:
+            only = one(jax.tree.map(lambda values: values[0], nudges), start)[0]
+            return Phase(weights, jax.tree.map(lambda leaf: leaf[None], only))
         if together:
-            return Phase(weights, jax.vmap(one, (0, None))(nudges, start))
-        if not warm_start or len(points) == 1:
-            return Phase(weights, lax.map(lambda nudge: one(nudge, start), nudges))
-        begin = one(jax.tree.map(lambda values: values[0], nudges), start)
+            side_by_side = functools.partial(one, together=NUDGES)
+            every = jax.vmap(side_by_side, (0, None), axis_name=NUDGES)
+            return Phase(weights, every(nudges, start)[0])
 
-        def another(nudge: tuple[Array, Array, Array]) -> Equilibrium:
-            return one(nudge, extrapolated(begin, start, nudge[0] / points[0]))
+        def next_one(carry: tuple, nudge: tuple) -> tuple[tuple, Equilibrium]:
+            first, scale = carry
+            begin = start
+            if warm_start:
+                begin = extrapolated(*first, start, nudge[0] / points[0])
+            found, length = one(nudge, begin, scale=scale)
+            if warm_start:
+                now = nudge[2] == which[0]
+                own = found.state, found.converged
+                first = jax.tree.map(lambda a, b: jnp.where(now, a, b), own, first)
+            return (first, jnp.maximum(scale, length)), found
 
-        rest = lax.map(another, jax.tree.map(lambda values: values[1:], nudges))
-        return Phase(weights, tree.stack_first(begin, rest))
+        none = jnp.zeros(free.converged.shape, bool)
+        size = jnp.zeros((len(none), len(answer.feeders)), points.real.dtype)
+        return Phase(weights, lax.scan(next_one, ((start, none), size), nudges)[1])
 
     positions = np.arange(len(contour.points))
     if axis_name is not None:
@@ -157,18 +187,21 @@ def relax(
     return tuple(map(relax_part, contour.parts(), own))
 
 
-def extrapolated(nudged: Equilibrium, free: State, ratio: Inexact[Array, '']) -> State:
+def extrapolated(
+    nudged: State, settled: Bool[Array, ' B'], free: State, ratio: Inexact[Array, '']
+) -> State:
     """Returns u* + ρ (u(β) − u*): where to start for the nudge ρβ, up to O(β²).
 
     An example that has not settled under β starts at u*.
 
     Args:
       nudged: u(β).
+      settled: whether it has settled there.
       free: u*.
       ratio: ρ.
     """
-    there = jax.tree.map(lambda u, u0: u0 + ratio * (u - u0), nudged.state, free)
-    return tree.select(nudged.converged, there, free)
+    there = jax.tree.map(lambda u, u0: u0 + ratio * (u - u0), nudged, free)
+    return tree.select(settled, there, free)
 
 
 def settled(

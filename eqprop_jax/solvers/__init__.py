@@ -2,6 +2,5 @@
 
 from eqprop_jax.solvers.aitken import aitken as aitken
 from eqprop_jax.solvers.anderson import anderson as anderson
-from eqprop_jax.solvers.polished import polished as polished
 from eqprop_jax.solvers.relaxation import relaxation as relaxation
 from eqprop_jax.solvers.unrolled import unrolled as unrolled

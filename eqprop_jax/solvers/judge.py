@@ -15,7 +15,8 @@ settled as its worst layer:
 
     phase              size_l
     free               |u_l|
-    nudged, linear     |Re[w (u_l − u_l*)]|, what the contour reads of the answer
+    nudged, linear     |Re[w (u_l − u_l*)]|, what the contour reads of the answer, or
+                       that of another nudge of it, if that is longer
 
 What moves in the part of a complex state that the contour does not read counts by what
 it turns into, and is added to |m_l| / size_l.
@@ -31,7 +32,7 @@ as left to move. And once all moves are of a few roundings and do not shrink any
 an example is stuck, and stops.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import tree
-from eqprop_jax.types import Field, State
+from eqprop_jax.types import Field, Response, State
 
 NOISY = 32  # roundings: moves no longer than these may be of rounding alone
 
@@ -91,7 +92,7 @@ def judge(
     size, length, aside, noise = lax.stop_gradient(_measured(field, state, move))
     step = _ratio(length, size) + aside
     largest = jnp.max(step, axis=0)
-    eps = jnp.finfo(size.dtype).eps
+    eps = roundings(field, size.dtype)
     noisy = jnp.all((length <= NOISY * noise) & (aside <= NOISY * eps), axis=0)
     stuck = noisy & ~(largest < pace.last)
     rate = _ratio(largest, pace.last)
@@ -143,9 +144,8 @@ def unanswered(field: Field, state: State) -> Bool[Array, ' B']:
         return jnp.any((a != 0).reshape(a.shape[0], -1), axis=1)
 
     pushed = response.pushed
-    still = {
-        name: ~some(state[name] - response.origin[name]) for name in response.feeders
-    }
+    size = _of_contour(response, lengths(field, state))
+    still = dict(zip(response.feeders, size == 0, strict=True))
 
     def lost() -> Bool[Array, ' B']:
         shift = tree.sub(field.rates(state), response.rates)
@@ -203,6 +203,15 @@ def lengths(field: Field, state: State) -> Float[Array, 'L B']:
     return _norms(layers, layers)[0]
 
 
+def _of_contour(response: Response, size: Float[Array, 'L B']) -> Float[Array, 'L B']:
+    """Returns the longest answer to any nudge, of those that are known."""
+    if response.scale is not None:
+        size = jnp.maximum(size, response.scale.T)
+    if response.together is not None:
+        size = lax.pmax(size, response.together)
+    return size
+
+
 def _measured(
     field: Field, state: State, move: State
 ) -> tuple[Float[Array, 'L B'], ...]:
@@ -213,6 +222,7 @@ def _measured(
     to the answer, so that it counts by its absolute length there.
     """
     response = field.response
+    coarse = roundings(field, jax.tree.leaves(state)[0].real.dtype)
     if response is not None:
         origin, names = response.origin, list(response.feeders)
         start, moves = ([part[name] for name in names] for part in (origin, move))
@@ -220,9 +230,11 @@ def _measured(
         weight = jnp.ones((), start[0].dtype) if weight is None else weight
         answer = [state[name] - origin[name] for name in names]
         size, length = _norms(_read(weight, answer), _read(weight, moves))
+        size = _of_contour(response, size)
         share = jnp.abs(weight.real) / jnp.abs(weight)  # of u*, which is real
-        rounding = share * _rounding(start, _norms(start, start)[0])
-        noise = rounding + jnp.finfo(size.dtype).eps * size
+        eps = float(jnp.finfo(size.dtype).eps)
+        rounding = share * _rounding(start, _norms(start, start)[0], eps)
+        noise = rounding + coarse * size
         if not jnp.iscomplexobj(moves[0]):
             return size, length, jnp.zeros_like(size), noise
         other = _norms(_read(1j * weight, moves), _read(1j * weight, moves))[0]
@@ -235,7 +247,7 @@ def _measured(
     for part in parts:
         leaves, moves = (jax.tree.leaves(part(a)) for a in (state, move))
         size, length = _norms(leaves, moves)
-        each.append((size, length, _rounding(leaves, size)))
+        each.append((size, length, _rounding(leaves, size, coarse)))
     size, length, noise = (
         jnp.concatenate(values) for values in zip(*each, strict=True)
     )
@@ -272,7 +284,16 @@ def _norms(
     return jnp.stack(size), jnp.stack(length)
 
 
-def _rounding(leaves: list[Array], size: Float[Array, 'L B']) -> Array:
+def roundings(field: Field, dtype: Any) -> float:
+    """Returns ε: that of the numbers, or what products that are rounded come to.
+
+    Where moves are shorter than the rounding of factors, which flip one by one, no
+    sweep need shorten them: `NOISY` times ε is that.
+    """
+    return max(float(jnp.finfo(dtype).eps), field.rounding / NOISY)
+
+
+def _rounding(leaves: list[Array], size: Float[Array, 'L B'], eps: float) -> Array:
     """Returns ε √n_l times the root mean square of all units, from |u_l|, [L, B]."""
     counts = _counts(leaves)
     largest = jnp.max(size, axis=0, keepdims=True)
@@ -280,7 +301,6 @@ def _rounding(leaves: list[Array], size: Float[Array, 'L B']) -> Array:
     mean = largest * jnp.sqrt(
         jnp.sum(share**2, axis=0, keepdims=True) / float(counts.sum())
     )
-    eps = jnp.finfo(size.dtype).eps
     return jnp.asarray(np.sqrt(counts) * eps, size.dtype) * mean
 
 

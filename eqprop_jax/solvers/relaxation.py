@@ -11,7 +11,14 @@ from jaxtyping import Array
 
 from eqprop_jax import tree
 from eqprop_jax.solvers.settle import compact_here, settle
-from eqprop_jax.solvers.sweeps import check_options, make_sweep, without_noise
+from eqprop_jax.solvers.sweeps import (
+    check_options,
+    held,
+    make_move,
+    sequence,
+    update,
+    without_noise,
+)
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 
@@ -58,15 +65,18 @@ def relaxation(
     check_options(order, step_size, clip, tol, max_steps)
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
+        field = held(without_noise(field), clip)
+        move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
+
         def advance(
             field: Field, state: State, memory: tuple, step: Array
         ) -> tuple[State, State, tuple]:
             del step
-            moved = make_sweep(field, state, order, step_size, clip)(state)
+            moved = update(field, state, blocks, move)
             return moved, tree.sub(moved, state), memory
 
         return settle(
-            without_noise(field),
+            field,
             state,
             advance,
             through=order == 'alternating',

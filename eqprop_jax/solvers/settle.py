@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from eqprop_jax import tree
 from eqprop_jax.solvers.judge import judge, still, unanswered
+from eqprop_jax.solvers.sweeps import prepared
 from eqprop_jax.types import Equilibrium, Field, State
 
 SHARE = 3  # what is gathered is the batch divided by this
@@ -60,6 +61,7 @@ def settle(
 
     def run(field: Field, start: tuple, step: Array, leave: list[int]) -> tuple:
         """Runs until no more than leave[0] still move, then with those alone."""
+        ready = prepared(field, start[0][0])
 
         def unsettled(carry: tuple) -> Array:
             (_, (residual, stuck, _), _), step = carry
@@ -69,8 +71,8 @@ def settle(
         def body(carry: tuple) -> tuple:
             ((state, memory), verdict, num_steps), step = carry
             active = moving(*verdict[:2])
-            moved, move, memory = advance(field, state, memory, step)
-            now = judge(field, moved, move, verdict.pace, through=through)
+            moved, move, memory = advance(ready, state, memory, step)
+            now = judge(ready, moved, move, verdict.pace, through=through)
             state, verdict = tree.select(active, (moved, now), (state, verdict))
             return ((state, memory), verdict, num_steps + active), step + 1
 

@@ -7,8 +7,7 @@ before it just did ('alternating'). Blocks that do not feed themselves are solve
 exactly by a step of ε = 1, which damps the oscillations of period two that symmetric
 networks fall into under synchronous updates (Gauss–Seidel against Jacobi).
 
-Every block asks for all of D and moves by its own part; the compiler leaves out the
-rest, and shares what two blocks both need.
+Every block asks for its own part of D alone (`eqprop_jax.program`).
 """
 
 from collections.abc import Callable, Collection
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from eqprop_jax import tree
+from eqprop_jax import program, tree
 from eqprop_jax.types import Field, State
 
 ORDERS = ('alternating', 'synchronous')
@@ -43,9 +42,21 @@ def make_sweep(
     Raises:
       TypeError: if a complex state is to be clipped.
     """
-    field = held(field, clip)
+    field = prepared(held(field, clip), state)
     move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
     return lambda state: update(field, state, blocks, move)
+
+
+def prepared(field: Field, state: State) -> Field:
+    """Returns the field with its drive traced, for sweeps in a loop.
+
+    Args:
+      field: what moves the state.
+      state: where the sweeps start; only its shapes and types are used.
+    """
+    if isinstance(field.drive, program.Program):
+        return field
+    return field._replace(drive=program.of(field.drive, field.rates(state)))
 
 
 def sequence(field: Field, state: State, order: str) -> tuple[tuple[str, ...], ...]:
@@ -97,15 +108,17 @@ def update(
     """Returns the state after the blocks have moved in turn.
 
     Args:
-      field: what moves them.
+      field: what moves them, from `prepared`.
       state: u.
       blocks: from `sequence`, or some of them.
       move: from `make_move`.
     """
     if not isinstance(state, dict) or field.blocks == ONE_BLOCK:
         return jax.tree.map(move, state, field.drive(field.rates(state)))
+    part = prepared(field, state).drive
+    assert isinstance(part, program.Program)
     for block in blocks:
-        drive = field.drive(field.rates(state))
+        drive = part(field.rates(state), block)
         state = state | {name: move(state[name], drive[name]) for name in block}
     return state
 

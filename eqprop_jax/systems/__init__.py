@@ -10,7 +10,7 @@ from eqprop_jax.systems.layered import feedforward as feedforward
 from eqprop_jax.systems.layered import mlp as mlp
 from eqprop_jax.systems.leaky import leaky as leaky
 from eqprop_jax.systems.loop import loop as loop
-from eqprop_jax.systems.mixed import mixed as mixed
 from eqprop_jax.systems.predictive_coding import (
     predictive_coding as predictive_coding,
 )
+from eqprop_jax.systems.rounded import rounded as rounded

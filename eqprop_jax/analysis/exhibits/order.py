@@ -49,9 +49,7 @@ def errors(network: Network, in_halves: bool, num_sweeps: int) -> Float[Array, '
     """
     system, params, batch, free, _ = network
     injection = system.inject(params, batch.x)
-    field = corrected_field(
-        system, params, injection, free.rates, 'adjoint', free.state
-    )
+    field = corrected_field(system, params, injection, free.rates, 'adjoint', free)
     answer = phases.answer(system, params, batch, injection, free, field)
     gradient = dynamics.cost_gradient(system, params, batch.y)
     nudged = dynamics.nudged_field(field, gradient, jnp.asarray(1j * RADIUS))

@@ -1,0 +1,59 @@
+"""Precision: a system whose products are taken as coarsely as hardware is fast at.
+
+    precision    what a product reads of either factor       units
+    float32      all of it
+    tf32         11 bits                                      GPUs since 2020
+    bfloat16      8 bits                                      GPUs, TPUs, some CPUs
+
+State, sums and parameters stay as they are, and so do the input's part of the drive,
+which is computed once, and the cost. Complex factors are rounded in their real and
+imaginary parts, each relative to its own size, and under a nudge products are of what
+it has changed (`program.around`): an answer loses as much of itself as a factor does,
+however small the nudge is.
+
+    free phase, u*              off by what one product is off by, 2⁻⁹ or less
+    δ                           the same, relative to δ in every layer
+"""
+
+import jax
+
+from eqprop_jax import products
+from eqprop_jax.types import Injection, Params, Rates, State, System
+
+
+def rounded(
+    system: System, precision: str, *, convolution: str | None = None
+) -> System:
+    """Returns the system with the products of its drive at a precision.
+
+    Those of `eqprop_jax.linear` are rounded on every machine; a drive of your own that
+    multiplies in another way is, where JAX's own `default_matmul_precision` has a say.
+
+    Args:
+      system: what moves.
+      precision: 'float32', 'tf32' or 'bfloat16'.
+      convolution: how they are written: 'native' or 'patches', see `products.Way`;
+        None: as is fastest on the machine.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    products.check(precision, convolution)
+    own = {'float32': 'float32', 'tf32': 'tensorfloat32', 'bfloat16': 'bfloat16'}
+
+    def drive(params: Params, injection: Injection, rates: Rates) -> State:
+        with (
+            products.taken(precision, convolution),
+            jax.default_matmul_precision(own[precision]),
+        ):
+            return system.drive(params, injection, rates)
+
+    thin, take = system.thin, system.take
+    return system._replace(
+        drive=drive,
+        rounding=products.ROUNDING[precision],
+        thin=thin
+        and (lambda *args: rounded(thin(*args), precision, convolution=convolution)),
+        take=take
+        and (lambda which: rounded(take(which), precision, convolution=convolution)),
+    )
