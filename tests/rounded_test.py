@@ -146,11 +146,18 @@ def test_dropout_keeps_the_precision():
 
 def test_full_precision_is_the_system_itself():
     base, params, batch, _ = setting('free')
-    same = ep.systems.rounded(base, 'float32')
+    assert ep.systems.rounded(base, 'float32') is base
+    same = ep.systems.rounded(base, 'float32', convolution='native')
     assert same.rounding == 0
     found, expected = (ep.relax(s, params, batch.x, SOLVE) for s in (same, base))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert jnp.array_equal(a, b)
+
+
+def test_what_is_rounded_is_not_rounded_again():
+    coarse = ep.systems.rounded(network('tied'), 'bfloat16')
+    with pytest.raises(ValueError, match='rounded already'):
+        ep.systems.rounded(coarse, 'tf32')
 
 
 WORDS = {

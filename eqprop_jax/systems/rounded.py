@@ -36,9 +36,13 @@ def rounded(
         None: as is fastest on the machine.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or a system that is rounded already.
     """
     products.check(precision, convolution)
+    if system.rounding:
+        raise ValueError('the system is rounded already: round the one that it is of')
+    if precision == 'float32' and convolution is None:
+        return system
     own = {'float32': 'float32', 'tf32': 'tensorfloat32', 'bfloat16': 'bfloat16'}
 
     def drive(params: Params, injection: Injection, rates: Rates) -> State:
