@@ -66,6 +66,11 @@ def methods(tied, nudged):
     }
 
 
+def plain(section):
+    """Returns a section as its record has it."""
+    return json.loads(json.dumps(section))
+
+
 def measure(base, params, batch, solve, nudged, tied):
     """Yields the rows of one network."""
 
@@ -125,7 +130,7 @@ def main(argv):
         networks = {'at initialisation': init_state(experiment).params}
         for workdir in WORKDIRS.value:
             own, state = build.restored(pathlib.Path(workdir))
-            if own.config['system'] == experiment.config['system']:
+            if plain(own.config['system']) == plain(experiment.config['system']):
                 networks[f'after {own.num_epochs} epochs'] = state.params
         for when, params in networks.items():
             for row in measure(base, params, batch, experiment.solve, nudged, tied):

@@ -541,7 +541,9 @@ def test_rows_of_sweeps(tmp_path, name, variant, row):
 def test_an_unknown_variant_is_refused():
     from configs import cifar10_conv_free, variants
 
-    with pytest.raises(variants.NoVariantError, match=r"'big'.*'corrected', 'ninety', 'small'"):
+    with pytest.raises(
+        variants.NoVariantError, match=r"'big'.*'corrected', 'ninety', 'small'"
+    ):
         cifar10_conv_free.get_config('big')
 
 
