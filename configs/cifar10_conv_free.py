@@ -53,8 +53,8 @@ tolerance of 3 %, and that of recurrent backprop by 0.6 to 0.7 at 1 %
 588b4a5), 2.6 to 3.1 % off but for 24 % once in one seed; 94 to 98 % of the examples
 settle there in 50 sweeps. "tied, plain" has not been run.
 
-A batch of 256 takes 9.3 GiB as published, with homeostasis: temporary memory of the
-program compiled for a CPU, commit 0297e06; `tests/memory_test.py` bounds it.
+A batch of 256 takes 0.7 GiB as published, with homeostasis: temporary memory of the
+program compiled for a CPU, which `tests/memory_test.py` bounds.
 """
 
 from collections.abc import Callable

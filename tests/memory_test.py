@@ -74,4 +74,4 @@ def test_a_batch_of_256_of_the_published_network_fits(monkeypatch):
         state, pipeline.to_device(split), *position
     )
     memory = chunk.compile().memory_analysis()
-    assert GIB < memory.temp_size_in_bytes < 12 * GIB
+    assert GIB / 4 < memory.temp_size_in_bytes < 2 * GIB

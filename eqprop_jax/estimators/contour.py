@@ -96,7 +96,8 @@ def contour(
         at u* + (β_k/β_1) (u(β_1) − u*) and not at u*. It saves sweeps of solvers that
         have a tolerance.
       axis_name: of devices, as in `jax.shard_map`, that divide the points among them;
-        as many as there are points, or fewer. None: every device relaxes them all.
+        as many as there are points, or fewer; residuals are then relative to the
+        longest answer to those of one device. None: every device relaxes them all.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. `info` has one row for every

@@ -83,6 +83,7 @@ def hard_sigmoid(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
 
 def wide_hard_sigmoid(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
     """Returns min(max(½ z, 0), 1) for real z, that of conv nets in 2021."""
+    _refuse_complex('wide_hard_sigmoid', z)
     return hard_sigmoid(0.5 * z)
 
 
