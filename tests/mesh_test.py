@@ -45,7 +45,9 @@ def assert_close(actual, wanted, rtol=2e-3):
     Residuals are relative to the longest answer of the nudges that a device has.
     """
     if isinstance(actual, steps.Chunk):
-        own, other = (chunk.metrics['max_nudged_residual'] for chunk in (actual, wanted))
+        own, other = (
+            chunk.metrics['max_nudged_residual'] for chunk in (actual, wanted)
+        )
         np.testing.assert_allclose(own, other, rtol=0.1)
         metrics = actual.metrics | {'max_nudged_residual': other}
         actual = actual._replace(metrics=metrics)
