@@ -32,7 +32,8 @@ Measured: `:corrected`, stopped for its time after 15 of 40 epochs of 45,000 ima
 seed 0, on JPEG-compressed CIFAR-10 (median PSNR 30.5 dB against the original pixels),
 in TF32 on one NVIDIA H200 (2026-11-27, commit a16d73c, jax 0.11.2), in 333 s of
 training: test error 22.08 %, 27.86 after ten epochs
-(results/cifar10_conv_free_corrected.json has both errors by epoch), by whole steps:
+(results/cifar10_conv_free_corrected.json has both errors by epoch), by whole steps. The
+variable of that day is --config.precision=tf32 now:
 
     JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32 python launch/train.py \
         --config=configs/cifar10_conv_free.py:corrected --workdir=runs/c10 \
