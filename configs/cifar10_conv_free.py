@@ -16,7 +16,7 @@ The rows of the paper's table are those of the sweep, beside them the correction
 `:corrected` is the same network from angle 90 by the complex step and the adjoint
 correction, without homeostasis, settled by Aitken's steps: trained for 15 epochs, 32
 test images take 20 free sweeps in the mean and 33 at most, where whole steps take 26
-and 71. `:ninety` is that for a quarter of an hour on one GPU: 90 epochs in bfloat16, no
+and 71. `:ninety` is that for one GPU: 90 epochs in bfloat16, no
 more than 60 free sweeps (not run yet). `:small` is the net of `:corrected` with
 32-64-128-128 for two cores, with Adam, batches of 32, all paddings SAME, no crops:
 
@@ -32,8 +32,8 @@ Measured: `:corrected`, stopped for its time after 15 of 40 epochs of 45,000 ima
 seed 0, on JPEG-compressed CIFAR-10 (median PSNR 30.5 dB against the original pixels),
 in TF32 on one NVIDIA H200 (2026-11-27, commit a16d73c, jax 0.11.2), in 333 s of
 training: test error 22.08 %, 27.86 after ten epochs
-(results/cifar10_conv_free_corrected.json has both errors by epoch), by whole steps. The
-variable of that day is --config.precision=tf32 now:
+(results/cifar10_conv_free_corrected.json has both errors by epoch), by whole steps.
+Today --config.precision=tf32 takes the place of the environment variable:
 
     JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32 python launch/train.py \
         --config=configs/cifar10_conv_free.py:corrected --workdir=runs/c10 \
@@ -194,7 +194,7 @@ def use_gpu(config: ml_collections.ConfigDict) -> None:
     config.log_every_steps = 25
     config.eval_every_steps = 875  # five epochs
     config.diagnostics.every_evals = 3
-    config.solver.tol = 3e-3
+    config.solver.tol = 5e-3  # bfloat16 settles to 4e-3
     config.solver.max_steps = 60
 
 

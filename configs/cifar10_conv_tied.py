@@ -18,8 +18,8 @@ The second command trains these rows, and exact gradients beside them.
 
 Laborieux and Zenke 2022 and 2024 (`:2022`, https://arxiv.org/abs/2209.00530): the same
 sizes with softmax pooling and dSiLU, two nudges of ±1, trained as `cifar10_conv_free`
-without homeostasis. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is that for a
-quarter of an hour on one GPU, as in `cifar10_conv_free`.
+without homeostasis. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is that for
+one GPU, as in `cifar10_conv_free`.
 
 `:small` is 32-64-128-128 by the complex step, for two cores:
 

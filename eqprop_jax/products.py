@@ -52,7 +52,7 @@ class Way(NamedTuple):
     convolution: str | None = None
     """'native', the machine's own; 'patches', a matrix product of what the kernel sees
     at each position; None: patches for bfloat16 on a CPU that has a unit for it, and
-    for maps that are smaller than their kernel."""
+    for maps that are no larger than their kernel."""
 
 
 FULL = Way()
@@ -158,7 +158,7 @@ def _convolve(s: Array, kernel: Array, *, pads: Pads, way: Way, on_cpu: bool) ->
     unit = on_cpu and a.dtype == jnp.bfloat16
     # Of a map smaller than its kernel XLA exchanges the two, into a slow layout.
     small = s.shape[1] * s.shape[2] <= height * width
-    if small or (way.convolution or ('patches' if unit else 'native')) == 'patches':
+    if (way.convolution or ('patches' if small or unit else 'native')) == 'patches':
         b = b.reshape(-1, n)
         if unit:  # whose fast path takes no factor that is turned on the way
             b = lax.optimization_barrier(b)

@@ -152,7 +152,7 @@ class Response(NamedTuple):
     """w of the contour, which reads Re[w (u − u*)]; None: all of a real state."""
     scale: Float[Array, 'B L'] | None = None
     """Largest answers to nudges of the same contour that are relaxed already, by layer:
-    δ is made of all of them, so that what is left is told relative to no less."""
+    δ is made of all of them, and what is left is measured relative to no less."""
     together: str | None = None
     """Axis of nudges that are relaxed at the same time, likewise."""
 

@@ -88,7 +88,7 @@ def main(argv):
         print(json.dumps(row), flush=True)
     if JSON.value:
         record = {
-            'command': 'python experiments/conv_2021.py',
+            'command': f'python experiments/conv_2021.py --seeds={SEEDS.value}',
             'config': 'configs/cifar10_conv_tied.py',
             'hardware': HARDWARE.value,
             **provenance(),

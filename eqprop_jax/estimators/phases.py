@@ -173,7 +173,8 @@ def relax(
                 now = nudge[2] == which[0]
                 own = found.state, found.converged
                 first = jax.tree.map(lambda a, b: jnp.where(now, a, b), own, first)
-            return (first, jnp.maximum(scale, length)), found
+            answer_of = jnp.where(found.converged[:, None], length, 0)
+            return (first, jnp.maximum(scale, answer_of)), found
 
         none = jnp.zeros(free.converged.shape, bool)
         size = jnp.zeros((len(none), len(answer.feeders)), points.real.dtype)

@@ -208,7 +208,8 @@ def _of_contour(response: Response, size: Float[Array, 'L B']) -> Float[Array, '
     if response.scale is not None:
         size = jnp.maximum(size, response.scale.T)
     if response.together is not None:
-        size = lax.pmax(size, response.together)
+        finite = jnp.where(jnp.isfinite(size), size, 0)
+        size = jnp.maximum(size, lax.pmax(finite, response.together))
     return size
 
 

@@ -132,7 +132,7 @@ def for_each(
       name: what messages call it.
       value: a number, a name, None, or a list of them; of a single one: for all.
       count: how many there are.
-      what: there are.
+      what: the plural noun for messages.
 
     Raises:
       ValueError: for a list of another length.

@@ -1,4 +1,4 @@
-"""Precision: a system whose products are taken as coarsely as hardware is fast at.
+"""Precision: a system whose products are taken at the precision hardware is fastest at.
 
     precision    what a product reads of either factor       units
     float32      all of it
@@ -11,7 +11,7 @@ imaginary parts, each relative to its own size, and under a nudge products are o
 it has changed (`program.around`): an answer loses as much of itself as a factor does,
 however small the nudge is.
 
-    free phase, u*              off by what one product is off by, 2⁻⁹ or less
+    free phase, u*              off by about the rounding of a factor, 2⁻⁸ in bfloat16
     δ                           the same, relative to δ in every layer
 """
 
@@ -28,6 +28,8 @@ def rounded(
 
     Those of `eqprop_jax.linear` are rounded on every machine; a drive of your own that
     multiplies in another way is, where JAX's own `default_matmul_precision` has a say.
+    Products inside of `jax.checkpoint`, branches, loops and custom derivatives are
+    rounded as they stand, not by what a nudge has changed.
 
     Args:
       system: what moves.
@@ -40,7 +42,7 @@ def rounded(
     """
     products.check(precision, convolution)
     if system.rounding:
-        raise ValueError('the system is rounded already: round the one that it is of')
+        raise ValueError('the system is rounded already: pass the original system')
     if precision == 'float32' and convolution is None:
         return system
     own = {'float32': 'float32', 'tf32': 'tensorfloat32', 'bfloat16': 'bfloat16'}
