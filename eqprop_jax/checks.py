@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from eqprop_jax import dynamics, products, sections
+from eqprop_jax import dynamics, precision, sections
 from eqprop_jax.sections import ConfigError
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Batch, Estimator
@@ -53,7 +53,7 @@ def top_level(values: Mapping[str, Any]) -> None:
             f'{values["eval_every_steps"]}'
         )
     try:
-        products.check(values['precision'], values['convolution'])
+        precision.check(values['precision'], values['convolution'])
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not 0 <= values['seed'] < 2**31:

@@ -45,7 +45,7 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
         drive=lambda rates: system.drive(params, injection, rates),
         rates=system.rates,
         blocks=system.blocks,
-        rounding=system.rounding,
+        rounding=system.way.rounding,
         take=lambda which: free_field(system, params, tree.take(injection, which)),
     )
 

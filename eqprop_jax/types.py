@@ -34,6 +34,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
+from eqprop_jax.precision import FULL, Way
+
 Params = Any  # pytree of real arrays
 Injection = Any  # the clamped input's part of the drive; leaves [B, ...]
 State = Any  # potentials, {layer name: [B, ...]}, real or complex
@@ -103,8 +105,8 @@ class System(NamedTuple):
     each example's units (dropout); None: it has no dropout."""
     take: Callable[[Int[Array, ' k']], 'System'] | None = None
     """(examples) -> the system for these; None: it treats all of a batch alike."""
-    rounding: float = 0.0
-    """To what relative error the drive rounds factors (`systems.rounded`)."""
+    way: Way = FULL
+    """How the products of the drive are taken (`systems.rounded`)."""
 
 
 class Field(NamedTuple):

@@ -558,8 +558,8 @@ def test_a_precision_is_that_of_the_run_and_not_of_its_reference():
     coarse, plain = (
         runs.experiment({'precision': name}) for name in ('bfloat16', 'float32')
     )
-    assert coarse.system.rounding == 2**-8
-    assert plain.system.rounding == 0
+    assert coarse.system.way.rounding == 2**-8
+    assert plain.system.way.rounding == 0
     x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
     y = jax.nn.one_hot(jnp.arange(4), 10)
     params = plain.system.init(jax.random.key(1), x)

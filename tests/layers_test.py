@@ -14,6 +14,8 @@ FLOORS = {
     'tree': 0,
     'wiring': 0,
     'linear': 0,
+    'precision': 0,
+    'lowered': 0,
     'products': 0,
     'program': 0,
     'dynamics': 0,

@@ -10,6 +10,7 @@ import zoo
 from jax import lax
 
 from eqprop_jax import linear, products
+from eqprop_jax import precision as ways
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 PADS = [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 0), (2, 1)), ((-1, 2), (0, -2))]
@@ -175,36 +176,36 @@ def rounded(value, precision):
 
 
 @pytest.mark.parametrize('unit', [False, True])
-@pytest.mark.parametrize('precision', products.ROUNDING)
+@pytest.mark.parametrize('precision', ways.ROUNDING)
 @pytest.mark.parametrize('case', CASES)
 def test_precisions_round_the_factors_only(case, precision, unit, monkeypatch):
     """In every direction; with a unit for bfloat16, which multiplies, and without."""
-    monkeypatch.setattr(products, 'has_unit', lambda: unit)
+    monkeypatch.setattr(ways, 'has_unit', lambda: unit)
     jax.clear_caches()
     product, exact, *shapes = CASES[case]
     s, kernel = (draw(index, shape, jnp.float32) for index, shape in enumerate(shapes))
     wide = [rounded(factor, precision) for factor in (s, kernel)]
     expected, back = jax.vjp(exact, *wide)
     r = draw(2, expected.shape, jnp.float32)
-    with products.taken(precision):
+    with ways.taken(precision):
         z, pullback = jax.vjp(product, s, kernel)
         found = z, *pullback(r)
     for a, b in zip(found, (expected, *back(rounded(r, precision))), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=2e-5)
     off = np.abs(exact(s.astype(float), kernel.astype(float)) - z).max()
-    bound = products.ROUNDING[precision]
+    bound = ways.ROUNDING[precision]
     assert bound / 20 <= off < max(30 * bound, 1e-5)  # and they do round
     jax.clear_caches()
 
 
-@pytest.mark.parametrize('precision', products.ROUNDING)
+@pytest.mark.parametrize('precision', ways.ROUNDING)
 @pytest.mark.parametrize('pads', PADS)
 def test_ways_to_write_a_convolution_agree(precision, pads):
     s, kernel = draw(0, (2, 6, 6, 3)), draw(1, (3, 3, 3, 4))
     found = {}
-    for way in products.CONVOLUTIONS:
-        with products.taken(precision, way):
+    for way in ways.CONVOLUTIONS:
+        with ways.taken(precision, way):
             fn = jax.jit(lambda s, k: products.convolve(s, k, pads))
             found[way] = fn(s, kernel)
             text = fn.lower(s, kernel).as_text()
@@ -215,9 +216,9 @@ def test_ways_to_write_a_convolution_agree(precision, pads):
 def test_a_way_ends_where_it_was_opened_and_its_transposes_keep_it():
     s, kernel = draw(0, (3, 4), jnp.float32), draw(1, (4, 2), jnp.float32)
     exact = products.multiply(s, kernel)
-    with products.taken('bfloat16'):
+    with ways.taken('bfloat16'):
         coarse, pullback = jax.vjp(products.multiply, s, kernel)
-        with products.taken('float32'):
+        with ways.taken('float32'):
             inner = products.multiply(s, kernel)
     np.testing.assert_array_equal(inner, exact)
     np.testing.assert_array_equal(products.multiply(s, kernel), exact)
@@ -234,7 +235,7 @@ def test_a_way_ends_where_it_was_opened_and_its_transposes_keep_it():
     ],
 )
 def test_unknown_ways_are_refused(args, words):
-    with pytest.raises(ValueError, match=words), products.taken(*args):
+    with pytest.raises(ValueError, match=words), ways.taken(*args):
         pass
 
 
@@ -250,7 +251,7 @@ def test_types_are_kept(case, dtype):
 @pytest.mark.parametrize('evaluate', [jax.jit, lambda fn: fn])
 def test_factors_that_do_not_fit_are_refused(evaluate):
     """By the primitives themselves, whatever checks the annotations."""
-    way = products.Way()
+    way = ways.Way()
     multiply = evaluate(lambda s, k: products.multiply_p.bind(s, k, way=way))
     convolve = evaluate(
         lambda s, k: products.convolve_p.bind(s, k, pads=PADS[0], way=way)

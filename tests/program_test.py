@@ -7,7 +7,8 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax import linear, products, program
+from eqprop_jax import linear, program
+from eqprop_jax import precision as ways
 
 ANIMALS = [name for name in zoo.ZOO if name != 'predictive']
 
@@ -175,7 +176,7 @@ def test_around_a_point_rounding_is_relative_to_the_change(animal, kind, precisi
     exact, rates = of_an_energy() if animal == 'energy' else setting(animal)
 
     def coarse(rates):
-        with products.taken(precision):
+        with ways.taken(precision):
             return exact(rates)
 
     change = jax.tree.map(lambda s: 1e-6 * jnp.sin(37 * s), rates)
@@ -187,7 +188,7 @@ def test_around_a_point_rounding_is_relative_to_the_change(animal, kind, precisi
     expected = ep.tree.sub(exact(moved), exact(rates))
     found = ep.tree.sub(around(moved), value)
     plain = ep.tree.sub(coarse(moved), coarse(rates))
-    bound, worst = products.ROUNDING[precision], 0.0
+    bound, worst = ways.ROUNDING[precision], 0.0
     for name in expected:
         np.testing.assert_allclose(value[name], coarse(rates)[name], atol=1e-12)
         size = jnp.linalg.norm(expected[name])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax import products
+from eqprop_jax import precision as ways
 from eqprop_jax.analysis import layers
 
 pytestmark = pytest.mark.whole
@@ -18,6 +18,7 @@ EXACT = ep.solvers.aitken(tol=1e-6, max_steps=300)
 SOLVE = ep.solvers.aitken(tol=1e-3, max_steps=60)
 STEP = ep.nudges.complex_step(1e-3)
 SHAPE = (8, 8, 2)
+NATIVE = {'convolution': 'native'}
 
 
 def network(feedback):
@@ -104,7 +105,7 @@ def test_every_layer_loses_what_a_factor_does(method, precision):
     _, full = estimate('float32')
     assert settled.all()
     assert all(leaf.dtype == jnp.float32 for leaf in found.error.values())
-    rounding = products.ROUNDING[precision]
+    rounding = ways.ROUNDING[precision]
     own, of_full = (layers.errors(e.error, exact) for e in (found, full))
     for name in exact:
         assert own[name] < of_full[name] + 3 * rounding + TOL[precision], name
@@ -122,7 +123,7 @@ def test_the_free_phase_is_off_by_what_a_product_is(precision):
     solve = ep.solvers.aitken(tol=TOL[precision], max_steps=60)
     found = jax.jit(lambda p: ep.relax(coarse, p, batch.x, solve))(params)
     off = ep.tree.norm(ep.tree.sub(found.rates, exact.rates))
-    rounding = products.ROUNDING[precision]
+    rounding = ways.ROUNDING[precision]
     assert 0.01 * rounding < off / ep.tree.norm(exact.rates) < rounding + TOL[precision]
 
 
@@ -140,24 +141,26 @@ def test_a_phase_ends_where_rounding_keeps_it_from_settling():
 def test_dropout_keeps_the_precision():
     base = ep.systems.conv(SHAPE, (6,), classes=3, dropout=0.5)
     thin = ep.systems.rounded(base, 'bfloat16').thin(jax.random.key(0), jnp.arange(4))
-    assert thin.rounding == 2**-8
-    assert thin.take(jnp.arange(2)).rounding == 2**-8
+    assert thin.way.rounding == 2**-8
+    assert thin.take(jnp.arange(2)).way.rounding == 2**-8
 
 
 def test_full_precision_is_the_system_itself():
     base, params, batch, _ = setting('free')
     assert ep.systems.rounded(base, 'float32') is base
-    same = ep.systems.rounded(base, 'float32', convolution='native')
-    assert same.rounding == 0
+    same = ep.systems.rounded(base, 'float32', **NATIVE)
+    assert same.way.rounding == 0
     found, expected = (ep.relax(s, params, batch.x, SOLVE) for s in (same, base))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert jnp.array_equal(a, b)
 
 
 def test_what_is_rounded_is_not_rounded_again():
-    coarse = ep.systems.rounded(network('tied'), 'bfloat16')
-    with pytest.raises(ValueError, match='rounded already'):
-        ep.systems.rounded(coarse, 'tf32')
+    """Nor where only its convolutions have a way: one of the two would win."""
+    for way in ({'precision': 'bfloat16'}, {'precision': 'float32', **NATIVE}):
+        once = ep.systems.rounded(network('tied'), **way)
+        with pytest.raises(ValueError, match='has its way already'):
+            ep.systems.rounded(once, 'tf32')
 
 
 WORDS = {

@@ -155,7 +155,7 @@ def _implicit(
         return Field(
             drive=lambda error: tree.sub(product(error), g),
             rates=lambda v: tree.mul(slopes, v),
-            rounding=system.rounding,
+            rounding=system.way.rounding,
             take=lambda which: linear(params, *tree.take(examples, which)),
         )
 

@@ -15,9 +15,11 @@ however small the nudge is.
     δ                           the same, relative to δ in every layer
 """
 
+from collections.abc import Callable
+
 import jax
 
-from eqprop_jax import products
+from eqprop_jax.precision import FULL, Way, check, taken
 from eqprop_jax.types import Injection, Params, Rates, State, System
 
 
@@ -34,32 +36,30 @@ def rounded(
     Args:
       system: what moves.
       precision: 'float32', 'tf32' or 'bfloat16'.
-      convolution: how they are written: 'native' or 'patches', see `products.Way`;
+      convolution: how they are written: 'native' or 'patches', see `precision.Way`;
         None: as is fastest on the machine.
 
     Raises:
-      ValueError: for an unknown name, or a system that is rounded already.
+      ValueError: for an unknown name, or a system that has been through this already.
     """
-    products.check(precision, convolution)
-    if system.rounding:
-        raise ValueError('the system is rounded already: pass the original system')
-    if precision == 'float32' and convolution is None:
+    check(precision, convolution)
+    if system.way != FULL:
+        raise ValueError(
+            f'the system has its way already, {system.way}: pass the original'
+        )
+    way = Way(precision, convolution)
+    if way == FULL:
         return system
     own = {'float32': 'float32', 'tf32': 'tensorfloat32', 'bfloat16': 'bfloat16'}
 
     def drive(params: Params, injection: Injection, rates: Rates) -> State:
-        with (
-            products.taken(precision, convolution),
-            jax.default_matmul_precision(own[precision]),
-        ):
+        with taken(*way), jax.default_matmul_precision(own[precision]):
             return system.drive(params, injection, rates)
 
-    thin, take = system.thin, system.take
+    def likewise(make: Callable[..., System] | None) -> Callable[..., System] | None:
+        return make and (lambda *args: rounded(make(*args), precision, **options))
+
+    options = {'convolution': convolution}
     return system._replace(
-        drive=drive,
-        rounding=products.ROUNDING[precision],
-        thin=thin
-        and (lambda *args: rounded(thin(*args), precision, convolution=convolution)),
-        take=take
-        and (lambda which: rounded(take(which), precision, convolution=convolution)),
+        drive=drive, way=way, thin=likewise(system.thin), take=likewise(system.take)
     )
