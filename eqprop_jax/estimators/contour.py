@@ -32,6 +32,7 @@ from jaxtyping import Array, Int
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule, phases
+from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.noise import Disturb, disturbance
 from eqprop_jax.noise import check as check_noise
 from eqprop_jax.nudges import Contour
@@ -90,7 +91,7 @@ def contour(
         phase did not converge. False: only those that have no answer at all
         (`local_rule.kept`). `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
-        (`lax.map`), which needs the memory of one, and no more sweeps than each takes.
+        (`lax.scan`), which needs the memory of one, and no more sweeps than each takes.
         None: together on accelerators, one after the other on a CPU.
       warm_start: where points are relaxed one after the other, start all but the first
         at u* + (β_k/β_1) (u(β_1) − u*) and not at u*. It saves sweeps of solvers that
@@ -192,8 +193,9 @@ def nudged_from(
         field = dynamics.free_field(system, params, injection)
         drive = field.drive(free.rates)
         return lambda anchor: dynamics.anchored(field, anchor, drive)
+    J = jacobian.linearize(system, params, injection, free.rates)
     return lambda anchor: corrected_field(
-        system, params, injection, free.rates, correction, anchor
+        system, params, injection, free.rates, correction, anchor, J
     )
 
 
@@ -204,6 +206,7 @@ def corrected_field(
     free: Rates,
     correction: str = 'antisymmetric',
     anchor: Equilibrium | None = None,
+    J: Jacobian | None = None,
 ) -> Field:
     """Returns the field of the nudged phases, with J at the free point s*.
 
@@ -221,23 +224,31 @@ def corrected_field(
       correction: 'antisymmetric' or 'adjoint'.
       anchor: u* in the type of the states to come, to subtract F(u*): then D(s*) reads
         u*. None: F is left as it is.
+      J: that at s*, if it is known.
     """
     field = dynamics.free_field(system, params, injection)
-    J = jacobian.linearize(system, params, injection, free)
-    rest = J.drive if anchor is None else anchor.state
-    plain = field if anchor is None else dynamics.anchored(field, anchor, J.drive)
+    if J is None:
+        J = jacobian.linearize(system, params, injection, free)
+    at, apply, transpose = J
 
-    def drive(rates: Rates) -> State:
+    def adjoint(rates: Rates) -> State:
+        rest = at if anchor is None else anchor.state
+        return tree.add(rest, transpose(tree.sub(rates, free)))
+
+    def antisymmetric(rates: Rates) -> State:
         shift = tree.sub(rates, free)
-        back = J.transpose(shift)
-        if system.affine or correction == 'adjoint':
-            return tree.add(rest, back)
-        return tree.sub(plain.drive(rates), tree.sub(J.apply(shift), back))
+        asymmetry = tree.sub(apply(shift), transpose(shift))
+        return tree.sub(plain.drive(rates), asymmetry)
+
+    drive, plain = adjoint, field
+    if not (system.affine or correction == 'adjoint'):
+        drive = antisymmetric
+        if anchor is not None:
+            plain = dynamics.anchored(field, anchor, at)
 
     def some(which: Int[Array, ' k']) -> Field:
-        own = tree.take((injection, free), which)
-        at = None if anchor is None else tree.take(anchor, which)
-        return corrected_field(system, params, *own, correction, at)
+        inputs, rates, start = tree.take((injection, free, anchor), which)
+        return corrected_field(system, params, inputs, rates, correction, start)
 
     return field._replace(drive=drive, take=some)
 

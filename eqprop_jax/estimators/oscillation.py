@@ -35,7 +35,7 @@ from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.estimators.contour import check_correction, corrected_field
 from eqprop_jax.noise import Disturb, disturbance
 from eqprop_jax.noise import check as check_noise
-from eqprop_jax.solvers.judge import worst
+from eqprop_jax.solvers.lengths import worst
 from eqprop_jax.solvers.sweeps import check_options, make_sweep
 from eqprop_jax.types import (
     Batch,

@@ -14,7 +14,7 @@ from eqprop_jax import dynamics, program, tree
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.noise import Disturb
 from eqprop_jax.nudges import Contour
-from eqprop_jax.solvers import judge
+from eqprop_jax.solvers.lengths import lengths
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -105,7 +105,7 @@ def relax(
       solve: relaxes each phase.
       contour: the nudges; real and complex ones are relaxed apart, in their types.
       rng: key of a random sign; None if the contour has none.
-      batched: relax the nudges together (`vmap`), or one after the other (`lax.map`);
+      batched: relax the nudges together (`vmap`), or one after the other (`lax.scan`);
         None: the latter on a CPU.
       warm_start: if one after the other, from the second on start where the first
         points to.
@@ -152,7 +152,7 @@ def relax(
                 own = own._replace(weight=jnp.where(weight == 0, 1, weight))
             nudged = dynamics.answering(nudged, own)
             found = solve(nudged, start)
-            return found, judge.lengths(nudged, found.state).T
+            return found, lengths(nudged, found.state).T
 
         nudges = (points, weights, which)
         if len(points) == 1:
@@ -163,22 +163,9 @@ def relax(
             every = jax.vmap(side_by_side, (0, None), axis_name=NUDGES)
             return Phase(weights, every(nudges, start)[0])
 
-        def next_one(carry: tuple, nudge: tuple) -> tuple[tuple, Equilibrium]:
-            first, scale = carry
-            begin = start
-            if warm_start:
-                begin = extrapolated(*first, start, nudge[0] / points[0])
-            found, length = one(nudge, begin, scale=scale)
-            if warm_start:
-                now = nudge[2] == which[0]
-                own = found.state, found.converged
-                first = jax.tree.map(lambda a, b: jnp.where(now, a, b), own, first)
-            answer_of = jnp.where(found.converged[:, None], length, 0)
-            return (first, jnp.maximum(scale, answer_of)), found
-
-        none = jnp.zeros(free.converged.shape, bool)
-        size = jnp.zeros((len(none), len(answer.feeders)), points.real.dtype)
-        return Phase(weights, lax.scan(next_one, ((start, none), size), nudges)[1])
+        size = (len(free.converged), len(answer.feeders))
+        scale = jnp.zeros(size, points.real.dtype)
+        return Phase(weights, _in_turn(one, nudges, start, scale, warm_start))
 
     positions = np.arange(len(contour.points))
     if axis_name is not None:
@@ -186,6 +173,40 @@ def relax(
     real = np.imag(contour.points) == 0
     own = [positions[mask] for mask in (real, ~real) if mask.any()]
     return tuple(map(relax_part, contour.parts(), own))
+
+
+def _in_turn(
+    one: Callable[..., tuple[Equilibrium, Float[Array, 'B L']]],
+    nudges: tuple[Array, Array, Array],
+    start: State,
+    scale: Float[Array, 'B L'],
+    warm_start: bool,
+) -> Equilibrium:
+    """Relaxes one nudge after the other, each told how long the answers before were.
+
+    Args:
+      one: (nudge, where it starts, scale=...) ↦ its equilibrium and its answer.
+      nudges: points, weights and numbers, [P].
+      start: u*.
+      scale: zeros, in the type of lengths.
+      warm_start: start all but the first where the first one points to.
+    """
+    points, _, numbers = nudges
+
+    def relaxed(carry: tuple, nudge: tuple) -> tuple[tuple, Equilibrium]:
+        first, scale = carry
+        begin = start
+        if warm_start:
+            begin = extrapolated(*first, start, nudge[0] / points[0])
+        found, length = one(nudge, begin, scale=scale)
+        if warm_start:
+            now, own = nudge[2] == numbers[0], (found.state, found.converged)
+            first = jax.tree.map(lambda a, b: jnp.where(now, a, b), own, first)
+        known = jnp.where(found.converged[:, None], length, 0)
+        return (first, jnp.maximum(scale, known)), found
+
+    nothing = start, jnp.zeros(len(scale), bool)
+    return lax.scan(relaxed, (nothing, scale), nudges)[1]
 
 
 def extrapolated(

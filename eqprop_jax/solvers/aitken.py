@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import tree
-from eqprop_jax.solvers.judge import lengths, read
+from eqprop_jax.solvers.lengths import lengths, read
 from eqprop_jax.solvers.settle import compact_here, settle
 from eqprop_jax.solvers.sweeps import (
     check_options,
