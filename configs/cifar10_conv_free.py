@@ -16,9 +16,9 @@ The rows of the paper's table are those of the sweep, beside them the correction
 `:corrected` is the same network from angle 90 by the complex step and the adjoint
 correction, without homeostasis, settled by Aitken's steps: trained for 15 epochs, 32
 test images take 20 free sweeps in the mean and 33 at most, where whole steps take 26
-and 71. `:ninety` is that for one GPU: 90 epochs in bfloat16, no
-more than 60 free sweeps (not run yet). `:small` is the net of `:corrected` with
-32-64-128-128 for two cores, with Adam, batches of 32, all paddings SAME, no crops:
+and 71. `:ninety` is that for one GPU: 90 epochs in bfloat16, no more than 60 free
+sweeps (not run yet). `:small` is the net of `:corrected` with 32-64-128-128 for two
+cores, with Adam, batches of 32, all paddings SAME, no crops:
 
     python launch/train.py --config=configs/cifar10_conv_free.py:small \
         --workdir=runs/cifar10_small
@@ -181,14 +181,14 @@ def corrected() -> ml_collections.ConfigDict:
 
 
 def ninety() -> ml_collections.ConfigDict:
-    """Returns the corrected run for one GPU and a quarter of an hour."""
+    """Returns the corrected run for one GPU."""
     config = corrected()
     use_gpu(config)
     return config
 
 
 def use_gpu(config: ml_collections.ConfigDict) -> None:
-    """Sets 90 epochs of coarse products, no batch waiting for its slowest example."""
+    """Sets 90 epochs in bfloat16, and bounds how long a batch waits for an example."""
     config.precision = 'bfloat16'
     config.num_epochs = 90
     config.log_every_steps = 25

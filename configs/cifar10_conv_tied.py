@@ -118,7 +118,7 @@ def of_2022() -> ml_collections.ConfigDict:
 
 
 def ninety() -> ml_collections.ConfigDict:
-    """Returns the run of 2022 for one GPU and a quarter of an hour."""
+    """Returns the run of 2022 for one GPU."""
     config = of_2022()
     cifar10_conv_free.use_gpu(config)
     return config
