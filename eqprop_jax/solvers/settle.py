@@ -22,6 +22,7 @@ from eqprop_jax.types import Equilibrium, Field, State
 
 SHARE = 3  # what is gathered is the batch divided by this
 FEWEST = 4  # examples in a batch that is gathered
+FILLING = 64  # on an accelerator, which fewer do not fill
 
 Advance = Callable[[Field, State, Any, Int[Array, '']], tuple[State, State, Any]]
 """(field, u, memory, sweeps so far) -> (u after one more, what it moved, memory). The
@@ -94,7 +95,8 @@ def settle(
 
     verdict = still(state)
     num_steps = jnp.zeros(verdict.residual.shape, jnp.int32)
-    leave = sizes(num_steps.size) if compact and field.take is not None else []
+    gathers = compact and field.take is not None
+    leave = sizes(num_steps.size, fewest_here()) if gathers else []
     start = ((state, memory), verdict, num_steps)
     (state, _), verdict, num_steps = run(
         field, start, jnp.zeros((), jnp.int32), [*leave, 0]
@@ -116,7 +118,17 @@ def compact_here(compact: bool | None) -> bool:
     return jax.default_backend() == 'cpu' if compact is None else compact
 
 
-def sizes(batch_size: int) -> list[int]:
-    """Returns how many examples are gathered, from one batch to the next."""
+def fewest_here() -> int:
+    """Returns how many examples a batch has to have to be worth gathering."""
+    return FEWEST if jax.default_backend() == 'cpu' else FILLING
+
+
+def sizes(batch_size: int, fewest: int = FEWEST) -> list[int]:
+    """Returns how many examples are gathered, from one batch to the next.
+
+    Args:
+      batch_size: of the first.
+      fewest: examples that the last has at least.
+    """
     smaller = batch_size // SHARE
-    return [smaller, *sizes(smaller)] if smaller >= FEWEST else []
+    return [smaller, *sizes(smaller, fewest)] if smaller >= fewest else []
