@@ -192,12 +192,12 @@ def use_gpu(config: ml_collections.ConfigDict) -> None:
     config.precision = 'bfloat16'
     config.num_epochs = 90
     config.log_every_steps = 25
-    config.eval_every_steps = 875  # five epochs
+    config.eval_every_steps = 5 * (45_000 // config.batch_size)
     config.diagnostics.every_evals = 3
     use_aitken(config)
     config.solver.tol = 5e-3  # bfloat16 settles to 4e-3
-    config.solver.max_steps = 24
-    config.nudged_solver.max_steps = 12
+    config.solver.max_steps = 60
+    config.nudged_solver.max_steps = 24
     config.solver.compact = True
     config.nudged_solver.compact = True
 

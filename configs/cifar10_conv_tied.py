@@ -16,10 +16,12 @@ Kolen-Pollack updates 13.2 ± 0.5; with a softmax readout and β = 1
 
 The second command trains these rows, and exact gradients beside them.
 
-Laborieux and Zenke 2022 and 2024 (`:2022`, https://arxiv.org/abs/2209.00530): the same
-sizes with softmax pooling and dSiLU, two nudges of ±1, trained as `cifar10_conv_free`
-without homeostasis. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is that for
-one GPU, as in `cifar10_conv_free`.
+Laborieux and Zenke 2022 (`:2022`, https://arxiv.org/abs/2209.00530): the same sizes and
+rates with softmax pooling, dSiLU and a softmax readout, two nudges of ±1, 90 epochs;
+pixels over 1.5 standard deviations, crops from 36 x 36. Their decay of 2e-3 shrinks
+the weights themselves; here it passes through the momentum, which makes ten times as
+much of it, so it is 2e-4. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is that
+for one GPU, as in `cifar10_conv_free`.
 
 `:small` is 32-64-128-128 by the complex step, for two cores:
 
@@ -45,6 +47,7 @@ RATES = {
     'layer_4': 0.08,
     'layer_5': 0.05,
 }
+OF_READOUT = {name.replace('layer_5', 'readout'): rate for name, rate in RATES.items()}
 FREE = {'system.feedback': 'free', 'system.angle': 90.0}
 PUBLISHED = {
     'tied, one-sided': '86.7 ± 5.8',
@@ -96,8 +99,8 @@ def cross_entropy() -> ml_collections.ConfigDict:
     config.system.cost = 'cross_entropy'
     config.system.dropout = 0.0
     config.estimator.radius = 1.0
-    del config.optimizer.layers['layer_5']
-    set_rates(config, {'readout': RATES['layer_5']})
+    config.optimizer.layers = ml_collections.ConfigDict()
+    set_rates(config, OF_READOUT)
     return config
 
 
@@ -110,10 +113,17 @@ def dropout() -> ml_collections.ConfigDict:
 
 def of_2022() -> ml_collections.ConfigDict:
     """Returns softmax pooling and the holomorphic activation."""
-    config = cifar10_conv_free.published()
-    config.system.feedback = 'tied'
-    del config.system['angle']
-    config.homeostasis.weight = 0.0
+    config = cifar10_conv_free.network((128, 256, 512, 512), 'tied')
+    config.batch_size = 128
+    config.num_epochs = 90
+    config.solver.max_steps = 250
+    config.nudged_solver.tol = 3e-2
+    config.nudged_solver.max_steps = 60
+    config.estimator.radius = 1.0
+    config.estimator.correction = None
+    config.optimizer.name = 'sgd'
+    config.optimizer.weight_decay = 2e-4
+    set_rates(config, OF_READOUT)
     return config
 
 

@@ -36,7 +36,7 @@ def test_the_sizes_of_what_is_gathered():
     assert sizes(50) == [16, 5]
     assert sizes(12) == [4]
     assert sizes(11) == []
-    assert sizes(512, fewest=64) == [170]
+    assert sizes(128, fewest=12) == [42, 14]
 
 
 @pytest.mark.typed
