@@ -310,11 +310,32 @@ def test_an_example_without_an_answer_is_left_out_of_the_mean(gain, skip):
 
 
 @pytest.mark.parametrize('skip', [True, False])
-def test_an_answer_has_moved_further_than_is_left(skip):
-    residual = jnp.array([[0.5, 1.0, 0.1, 0.1, jnp.nan], [0.1, 0.1, 1.1, jnp.inf, 0.1]])
-    settled = jnp.array([True, False, False, False, False])
-    keep = kept(residual, settled, skip_unconverged=skip)
-    assert keep.tolist() == [True, not skip, False, False, False]
+def test_which_answers_are_left_out(skip):
+    """Free phases without an end, and unfinished answers longer than ten pushes."""
+    _, _, _, free = amplifier([0.5] * 8)
+    free = free._replace(residual=jnp.array([0, 0, 0, 0, 0, 1.1, jnp.nan, 0.5]))
+    residual = jnp.array([[0.5, 1.0, 1.1, jnp.inf, 1.1, 0.1, 0.1, jnp.nan]])
+    error = {'u': jnp.array([1.0, 99.0, 20.0, -20.0, 20.1, 1.0, 1.0, jnp.nan])}
+    settled = jnp.arange(8) == 0
+    push = {'u': jnp.full(8, -2.0)}
+    keep = kept(free, residual, settled, error, push, skip_unconverged=skip)
+    unfinished = not skip
+    assert keep.tolist() == [True, *[unfinished] * 3, *[False] * 4]
+
+
+@pytest.mark.parametrize('skip', [True, False])
+def test_a_solve_broken_off_gives_the_error_of_that_many_sweeps(skip):
+    """Even where it grows: three sweeps at a gain of 1.5 have 1 + 1.5 + 2.25 pushes."""
+    system, params, batch, free = amplifier([0.3, 1.5])
+    exact = ep.estimators.recurrent_backprop(
+        system, tol=1e-13, max_steps=3, skip_unconverged=skip
+    )
+    grads, _, info = exact(params, batch, free, RNG)
+    assert info.residual[0, 1] > 1
+    assert info.skipped == (1.0 if skip else 0)
+    u = 1 / (1 - np.array([0.3, 1.5]))
+    wanted = np.mean(u * [1 + 0.3 + 0.09, 1 + 1.5 + 2.25])
+    assert abs(grads['w'][0] - (0 if skip else wanted)) < 1e-10
 
 
 def test_half_an_answer_is_one_unless_it_has_to_be_whole():

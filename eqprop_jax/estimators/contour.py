@@ -88,8 +88,8 @@ def contour(
         as if that were averaged over time: with the same noise in both factors of the
         rule one-sided nudges would have a bias of Cov(s*)/β.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
-        phase did not converge. False: only those that have no answer at all
-        (`local_rule.kept`). `info.skipped` is their fraction.
+        phase did not converge. False: only those without a free equilibrium or with
+        an answer that runs away (`local_rule.kept`). `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
         (`lax.scan`), which needs the memory of one, and no more sweeps than each takes.
         None: together on accelerators, one after the other on a CPU.
@@ -162,8 +162,14 @@ def contour(
         settled = free.converged & converged
         keep = jnp.ones_like(settled)
         if not noise:
-            of_all = tree.stack_first(free.residual, residual)
-            keep = local_rule.kept(of_all, settled, skip_unconverged=skip_unconverged)
+            keep = local_rule.kept(
+                free,
+                residual,
+                settled,
+                error,
+                gradient(free.rates),
+                skip_unconverged=skip_unconverged,
+            )
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )

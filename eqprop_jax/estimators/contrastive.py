@@ -100,8 +100,15 @@ def contrastive(
         devices = 1 if axis_name is None else lax.axis_size(axis_name)
         residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
         settled = free.converged & converged
-        of_all = tree.stack_first(free.residual, residual)
-        keep = local_rule.kept(of_all, settled, skip_unconverged=skip_unconverged)
+        error = phases.response(nudged, free.rates, axis_name)
+        keep = local_rule.kept(
+            free,
+            residual,
+            settled,
+            error,
+            gradient(free.rates),
+            skip_unconverged=skip_unconverged,
+        )
         counted = keep & batch.counted
         x, y, rates = tree.fill(counted, (batch.x, batch.y, free.rates))
         fill = jax.vmap(functools.partial(tree.fill, counted))
@@ -122,7 +129,7 @@ def contrastive(
         )
         return Estimate(
             grads=grads if axis_name is None else lax.psum(grads, axis_name),
-            error=phases.response(nudged, free.rates, axis_name),
+            error=error,
             info=Info(residual, num_steps, *local_rule.shares(batch, settled, keep)),
         )
 

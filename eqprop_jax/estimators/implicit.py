@@ -70,9 +70,9 @@ def tangent(
       max_steps: bound on its sweeps, terms or iterations; positive.
       step_size: as in `recurrent_backprop`.
       skip_unconverged: leave examples out of the mean of which the free phase or the
-        solve did not converge. False: only those that have no answer at all: at an
-        unstable equilibrium the solve diverges, and one such example can outweigh all
-        others.
+        solve did not converge. False: only those without a free equilibrium or with an
+        answer that runs away (`local_rule.kept`): at an unstable one the solve
+        diverges, and one such example can outweigh all others.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
@@ -198,8 +198,11 @@ def _implicit(
             error = dynamics.signed(system, error)
         settled = free.converged & v.converged
         keep = local_rule.kept(
-            jnp.stack([free.residual, v.residual]),
+            free,
+            v.residual[None],
             settled,
+            error,
+            g,
             skip_unconverged=skip_unconverged,
         )
         fractions = local_rule.shares(batch, settled, keep)

@@ -12,7 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import tree
 from eqprop_jax.solvers import judge
-from eqprop_jax.types import Batch, Params, Rates, State, System
+from eqprop_jax.types import Batch, Equilibrium, Params, Rates, State, System
+
+LONGEST = 10  # pushes that an unfinished answer may be as long as
 
 
 def shares(
@@ -23,23 +25,40 @@ def shares(
 
 
 def kept(
+    free: Equilibrium,
     residual: Float[Array, 'P B'],
     settled: Bool[Array, ' B'],
+    error: Rates,
+    push: Rates,
     *,
     skip_unconverged: bool,
 ) -> Bool[Array, ' B']:
     """Returns the examples whose answers enter the mean.
 
-    Those with a residual above 1 have none (`judge.answered`), and are always left out:
-    what they were at when a phase broke off can outweigh a batch. Their moves grow,
-    their state has overflowed, or a layer's answer is lost in rounding.
+    An answer that is not finished when its phase ends is the error signal of that many
+    sweeps, as in backpropagation through so much time, and is kept as it is published;
+    a batch without it would not learn from what it does not settle on. Two kinds are
+    always left out. Where the free phase has no end there is nothing to answer. And
+    where a residual above 1 says that more is left to move than has moved
+    (`judge.answered`), δ may have grown without bound, and outweigh a batch: it is kept
+    up to ten times the length of the push,
+
+        |δ| ≤ 10 |∂C/∂s|.
 
     Args:
-      residual: of the phases, the free one among them.
-      settled: whether all of them converged.
+      free: where the free phase stopped.
+      residual: of the other phases.
+      settled: whether all phases converged.
+      error: δ.
+      push: ∂C/∂s at the free rates.
       skip_unconverged: leave out what did not.
     """
-    return settled if skip_unconverged else jnp.all(judge.answered(residual), axis=0)
+    if skip_unconverged:
+        return settled
+    finished = jnp.all(judge.answered(residual), axis=0)
+    length = tree.per_example_norm(error)
+    bounded = length <= LONGEST * tree.per_example_norm(push)  # False for NaN
+    return judge.answered(free.residual) & (finished | bounded)
 
 
 def local_gradient(
