@@ -245,7 +245,7 @@ def sweep(add: Callable[[str, dict[str, Any]], None]) -> None:
     add('recurrent backprop', RBP)
     add('recurrent backprop, homeostasis', RBP | WITH_PENALTY)
     add('corrected', CORRECTED)
-    add('tied, plain', TIED | PLAIN)
+    add('tied, plain', TIED | PLAIN | {'estimator.name': 'contrastive'})
     add('tied, complex step', TIED | COMPLEX_STEP)
 
 

@@ -23,6 +23,9 @@ the weights themselves; here it passes through the momentum, which makes ten tim
 much of it, so it is 2e-4. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is that
 for one GPU, as in `cifar10_conv_free`.
 
+Tied networks learn by the contrastive rule here, as published. At nudges of 1 the local
+rule is another: the small net, trained by it, comes apart (docs/howto/gpu.md).
+
 `:small` is 32-64-128-128 by the complex step, for two cores:
 
     python launch/train.py --config=configs/cifar10_conv_tied.py:small \
@@ -48,7 +51,11 @@ RATES = {
     'layer_5': 0.05,
 }
 OF_READOUT = {name.replace('layer_5', 'readout'): rate for name, rate in RATES.items()}
-FREE = {'system.feedback': 'free', 'system.angle': 90.0}
+FREE = {
+    'system.feedback': 'free',
+    'system.angle': 90.0,
+    'estimator.name': 'contour',
+}
 PUBLISHED = {
     'tied, one-sided': '86.7 ± 5.8',
     'tied, random sign': '21.6 ± 20.0',
@@ -84,6 +91,7 @@ def of_2021() -> ml_collections.ConfigDict:
     config.solver.tol = 1e-4  # at 1e-3 a unit next to 0 may be on or off
     config.nudged_solver.tol = 3e-3  # some turn on late
     config.nudged_solver.max_steps = 30
+    config.estimator.name = 'contrastive'
     config.estimator.contour = 'symmetric'
     config.estimator.radius = 0.5
     config.estimator.correction = None
@@ -119,6 +127,7 @@ def of_2022() -> ml_collections.ConfigDict:
     config.solver.max_steps = 250
     config.nudged_solver.tol = 3e-2
     config.nudged_solver.max_steps = 60
+    config.estimator.name = 'contrastive'
     config.estimator.radius = 1.0
     config.estimator.correction = None
     config.optimizer.name = 'sgd'
