@@ -24,6 +24,7 @@ OTHERS = {
     'benchmark_h200',
     'conv_2021',
     'gpu_h200',
+    'gpu_h200_tied',
     'precision',
     'digits_estimators',
     'fig3_fmnist',
