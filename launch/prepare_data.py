@@ -1,10 +1,17 @@
-"""Prepare a TFDS image set once, as plain arrays that training reads.
+"""Prepare an image set once, as plain arrays that training reads.
 
     python launch/prepare_data.py --dataset=fashion_mnist [--data_dir=DIR] [--overwrite]
 
-Needs the tfds extra (make tfds, or pip install -e '.[tfds]'). Afterwards neither
-TensorFlow nor TFDS is needed, and the folder eqprop_arrays can be copied to machines
-that have no network.
+takes it from TFDS, which needs the tfds extra (make tfds, or pip install -e '.[tfds]').
+Images of your own need nothing more; any name will do, and --config.data.name takes it:
+
+    python launch/prepare_data.py --dataset=letters --source=letters.npz
+    python launch/prepare_data.py --dataset=letters --source=letters/
+
+The file holds train_images, train_labels, test_images and test_labels, the folder
+train/CLASS/*.png and test/CLASS/*.png (`eqprop_jax.data.files_reader`). Afterwards
+neither TensorFlow nor TFDS is needed, and the folder eqprop_arrays can be copied to
+machines that have no network.
 """
 
 import os
@@ -12,12 +19,17 @@ import sys
 
 from absl import app, flags, logging
 
-from eqprop_jax.data import DATASETS, load, prepare
+from eqprop_jax.data import DATASETS, load, prepare, prepare_files
 
 CHOICES = ', '.join(name for name in DATASETS if name != 'digits')
 
 DATASET = flags.DEFINE_string(
-    'dataset', '', f'{CHOICES}, or another TFDS image classification set by its name.'
+    'dataset',
+    '',
+    f'{CHOICES}, another TFDS image classification set, or with --source your own.',
+)
+SOURCE = flags.DEFINE_string(
+    'source', None, 'An .npz file or a folder of images, to read instead of TFDS.'
 )
 DATA_DIR = flags.DEFINE_string(
     'data_dir',
@@ -36,7 +48,12 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     name, data_dir = DATASET.value, DATA_DIR.value
     try:
-        folder = prepare(name, data_dir=data_dir, overwrite=OVERWRITE.value)
+        if SOURCE.value is None:
+            folder = prepare(name, data_dir=data_dir, overwrite=OVERWRITE.value)
+        else:
+            folder = prepare_files(
+                name, SOURCE.value, data_dir=data_dir, overwrite=OVERWRITE.value
+            )
         data = load(name, data_dir=data_dir, held_out=0)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f'prepare_data: {" ".join(str(error).split())}', file=sys.stderr)

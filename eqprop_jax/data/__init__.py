@@ -1,7 +1,8 @@
-"""Data sets: scikit-learn's digits, and TFDS image sets cached as plain arrays."""
+"""Data sets: scikit-learn's digits, and images of TFDS or one's own as plain arrays."""
 
 from eqprop_jax.data.augment import Augment as Augment
 from eqprop_jax.data.augment import augmentation as augmentation
+from eqprop_jax.data.files_reader import prepare_files as prepare_files
 from eqprop_jax.data.pipeline import DeviceSplit as DeviceSplit
 from eqprop_jax.data.pipeline import Preprocess as Preprocess
 from eqprop_jax.data.pipeline import check as check

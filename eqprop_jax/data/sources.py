@@ -159,6 +159,7 @@ def _cached(
         raise ValueError(
             f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}, or '
             f'prepare another TFDS image classification set by its name with {command}'
+            ', or images of your own with --source'
         )
     manifest, files = arrays.read(folder)
     splits = {

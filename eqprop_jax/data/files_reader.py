@@ -1,0 +1,187 @@
+"""Filling the array cache from files of one's own: an .npz, or folders of images.
+
+    images.npz    train_images  uint8 [n, height, width], or with channels behind
+                  train_labels  integers [n], from 0 on
+                  test_images, test_labels likewise
+                  (or x_train, y_train, x_test and y_test, as Keras names them)
+
+    images/       train/<class>/<any name>.png
+                  test/<class>/...       (or val, validation)
+
+Classes of folders are numbered in the order of their names. Images have one size; they
+are grey if the first one is, or else red, green and blue.
+"""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from eqprop_jax.data import arrays
+
+BATCH = 1024  # images in memory at a time
+TESTS = ('test', 'val', 'validation')  # folders; the first that is there
+KERAS = {'images': 'x', 'labels': 'y'}
+
+
+def prepare_files(
+    name: str,
+    source: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> pathlib.Path:
+    """Write images of one's own into the array cache, where `load` finds them by name.
+
+    Args:
+      name: what `data.name` calls them then.
+      source: an .npz file or a folder, laid out as above.
+      data_dir: the folder of all data sets; None means the environment variable
+        TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+      overwrite: whether to replace a data set of that name.
+
+    Returns:
+      The folder with the arrays.
+
+    Raises:
+      FileNotFoundError: if there is no such file or folder.
+      ValueError: if there is a data set of that name, the source is not laid out as
+        above, images differ in size, a file is no image, or labels are no classes.
+    """
+    if name == 'digits':
+        raise ValueError("'digits' is part of scikit-learn: choose another name")
+    folder, source = arrays.folder_of(name, data_dir), pathlib.Path(source)
+    if (folder / 'manifest.json').exists() and not overwrite:
+        raise ValueError(
+            f'there is a data set {name!r} in {folder}: pass --overwrite to replace '
+            'it, or choose another name'
+        )
+    if not source.exists():
+        raise FileNotFoundError(f'there is no file or folder {source}')
+    read = _of_folder if source.is_dir() else _of_npz
+    num_classes, streams = read(source)
+    arrays.write(
+        folder,
+        name=name,
+        num_classes=num_classes,
+        versions={'source': source.name},
+        splits=streams,
+    )
+    return folder
+
+
+def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
+    """Return the number of classes, and the splits of an .npz file."""
+    try:
+        with np.load(source) as content:
+            there = {key: content[key] for key in content.files}
+    except (TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{source} is no .npz file of arrays ({error})') from error
+    streams, num_classes = {}, 0
+    for split in arrays.SPLITS:
+        images, labels = (_entry(source, there, split, part) for part in KERAS)
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise ValueError(
+                f'{source}: the images of {split} are {images.dtype} of shape '
+                f'{images.shape}; they have to be uint8, [n, height, width] or '
+                '[n, height, width, channels]'
+            )
+        labels = labels.reshape(-1) if labels.ndim == 2 else labels
+        if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f'{source}: the labels of {split} are {labels.dtype} of shape '
+                f'{labels.shape}; they have to be {len(images)} integers'
+            )
+        images = images if images.ndim == 4 else images[..., None]
+        streams[split] = arrays.Stream(images.shape, [(images, labels)])
+        num_classes = max(num_classes, 1 + int(labels.max(initial=0)))
+    return num_classes, streams
+
+
+def _entry(
+    source: pathlib.Path, there: dict[str, np.ndarray], split: str, part: str
+) -> np.ndarray:
+    """Return the images or labels of a split, under either name."""
+    names = (f'{split}_{part}', f'{KERAS[part]}_{split}')
+    for name in names:
+        if name in there:
+            return there[name]
+    raise ValueError(
+        f'{source} has neither {names[0]} nor {names[1]}, only {", ".join(there)}'
+    )
+
+
+def _of_folder(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
+    """Return the number of classes, and the splits of a folder of images."""
+    folders = {'train': source / 'train'}
+    folders['test'] = next(
+        (source / name for name in TESTS if (source / name).is_dir()), source / TESTS[0]
+    )
+    files = {split: _by_class(folder) for split, folder in folders.items()}
+    classes = list(files['train'])
+    unknown = sorted(set(files['test']) - set(classes))
+    if unknown:
+        raise ValueError(
+            f'{folders["test"]} has the class {unknown[0]!r}, which '
+            f'{folders["train"]} has not'
+        )
+    first = _read(next(path for paths in files['train'].values() for path in paths))
+    streams = {}
+    for split, by_class in files.items():
+        labelled = [
+            (path, classes.index(name))
+            for name, paths in by_class.items()
+            for path in paths
+        ]
+        shape = (len(labelled), *first.shape)
+        streams[split] = arrays.Stream(shape, _batches(labelled, first.shape))
+    return len(classes), streams
+
+
+def _by_class(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Return the images of each class, in the order of their names."""
+    if not folder.is_dir():
+        raise ValueError(f'there is no folder {folder} with a folder for each class')
+    visible = [path for path in sorted(folder.iterdir()) if path.name[0] != '.']
+    stray = [path for path in visible if not path.is_dir()]
+    if stray:
+        raise ValueError(f'{stray[0]} is in no class: {folder} holds a folder for each')
+    found = {
+        path.name: [file for file in sorted(path.iterdir()) if file.name[0] != '.']
+        for path in visible
+    }
+    if not any(found.values()):
+        raise ValueError(f'there are no images in {folder}')
+    return found
+
+
+def _batches(
+    labelled: list[tuple[pathlib.Path, int]], shape: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield images and labels, a batch at a time."""
+    for start in range(0, len(labelled), BATCH):
+        some = labelled[start : start + BATCH]
+        images = [_read(path, shape) for path, _ in some]
+        yield np.stack(images), np.array([label for _, label in some])
+
+
+def _read(path: pathlib.Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return an image, uint8 [height, width, 1 or 3], of that shape if one is given."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            grey = image.mode in ('1', 'L') if shape is None else shape[-1] == 1
+            pixels: Any = np.asarray(image.convert('L' if grey else 'RGB'))
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise ValueError(f'{path} cannot be read as an image ({error})') from error
+    pixels = pixels[..., None] if grey else pixels
+    if shape is not None and pixels.shape != shape:
+        raise ValueError(
+            f'{path} is {pixels.shape[0]}x{pixels.shape[1]}, where the first image is '
+            f'{shape[0]}x{shape[1]}: bring all to one size first'
+        )
+    return pixels
