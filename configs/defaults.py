@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.batch_size = 50
+    config.accumulation_steps = 1  # parts of a batch in turn, where memory is short
     config.num_epochs = 40
     config.log_every_steps = 50
     config.eval_every_steps = 0  # at the end of every epoch

@@ -122,6 +122,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             values['optimizer'], num_steps=num_steps, pairs=system.pairs
         ),
         config=values,
+        accumulation_steps=values['accumulation_steps'],
         **{key: values[key] for key in checks.TOP_LEVEL},
     )
     checks.fit(built, learner())

@@ -22,6 +22,7 @@ SECTIONS = (
     'diagnostics',
 )
 DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
+    'accumulation_steps': 1,
     'precision': 'float32',
     'convolution': None,
     'mesh': {},
@@ -44,9 +45,15 @@ def top_level(values: Mapping[str, Any]) -> None:
     sections.expect('', values, known, known)
     kinds: dict[str, Any] = dict.fromkeys(SECTIONS, dict)
     kinds |= dict.fromkeys(TOP_LEVEL, int) | {'precision': str, 'mesh': dict}
-    kinds['convolution'] = str | None
+    kinds |= {'accumulation_steps': int, 'convolution': str | None}
     sections.check_types('', values, kinds)
-    sections.positive('', values, ('batch_size', 'num_epochs', 'log_every_steps'))
+    counts = ('batch_size', 'accumulation_steps', 'num_epochs', 'log_every_steps')
+    sections.positive('', values, counts)
+    if values['accumulation_steps'] > values['batch_size']:
+        raise ConfigError(
+            f'accumulation_steps={values["accumulation_steps"]} is more than '
+            f'batch_size={values["batch_size"]}, which it divides'
+        )
     if values['eval_every_steps'] < 0:
         raise ConfigError(
             'eval_every_steps is 0 (every epoch) or more, not '

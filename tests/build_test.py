@@ -579,6 +579,8 @@ def test_a_precision_is_that_of_the_run_and_not_of_its_reference():
         ({'precision': 'mixed'}, ["'mixed'", 'float32, tf32, bfloat16']),
         ({'convolution': 'fft'}, ["'fft'", 'native', 'patches']),
         ({'convolution': 3}, ['convolution', '3']),
+        ({'accumulation_steps': 0}, ['accumulation_steps', '0']),
+        ({'accumulation_steps': 21}, ['accumulation_steps=21', 'batch_size=20']),
     ],
 )
 def test_precisions_that_cannot_be_are_refused(tmp_path, changes, words):

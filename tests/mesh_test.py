@@ -109,6 +109,19 @@ def test_whatever_is_trained(name):
         assert 0 < wanted[1].metrics['skipped'] < 1
 
 
+@pytest.mark.parametrize('name', CHANGES)
+@pytest.mark.parametrize('devices', [1, 3])
+def test_a_batch_in_turns_is_the_batch(name, devices):
+    """Of 20 examples, by 3 turns: on one device 7, 7 and 6, and on three two to 3."""
+    turns = {'accumulation_steps': 3}
+    found, wanted = (
+        after_steps(on(*run))
+        for run in ((devices, 1, CHANGES[name] | turns), (1, 1, CHANGES[name]))
+    )
+    assert_close(found[0].params, wanted[0].params)
+    assert_close(found[1], wanted[1])
+
+
 def test_an_example_that_runs_away_is_left_out_on_whatever_device():
     """Of the penalty's mean, as of the gradient's; a device may have no other."""
     changes = {

@@ -14,6 +14,7 @@ from eqprop_jax.training import step as steps
 TOP_LEVEL = {
     'seed': 0,
     'batch_size': 20,
+    'accumulation_steps': 1,
     'num_epochs': 2,
     'log_every_steps': 3,
     'eval_every_steps': 0,

@@ -1,5 +1,6 @@
 """The gradient of a batch that devices divide, and what is measured beside it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,30 @@ def of_batch(
     Args:
       experiment: the run.
       state: before the step.
-      batch: this device's part.
+      batch: this device's part; it is gone through in `accumulation_steps` turns.
+    """
+    one = 1 / experiment.batch_size
+    part = functools.partial(_of_part, experiment, state)
+    sums, largest = _in_turns(experiment.accumulation_steps, part, batch)
+    sums = mesh.add_up(sums)
+    grads = tree.scale(1 / jnp.maximum(sums['kept'], one), sums['grads'])
+    if experiment.kolen_pollack:
+        grads = alignment.kolen_pollack(experiment.system, grads)
+    metrics = tree.scale(one, sums['metrics']) | mesh.largest(largest)
+    if experiment.penalty is not None:
+        share = jnp.maximum(sums['measured'], one)
+        penalty, penalty_grads = tree.scale(1 / share, sums['penalty'])
+        grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
+        metrics['homeostasis'] = penalty
+    return grads, metrics
+
+
+def _of_part(
+    experiment: Experiment, state: TrainState, batch: Batch
+) -> tuple[dict[str, Any], Metrics]:
+    """Returns what adds up over the parts of a batch, and what the largest counts of.
+
+    The gradients are weighted by the shares of the whole batch that they are means of.
     """
     key = jax.random.fold_in(stream(experiment.seed, 'estimate'), state.step)
     estimate_rng, penalty_rng = jax.random.split(key)
@@ -32,7 +56,7 @@ def of_batch(
     grads, _, info = experiment.learn(state.params, batch, free, estimate_rng)
     one = 1 / experiment.batch_size
     kept = one * jnp.round(jnp.sum(batch.counted) * (1 - info.skipped))
-    sums, largest = over_examples(
+    metrics, largest = over_examples(
         batch,
         {
             **per_example(experiment, state.params, batch, free),
@@ -42,7 +66,7 @@ def of_batch(
             'skipped': info.skipped,
         },
     )
-    parts = {'grads': tree.scale(kept, grads), 'kept': kept, 'metrics': sums}
+    sums = {'grads': tree.scale(kept, grads), 'kept': kept, 'metrics': metrics}
     if experiment.penalty is not None:
         penalty = _on_a_fraction(
             jax.value_and_grad(experiment.penalty),
@@ -51,19 +75,26 @@ def of_batch(
             (state.params, batch, free),
         )
         measured = one * jnp.sum(homeostasis.measured(batch, free))
-        parts['penalty'] = tree.scale(measured, penalty)
-        parts['measured'] = measured
-    parts = mesh.add_up(parts)
-    grads = tree.scale(1 / jnp.maximum(parts['kept'], one), parts['grads'])
-    if experiment.kolen_pollack:
-        grads = alignment.kolen_pollack(experiment.system, grads)
-    metrics = tree.scale(one, parts['metrics']) | mesh.largest(largest)
-    if experiment.penalty is not None:
-        share = jnp.maximum(parts['measured'], one)
-        penalty, penalty_grads = tree.scale(1 / share, parts['penalty'])
-        grads = tree.add(grads, tree.scale(experiment.penalty_weight, penalty_grads))
-        metrics['homeostasis'] = penalty
-    return grads, metrics
+        sums['penalty'] = tree.scale(measured, penalty)
+        sums['measured'] = measured
+    return sums, largest
+
+
+def _in_turns(
+    turns: int, part: Callable[[Batch], tuple[Any, Metrics]], batch: Batch
+) -> tuple[Any, Metrics]:
+    """Returns the sums and the largest values over equal parts of a batch."""
+    if turns == 1:
+        return part(batch)
+    parts = jax.tree.map(lambda a: a.reshape(turns, -1, *a.shape[1:]), batch)
+
+    def add(total: tuple, batch: Batch) -> tuple[tuple, None]:
+        sums, largest = part(batch)
+        most = jax.tree.map(jnp.maximum, total[1], largest)
+        return (tree.add(total[0], sums), most), None
+
+    one = jax.eval_shape(part, jax.tree.map(lambda a: a[0], parts))
+    return lax.scan(add, tree.zeros_like(one), parts)[0]
 
 
 def _on_a_fraction(

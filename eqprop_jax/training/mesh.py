@@ -115,18 +115,19 @@ def place(split: Split, mesh: Mesh) -> DeviceSplit:
 
 
 def part_of_batch(
-    positions: Int[Array, ' B'],
+    positions: Int[Array, ' B'], turns: int = 1
 ) -> tuple[Int[Array, ' filled'], Int[Array, ' part']]:
     """Returns a batch's positions, filled up, and the numbers of this device's part.
 
     Args:
       positions: in the split, of all examples of the batch.
+      turns: what the size of each part is a multiple of.
 
     Returns:
       The positions of all parts, and `Batch.rows` of this one.
     """
     parts, size = lax.axis_size(DATA), len(positions)
-    share = -(-size // parts)
+    share = -(-size // (parts * turns)) * turns
     first = jnp.broadcast_to(positions[:1], (share * parts - size,))
     rows = share * lax.axis_index(DATA) + jnp.arange(share)
     return jnp.concatenate([positions, first]), jnp.where(rows < size, rows, -1)

@@ -87,6 +87,8 @@ class Experiment(NamedTuple):
     """The devices, from `training.mesh.make`."""
     seed: int
     batch_size: int
+    accumulation_steps: int
+    """Parts of a batch, one after the other, in whose memory it has to fit."""
     num_epochs: int
     log_every_steps: int
     eval_every_steps: int

@@ -72,7 +72,7 @@ def make_train_chunk(
         def batch_at(index: Array, step: Array) -> Batch:
             start = (first + index) * run.batch_size
             positions = lax.dynamic_slice_in_dim(order, start, run.batch_size)
-            positions, rows = mesh.part_of_batch(positions)
+            positions, rows = mesh.part_of_batch(positions, run.accumulation_steps)
             part = mesh.gather(split, positions)
             return _batch(run, part, rows, _augment(run, step))
 
