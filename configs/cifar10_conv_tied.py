@@ -31,8 +31,10 @@ rule is another: the small net, trained by it, comes apart (docs/howto/gpu.md).
     python launch/train.py --config=configs/cifar10_conv_tied.py:small \
         --workdir=runs/tied_small
 
-Not yet run: the full networks, which need an accelerator. `:small` is the row "tied,
-complex step" of `cifar10_conv_free:small`: 51.94 ± 0.06 % after an epoch (three seeds).
+Not yet run: the full networks, which need an accelerator; an earlier setting of
+`:ninety` was tried on one and came apart (docs/howto/gpu.md). `:small` is the row
+"tied, complex step" of `cifar10_conv_free:small`: 51.94 ± 0.06 % after an epoch (three
+seeds).
 """
 
 from collections.abc import Callable
