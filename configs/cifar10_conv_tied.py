@@ -24,7 +24,7 @@ much of it, so it is 2e-4. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is 
 for one GPU, as in `cifar10_conv_free`.
 
 Tied networks learn by the contrastive rule here, as published. At nudges of 1 the local
-rule is another: the small net, trained by it, comes apart (docs/howto/gpu.md).
+rule is another, under which fewer and fewer examples settle (docs/howto/gpu.md).
 
 `:small` is 32-64-128-128 by the complex step, for two cores:
 

@@ -42,8 +42,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
       config: sections `data`, `system`, `solver`, `nudged_solver`, `estimator`,
         `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
         `seed`, `batch_size`, `num_epochs`, `log_every_steps`, `eval_every_steps` and,
-        optional, `precision` and `convolution` (`systems.rounded`) and `mesh`, the
-        number of devices along its axes.
+        optional, `precision` and `convolution` (`systems.rounded`), `mesh`, the number
+        of devices along its axes, and `accumulation_steps`, the parts of a batch that
+        go one after the other.
 
     Raises:
       ConfigError: for an unknown or missing key or name, a value out of range, or
@@ -83,6 +84,13 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     aligned = parts.kolen_pollack(system, values['alignment'], values['optimizer'])
     diagnostics = _diagnostics(values['diagnostics'])
     dataset, preprocess, augmented = _data(values['data'])
+    part = -(-values['batch_size'] // devices.shape[mesh.DATA])
+    if values['accumulation_steps'] > part:
+        raise ConfigError(
+            f'accumulation_steps={values["accumulation_steps"]} is more than the '
+            f'{part} examples of batch_size={values["batch_size"]} that each of '
+            f'{devices.shape[mesh.DATA]} devices has'
+        )
     steps_per_epoch = len(dataset.train.labels) // values['batch_size']
     if not steps_per_epoch:
         raise ConfigError(

@@ -49,11 +49,6 @@ def top_level(values: Mapping[str, Any]) -> None:
     sections.check_types('', values, kinds)
     counts = ('batch_size', 'accumulation_steps', 'num_epochs', 'log_every_steps')
     sections.positive('', values, counts)
-    if values['accumulation_steps'] > values['batch_size']:
-        raise ConfigError(
-            f'accumulation_steps={values["accumulation_steps"]} is more than '
-            f'batch_size={values["batch_size"]}, which it divides'
-        )
     if values['eval_every_steps'] < 0:
         raise ConfigError(
             'eval_every_steps is 0 (every epoch) or more, not '

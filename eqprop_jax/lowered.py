@@ -1,8 +1,8 @@
 """What is computed for each product, on a CPU and elsewhere (`eqprop_jax.products`).
 
-XLA has no fast way on a CPU, inside of a loop, to the transposes that JAX writes for a
-convolution. That in the kernel is written here as a convolution of maps that examples
-are the channels of:
+On a CPU, inside of a loop, XLA is slow at the transposes that JAX writes for a
+convolution. The transpose in the kernel is written here as a convolution in which
+examples take the place of channels:
 
     correlate(s, r)_ijmn = Σ_byx s_{b,y+i,x+j,m} r_byxn
 

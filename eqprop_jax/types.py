@@ -168,7 +168,8 @@ class Equilibrium(NamedTuple):
     """σ(u)."""
     residual: Float[Array, '*P B']
     """What is left to move in the worst layer, relative to |u_l|, or in a nudged phase
-    to what the nudge has moved there (`solvers.judge`); NaN once |u| overflows."""
+    to what the nudge has moved there (`solvers.judge`); NaN once |u| overflows, or
+    where rounding has swallowed the answer to a nudge."""
     num_steps: Int[Array, '*P B']
     """Sweeps that this example used."""
     converged: Bool[Array, '*P B']

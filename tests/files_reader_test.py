@@ -107,7 +107,20 @@ def refusal(tmp_path, source):
         ({'test_images': np.zeros((5, 24), np.uint8)}, ['test', '(5, 24)']),
         ({'train_labels': np.zeros(11, int)}, ['(11,)', '12 integers']),
         ({'train_labels': np.zeros(12)}, ['float64', '12 integers']),
-        ({'test_labels': np.array([0, 1, -1, 0, 0])}, ['-1', 'outside 0..2']),
+        ({'train_labels': np.eye(12, dtype=int)}, ['(12, 12)', 'argmax']),
+        ({'test_labels': np.array([0, 1, -1, 0, 0])}, ['test', 'from -1 to 1']),
+        ({'test_labels': np.array([0, 1, 3, 0, 0])}, ['test', 'to 3', '0 to 2']),
+        ({'train_labels': 1 + np.arange(12) % 3}, ['train', 'from 1 to 3']),
+        ({'train_labels': np.array([0] * 11 + [2**32 + 1])}, ['4294967297']),
+        ({'train_images': np.zeros((12, 3, 4, 6), np.uint8)}, ['(12, 3, 4, 6)']),
+        ({'test_images': np.zeros((5, 4, 7), np.uint8)}, ['(4, 6, 1)', '(4, 7, 1)']),
+        (
+            {
+                'test_images': np.zeros((0, 4, 6), np.uint8),
+                'test_labels': np.zeros(0, int),
+            },
+            ['no images in test'],
+        ),
         ({'test_images': np.array([None] * 5)}, ['no .npz file of arrays']),
     ],
 )
@@ -130,8 +143,42 @@ def test_what_is_no_npz_is_refused(tmp_path):
     assert 'no .npz file' in refusal(tmp_path, tmp_path / 'own.npy')
     with pytest.raises(FileNotFoundError, match='nowhere'):
         prepare_files('own', tmp_path / 'nowhere', data_dir=tmp_path)
-    with pytest.raises(ValueError, match='scikit-learn'):
-        prepare_files('digits', tmp_path / 'own.npz', data_dir=tmp_path)
+    for name in ('digits', 'cifar10'):
+        with pytest.raises(ValueError, match='is a data set already'):
+            prepare_files(name, tmp_path / 'own.npz', data_dir=tmp_path)
+
+
+def test_damaged_archives_and_other_entries(tmp_path):
+    source = tmp_path / 'own.npz'
+    content = {'class_names': np.array(NAMES, object)}
+    for split in SIZES:
+        images, labels = examples(split, 3)
+        content |= {f'{split}_images': images, f'{split}_labels': labels[:, None]}
+    np.savez_compressed(source, **content)
+    prepare_files('own', source, data_dir=tmp_path)
+    assert loaded('own', tmp_path).num_classes == 3
+    source.write_bytes(
+        bytes(
+            ~b & 255 if 60 < i < 4000 else b for i, b in enumerate(source.read_bytes())
+        )
+    )
+    with pytest.raises(ValueError, match='no .npz file'):
+        prepare_files('other', source, data_dir=tmp_path)
+
+
+def test_a_damaged_cache_says_where_its_files_were(tmp_path):
+    source = write_npz(tmp_path / 'own.npz')
+    folder = prepare_files('own', source, data_dir=tmp_path)
+    (folder / 'test_labels.npy').unlink()
+    with pytest.raises(ValueError, match=f'--source={source} --overwrite'):
+        loaded('own', tmp_path)
+
+
+def test_images_of_more_than_eight_bits_are_refused(tmp_path):
+    source = write_folder(tmp_path / 'own', None)
+    deep = Image.fromarray(np.full((4, 6), 2700, np.uint16))
+    deep.save(source / 'test' / 'bee' / 'deep.png')
+    assert 'more than 8 bits' in refusal(tmp_path, source)
 
 
 def test_folders_of_another_kind_are_refused(tmp_path):

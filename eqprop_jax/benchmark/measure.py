@@ -124,7 +124,7 @@ def measure(
 
 
 def answered(work: Work) -> Array:
-    """Returns which examples of several batches enter the mean, [K, B]."""
+    """Returns whose δ is compared: that of finished answers, [K, B]."""
     info, free = work.info, work.free
     if info is None or free is None:
         return jnp.ones(jax.tree.leaves(work.error)[0].shape[:2], bool)

@@ -134,9 +134,11 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             if len(arrays[key]) != len(images):
                 fault = f'has {len(arrays[key])} labels for {len(images)} images'
         if fault:
+            own = manifest.get('versions', {}).get('source')
+            source = f' --source={own}' if own else ''
             raise ValueError(
                 f'{path} {fault}: run `python launch/prepare_data.py --dataset={name} '
-                f'--data_dir={folder.parent.parent} --overwrite`'
+                f'--data_dir={folder.parent.parent}{source} --overwrite`'
             )
     return manifest, arrays
 

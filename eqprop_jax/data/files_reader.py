@@ -8,23 +8,33 @@
     images/       train/<class>/<any name>.png
                   test/<class>/...       (or val, validation)
 
-Classes of folders are numbered in the order of their names. Images have one size; they
-are grey if the first one is, or else red, green and blue.
+Images have one size. Labels are 0 to k − 1, and each class is trained on. Classes of
+folders are numbered in the order of their names as text (10 comes before 2). Files are
+grey if the first one is, or else red, green and blue; transparency is dropped.
 """
 
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from eqprop_jax.data import arrays
+from eqprop_jax.data.sources import DATASETS
 
 BATCH = 1024  # images in memory at a time
 TESTS = ('test', 'val', 'validation')  # folders; the first that is there
 KERAS = {'images': 'x', 'labels': 'y'}
+DAMAGED = (TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
+GREY = ('1', 'L', 'LA')  # modes of Pillow
+COLOUR = ('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # others would lose bits
+
+
+class MissingError(ValueError):
+    """An .npz file lacks an array."""
 
 
 def prepare_files(
@@ -51,13 +61,14 @@ def prepare_files(
       ValueError: if there is a data set of that name, the source is not laid out as
         above, images differ in size, a file is no image, or labels are no classes.
     """
-    if name == 'digits':
-        raise ValueError("'digits' is part of scikit-learn: choose another name")
-    folder, source = arrays.folder_of(name, data_dir), pathlib.Path(source)
+    if name in DATASETS:
+        raise ValueError(f'{name!r} is a data set already: choose another name')
+    folder = arrays.folder_of(name, data_dir)
+    source = pathlib.Path(source).expanduser().absolute()
     if (folder / 'manifest.json').exists() and not overwrite:
         raise ValueError(
-            f'there is a data set {name!r} in {folder}: pass --overwrite to replace '
-            'it, or choose another name'
+            f'there is a data set in {folder}: pass --overwrite to replace it, or '
+            'choose another name'
         )
     if not source.exists():
         raise FileNotFoundError(f'there is no file or folder {source}')
@@ -67,7 +78,7 @@ def prepare_files(
         folder,
         name=name,
         num_classes=num_classes,
-        versions={'source': source.name},
+        versions={'source': str(source)},
         splits=streams,
     )
     return folder
@@ -76,40 +87,60 @@ def prepare_files(
 def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
     """Return the number of classes, and the splits of an .npz file."""
     try:
-        with np.load(source) as content:
-            there = {key: content[key] for key in content.files}
-    except (TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        with source.open('rb') as file, np.load(file) as content:
+            entries = {
+                split: [_entry(source, content, split, part) for part in KERAS]
+                for split in arrays.SPLITS
+            }
+    except MissingError:
+        raise
+    except DAMAGED as error:
         raise ValueError(f'{source} is no .npz file of arrays ({error})') from error
-    streams, num_classes = {}, 0
-    for split in arrays.SPLITS:
-        images, labels = (_entry(source, there, split, part) for part in KERAS)
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    shapes, num_classes, streams = set(), 0, {}
+    for split, (images, labels) in entries.items():
+        images = images[..., None] if images.ndim == 3 else images
+        size, *shape = images.shape or (0,)
+        if images.dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
             raise ValueError(
                 f'{source}: the images of {split} are {images.dtype} of shape '
-                f'{images.shape}; they have to be uint8, [n, height, width] or '
-                '[n, height, width, channels]'
+                f'{images.shape}; they have to be uint8, [n, height, width], with 1 or '
+                '3 channels behind or none'
             )
-        labels = labels.reshape(-1) if labels.ndim == 2 else labels
-        if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
+        if not images.size:
+            raise ValueError(f'{source}: there are no images in {split}')
+        if labels.shape == (size, 1):
+            labels = labels[:, 0]
+        if labels.dtype.kind not in 'iu' or labels.shape != (size,):
             raise ValueError(
                 f'{source}: the labels of {split} are {labels.dtype} of shape '
-                f'{labels.shape}; they have to be {len(images)} integers'
+                f'{labels.shape}; they have to be {size} integers (of one-hot rows '
+                'take the argmax)'
             )
-        images = images if images.ndim == 4 else images[..., None]
+        if split == 'train':
+            num_classes = len(np.unique(labels))
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError(
+                f'{source}: the labels of {split} go from {labels.min()} to '
+                f'{labels.max()}; they have to be from 0 to {num_classes - 1}, since '
+                f'{num_classes} classes are trained on'
+            )
+        shapes.add(tuple(shape))
         streams[split] = arrays.Stream(images.shape, [(images, labels)])
-        num_classes = max(num_classes, 1 + int(labels.max(initial=0)))
+    if len(shapes) > 1:
+        raise ValueError(
+            f'{source}: the images of train and test differ: '
+            f'{" and ".join(map(str, sorted(shapes)))}'
+        )
     return num_classes, streams
 
 
-def _entry(
-    source: pathlib.Path, there: dict[str, np.ndarray], split: str, part: str
-) -> np.ndarray:
+def _entry(source: pathlib.Path, there: Any, split: str, part: str) -> np.ndarray:
     """Return the images or labels of a split, under either name."""
     names = (f'{split}_{part}', f'{KERAS[part]}_{split}')
     for name in names:
         if name in there:
             return there[name]
-    raise ValueError(
+    raise MissingError(
         f'{source} has neither {names[0]} nor {names[1]}, only {", ".join(there)}'
     )
 
@@ -170,13 +201,15 @@ def _batches(
 
 def _read(path: pathlib.Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Return an image, uint8 [height, width, 1 or 3], of that shape if one is given."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            grey = image.mode in ('1', 'L') if shape is None else shape[-1] == 1
-            pixels: Any = np.asarray(image.convert('L' if grey else 'RGB'))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+            if image.mode not in GREY + COLOUR:
+                raise ValueError(f'mode {image.mode!r}, of more than 8 bits')
+            grey = image.mode in GREY if shape is None else shape[-1] == 1
+            pixels = np.asarray(image.convert('L' if grey else 'RGB'))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path} cannot be read as an image ({error})') from error
     pixels = pixels[..., None] if grey else pixels
     if shape is not None and pixels.shape != shape:

@@ -1,7 +1,8 @@
 """Image classification data sets as uint8 arrays in memory.
 
-`load` returns scikit-learn's 1,797 handwritten digits, which need no download, or a
-TFDS data set that `tfds_reader.prepare` once wrote into the array cache (`arrays.py`).
+`load` returns scikit-learn's 1,797 handwritten digits, which need no download, or what
+`tfds_reader.prepare` or `files_reader.prepare_files` once wrote into the array cache
+(`arrays.py`).
 Training hosts thus need neither TensorFlow nor TFDS.
 """
 
@@ -76,8 +77,8 @@ def load(
     neither `held_out`, `num_train` nor `seed`.
 
     Args:
-      name: a key of `DATASETS`, or the name of another TFDS image set that `prepare`
-        has cached.
+      name: a key of `DATASETS`, or the name of another set that `prepare` or
+        `prepare_files` has cached.
       data_dir: the folder of all data sets; None means the environment variable
         TFDS_DATA_DIR, or else ~/tensorflow_datasets. Not used for 'digits'.
       held_out: number of training examples to set aside; by default 150 of 'digits' and
@@ -159,7 +160,7 @@ def _cached(
         raise ValueError(
             f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}, or '
             f'prepare another TFDS image classification set by its name with {command}'
-            ', or images of your own with --source'
+            '. Images of your own need --source=PATH instead of the extra'
         )
     manifest, files = arrays.read(folder)
     splits = {

@@ -88,8 +88,8 @@ def contour(
         as if that were averaged over time: with the same noise in both factors of the
         rule one-sided nudges would have a bias of Cov(s*)/β.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
-        phase did not converge. False: only those without a free equilibrium or with
-        an answer that runs away (`local_rule.kept`). `info.skipped` is their fraction.
+        phase did not converge. False: only those whose free phase or answer runs away
+        or is lost (`local_rule.kept`). `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
         (`lax.scan`), which needs the memory of one, and no more sweeps than each takes.
         None: together on accelerators, one after the other on a CPU.

@@ -70,9 +70,9 @@ def tangent(
       max_steps: bound on its sweeps, terms or iterations; positive.
       step_size: as in `recurrent_backprop`.
       skip_unconverged: leave examples out of the mean of which the free phase or the
-        solve did not converge. False: only those without a free equilibrium or with an
-        answer that runs away (`local_rule.kept`): at an unstable one the solve
-        diverges, and one such example can outweigh all others.
+        solve did not converge. False: only those of which either runs away
+        (`local_rule.kept`): at an unstable equilibrium the solve diverges, and one such
+        example can outweigh all others.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.

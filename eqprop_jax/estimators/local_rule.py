@@ -36,12 +36,14 @@ def kept(
     """Returns the examples whose answers enter the mean.
 
     An answer that is not finished when its phase ends is the error signal of that many
-    sweeps, as in backpropagation through so much time, and is kept as it is published;
-    a batch without it would not learn from what it does not settle on. Two kinds are
-    always left out. Where the free phase has no end there is nothing to answer. And
-    where a residual above 1 says that more is left to move than has moved
-    (`judge.answered`), δ may have grown without bound, and outweigh a batch: it is kept
-    up to ten times the length of the push,
+    sweeps, as in backpropagation through so much time, and is kept, as in the code of
+    Laborieux and Zenke 2022: a batch without it would not learn from what it does not
+    settle on. Three kinds are always left out: where the residual of the free phase is
+    above 1, so that there is nothing to answer from; where it is NaN, because the state
+    has overflowed or rounding has swallowed the answer; and where more is left to move
+    than has moved (`judge.answered`) and δ is long already, since it may be growing
+    without bound, and outweigh a batch. Such an answer is kept up to ten times the
+    length of the push,
 
         |δ| ≤ 10 |∂C/∂s|.
 
@@ -57,7 +59,8 @@ def kept(
         return settled
     finished = jnp.all(judge.answered(residual), axis=0)
     length = tree.per_example_norm(error)
-    bounded = length <= LONGEST * tree.per_example_norm(push)  # False for NaN
+    bounded = length <= LONGEST * tree.per_example_norm(push)
+    bounded &= ~jnp.any(jnp.isnan(residual), axis=0)
     return judge.answered(free.residual) & (finished | bounded)
 
 

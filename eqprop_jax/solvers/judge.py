@@ -42,9 +42,7 @@ from jaxtyping import Array, Bool, Float
 from eqprop_jax import tree
 from eqprop_jax.solvers.lengths import (
     NOISY,
-    lengths,
     measured,
-    of_contour,
     ratio,
     roundings,
 )
@@ -121,21 +119,20 @@ def judge(
 
 
 def answered(residual: Float[Array, '*P B']) -> Bool[Array, '*P B']:
-    """Returns whether the state is any answer at all, where phases did not settle.
+    """Returns whether no more is left to move than has moved, in any layer.
 
-    Above 1 what is left to move, as estimated, is more than what is there in some
-    layer, and a state says nothing of where it is going. After a single sweep, which
-    tells no ρ, the residual is 1, and the state is kept.
+    Above 1 a state says nothing of where it is going. After a single sweep, which tells
+    no ρ, the residual is 1.
     """
     return residual <= 1  # False for NaN
 
 
 def unanswered(field: Field, state: State) -> Bool[Array, ' B']:
-    """Returns which examples have a layer that was called upon and did not move.
+    """Returns which examples have a layer whose answer is lost in rounding.
 
-    The answer of such a layer to a real nudge is shorter than its rounding. A layer
-    that nothing has called upon (units above it are saturated, weights are zero, the
-    cost is at its minimum) has rightly not moved.
+    It was called upon by a real nudge, and has moved by less than u* is rounded by, or
+    not at all. A layer that nothing has called upon (units above it are saturated,
+    weights are zero, the cost is at its minimum) has rightly not moved.
 
     Args:
       field: of a nudged phase.
@@ -149,8 +146,8 @@ def unanswered(field: Field, state: State) -> Bool[Array, ' B']:
         return jnp.any((a != 0).reshape(a.shape[0], -1), axis=1)
 
     pushed = response.pushed
-    size = of_contour(response, lengths(field, state))
-    still = dict(zip(response.feeders, size == 0, strict=True))
+    size, _, _, noise = measured(field, state, tree.zeros_like(state))
+    still = dict(zip(response.feeders, size < noise, strict=True))
 
     def lost() -> Bool[Array, ' B']:
         shift = tree.sub(field.rates(state), response.rates)

@@ -22,7 +22,7 @@ from eqprop_jax.types import Equilibrium, Field, State
 
 SHARE = 3  # what is gathered is the batch divided by this
 FEWEST = 4  # examples in a batch that is gathered
-FILLING = 12  # on an accelerator, where fewer take no less time
+FEWEST_ON_ACCELERATOR = 12  # a guess: there fewer should take no less time
 
 Advance = Callable[[Field, State, Any, Int[Array, '']], tuple[State, State, Any]]
 """(field, u, memory, sweeps so far) -> (u after one more, what it moved, memory). The
@@ -103,7 +103,7 @@ def settle(
     )
     residual = verdict.residual
     if not bounded:
-        residual = jnp.where(unanswered(field, state), jnp.inf, residual)
+        residual = jnp.where(unanswered(field, state), jnp.nan, residual)
     return Equilibrium(
         state=state,
         rates=field.rates(state),
@@ -120,7 +120,7 @@ def compact_here(compact: bool | None) -> bool:
 
 def fewest_here() -> int:
     """Returns how many examples a batch has to have to be worth gathering."""
-    return FEWEST if jax.default_backend() == 'cpu' else FILLING
+    return FEWEST if jax.default_backend() == 'cpu' else FEWEST_ON_ACCELERATOR
 
 
 def sizes(batch_size: int, fewest: int = FEWEST) -> list[int]:

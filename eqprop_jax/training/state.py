@@ -88,7 +88,7 @@ class Experiment(NamedTuple):
     seed: int
     batch_size: int
     accumulation_steps: int
-    """Parts of a batch, one after the other, in whose memory it has to fit."""
+    """Parts of a batch that go one after the other, so that one at a time fits."""
     num_epochs: int
     log_every_steps: int
     eval_every_steps: int
