@@ -472,7 +472,7 @@ class TestWorkdirs:
             'new\nline\ttab',
             'quo\'te"s %20#',
             'a' * 255,
-            '~nobody/-dash:run',
+            '~nobody here/-dash:run',
         ],
     )
     def test_odd_names(self, tmp_path, monkeypatch, ends, name):
