@@ -121,7 +121,7 @@ def refusal(tmp_path, source):
             },
             ['no images in test'],
         ),
-        ({'test_images': np.array([None] * 5)}, ['no .npz file of arrays']),
+        ({'test_images': np.array([None] * 5)}, ['no .npz file of images']),
     ],
 )
 def test_an_npz_of_another_kind_is_refused(tmp_path, changes, said):
@@ -191,6 +191,9 @@ def test_folders_of_another_kind_are_refused(tmp_path):
     wide.unlink()
     (source / 'test' / 'dog').mkdir()
     assert "the class 'dog'" in refusal(tmp_path, source)
+    (source / 'train' / 'dog').mkdir()
+    assert f'no images in {source / "train" / "dog"}' in refusal(tmp_path, source)
+    (source / 'train' / 'dog').rmdir()
     (source / 'test' / 'dog').rmdir()
     (source / 'train' / 'list.txt').touch()
     assert 'list.txt is in no class' in refusal(tmp_path, source)

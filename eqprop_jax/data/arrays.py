@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -135,7 +136,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                 fault = f'has {len(arrays[key])} labels for {len(images)} images'
         if fault:
             own = manifest.get('versions', {}).get('source')
-            source = f' --source={own}' if own else ''
+            source = f' --source={shlex.quote(own)}' if own else ''
             raise ValueError(
                 f'{path} {fault}: run `python launch/prepare_data.py --dataset={name} '
                 f'--data_dir={folder.parent.parent}{source} --overwrite`'

@@ -17,8 +17,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -27,14 +26,13 @@ from eqprop_jax.data.sources import DATASETS
 
 BATCH = 1024  # images in memory at a time
 TESTS = ('test', 'val', 'validation')  # folders; the first that is there
-KERAS = {'images': 'x', 'labels': 'y'}
+NAMES = {  # images and labels of a split in an .npz: ours, and those of Keras
+    'train': (('train_images', 'x_train'), ('train_labels', 'y_train')),
+    'test': (('test_images', 'x_test'), ('test_labels', 'y_test')),
+}
 DAMAGED = (TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
 GREY = ('1', 'L', 'LA')  # modes of Pillow
 COLOUR = ('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # others would lose bits
-
-
-class MissingError(ValueError):
-    """An .npz file lacks an array."""
 
 
 def prepare_files(
@@ -89,13 +87,11 @@ def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
     try:
         with source.open('rb') as file, np.load(file) as content:
             entries = {
-                split: [_entry(source, content, split, part) for part in KERAS]
+                split: [_entry(content, *either) for either in NAMES[split]]
                 for split in arrays.SPLITS
             }
-    except MissingError:
-        raise
     except DAMAGED as error:
-        raise ValueError(f'{source} is no .npz file of arrays ({error})') from error
+        raise ValueError(f'{source} is no .npz file of images ({error})') from error
     shapes, num_classes, streams = set(), 0, {}
     for split, (images, labels) in entries.items():
         images = images[..., None] if images.ndim == 3 else images
@@ -134,15 +130,11 @@ def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
     return num_classes, streams
 
 
-def _entry(source: pathlib.Path, there: Any, split: str, part: str) -> np.ndarray:
-    """Return the images or labels of a split, under either name."""
-    names = (f'{split}_{part}', f'{KERAS[part]}_{split}')
-    for name in names:
-        if name in there:
-            return there[name]
-    raise MissingError(
-        f'{source} has neither {names[0]} nor {names[1]}, only {", ".join(there)}'
-    )
+def _entry(content: Mapping[str, np.ndarray], own: str, other: str) -> np.ndarray:
+    """Return an array, under either name."""
+    if own not in content and other not in content:
+        raise ValueError(f'it has neither {own} nor {other}, only {", ".join(content)}')
+    return content[own if own in content else other]
 
 
 def _of_folder(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
@@ -159,7 +151,10 @@ def _of_folder(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
             f'{folders["test"]} has the class {unknown[0]!r}, which '
             f'{folders["train"]} has not'
         )
-    first = _read(next(path for paths in files['train'].values() for path in paths))
+    empty = [name for name, paths in files['train'].items() if not paths]
+    if empty:
+        raise ValueError(f'there are no images in {folders["train"] / empty[0]}')
+    first = _read(files['train'][classes[0]][0])
     streams = {}
     for split, by_class in files.items():
         labelled = [
