@@ -118,7 +118,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     """Returns the configuration.
 
     Args:
-      variant: '' as published, 'corrected', 'ninety', or 'small'.
+      variant: '' as published, 'corrected', 'ninety', 'small' or 'two_hours'.
     """
     return variants.choose(variant, VARIANTS)
 
@@ -221,6 +221,18 @@ def small() -> ml_collections.ConfigDict:
     return config
 
 
+def two_hours() -> ml_collections.ConfigDict:
+    """Returns a longer run of it, with larger kernels at first and a higher rate."""
+    config = small()
+    config.batch_size = 16
+    config.num_epochs = 4
+    config.log_every_steps = 50
+    config.eval_every_steps = 1531
+    config.system.gain = 2.0
+    config.optimizer.learning_rate = 3e-3
+    return config
+
+
 def use_correction(config: ml_collections.ConfigDict) -> None:
     """Sets the complex step with the adjoint correction."""
     config.update_from_flattened_dict(CORRECTED)
@@ -249,4 +261,10 @@ def sweep(add: Callable[[str, dict[str, Any]], None]) -> None:
     add('tied, complex step', TIED | COMPLEX_STEP)
 
 
-VARIANTS = {'': published, 'corrected': corrected, 'ninety': ninety, 'small': small}
+VARIANTS = {
+    '': published,
+    'corrected': corrected,
+    'ninety': ninety,
+    'small': small,
+    'two_hours': two_hours,
+}
