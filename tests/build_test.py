@@ -1,6 +1,7 @@
 """Bad input is refused by name before anything is written; good input is built."""
 
 import importlib
+import json
 import pathlib
 import re
 
@@ -497,19 +498,7 @@ class TestBuilt:
         assert runs.experiment().config == runs.values()
 
 
-@pytest.mark.parametrize(('name', 'variant'), CONFIGS)
-def test_configurations_of_the_repository(name, variant):
-    get_config = importlib.import_module(f'configs.{name}').get_config
-    config = get_config(variant) if variant else get_config()
-    assert isinstance(config, ml_collections.ConfigDict)
-    try:
-        built = build.experiment(config)
-    except NotPreparedError:
-        return
-    assert built.num_steps > 0
-
-
-SHAPES = {'fashion_mnist': (28, 28, 1), 'mnist': (28, 28, 1)}  # else (32, 32, 3)
+SHAPES = {'digits': (8, 8, 1), 'fashion_mnist': (28, 28, 1), 'mnist': (28, 28, 1)}
 SWEEPS = [
     (name, variant, row)
     for name, variant in CONFIGS
@@ -520,22 +509,54 @@ SWEEPS = [
 ]
 
 
+def on_digits(folder, name, variant):
+    """A configuration of the repository, its data set written as enlarged digits."""
+    get_config = importlib.import_module(f'configs.{name}').get_config
+    config = get_config(variant) if variant else get_config()
+    assert isinstance(config, ml_collections.ConfigDict)
+    if config.data.name != 'digits':
+        shape = SHAPES.get(config.data.name, (32, 32, 3))
+        classes = config.system.get('classes') or 10
+        digits.write_enlarged(str(folder), config.data.name, shape, classes)
+        config.data.data_dir = str(folder)
+        config.data.held_out, config.data.num_train = 100, None
+    return config
+
+
+@pytest.mark.parametrize(('name', 'variant'), CONFIGS)
+def test_configurations_of_the_repository(tmp_path, name, variant):
+    assert build.experiment(on_digits(tmp_path, name, variant)).num_steps > 0
+
+
 @pytest.mark.parametrize(('name', 'variant', 'row'), SWEEPS)
 def test_rows_of_sweeps(tmp_path, name, variant, row):
-    """Each is an experiment, here on enlarged digits; published numbers name rows."""
+    """Each is an experiment; published numbers name rows."""
     module = importlib.import_module(f'configs.{name}')
     assert set(getattr(module, 'PUBLISHED', ())) <= set(rows_of(module))
-    config = module.get_config(*([variant] if variant else []))
-    shape = SHAPES.get(config.data.name, (32, 32, 3))
-    classes = config.system.get('classes') or 10
-    digits.write_enlarged(str(tmp_path), config.data.name, shape, classes)
-    config.data.data_dir = str(tmp_path)
-    config.data.held_out = 100
-    config = config.to_dict()
+    config = on_digits(tmp_path, name, variant).to_dict()
     for key, value in rows_of(module)[row].items():
         section, _, last = key.rpartition('.')
         (config[section] if section else config)[last] = value
     assert build.experiment(ml_collections.ConfigDict(config)).num_steps > 0
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize('name', ['cifar10_conv_tied', 'cifar10_conv_free'])
+def test_what_is_prepared_for_a_gpu_trains(tmp_path, name):
+    config = on_digits(tmp_path, name, 'ninety')
+    assert config.precision == 'bfloat16'
+    config.system.channels = (2, 3, 4, 5)
+    config.batch_size, config.num_epochs = 8, 1
+    config.data.num_train, config.data.held_out = 24, 16
+    config.diagnostics.num_examples = 4
+    workdir = tmp_path / 'run'
+    training.train_and_evaluate(build.experiment(config), workdir, progress=False)
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    records = {record['split']: record for record in map(json.loads, lines)}
+    assert records['train']['step'] == 3
+    assert records['train']['settled'] > 0
+    assert {'worst_error', 'error/layer_1'} <= set(records['eval'])
+    assert all(np.isfinite(record['loss']) for record in records.values())
 
 
 def test_an_unknown_variant_is_refused():
