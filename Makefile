@@ -80,7 +80,7 @@ lock:  ## Write requirements.lock anew from pyproject.toml (needs uv)
 
 clean:  ## Remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build dist site *.egg-info
-	find eqprop_jax tests launch configs -name __pycache__ -prune -exec rm -rf {} +
+	find eqprop_jax experiments tests launch configs -name __pycache__ -prune -exec rm -rf {} +
 
 # .venv/.installing lies there from the first step to the last: an environment that still has
 # it was interrupted and is made anew. Any other is brought up to date in place, so that

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHOWN = ('configs/*.py', 'launch/*', 'results/**/*.json')
+SHOWN = ('configs/*.py', 'experiments/**/*.py', 'launch/*', 'results/**/*.json')
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.sbatch': 'bash', '.json': 'json'}
 INCLUDE = re.compile(r'^<!-- include (\S+): (.+) -->$', re.MULTILINE)
 FENCED = re.compile(r'^```.*?^```$', re.MULTILINE | re.DOTALL)
@@ -129,7 +129,7 @@ def home(path: str) -> str | None:
         return 'howto/contribute.md'
     if path == 'README.md':
         return 'index.md'
-    shown = file.parts[0] in {'configs', 'launch', 'results'}
+    shown = file.parts[0] in {'configs', 'experiments', 'launch', 'results'}
     return f'files/{path}.md' if shown else None
 
 

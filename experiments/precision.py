@@ -19,6 +19,7 @@ import functools
 import json
 import pathlib
 import sys
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -40,7 +41,12 @@ EXAMPLES = flags.DEFINE_integer('examples', 16, 'Training images of each measure
 JSON = flags.DEFINE_string('json', '', 'Where to write the record.')
 HARDWARE = flags.DEFINE_string('hardware', '', 'What it runs on, in words.')
 
-ONLINE = {'radius': 0.1, 'num_points': 16, 'steps_per_point': 40, 'periods': 1}
+ONLINE: dict[str, Any] = {
+    'radius': 0.1,
+    'num_points': 16,
+    'steps_per_point': 40,
+    'periods': 1,
+}
 
 
 def methods(tied, nudged):

@@ -30,8 +30,10 @@ import jax
 import tqdm
 from absl import app, flags, logging
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 from eqprop_jax import records
-from eqprop_jax.benchmark import measure, methods, networks, references, report
+from experiments.benchmark import measure, methods, networks, references, report
 
 JSON = flags.DEFINE_string('json', None, 'File that the rows are written to.')
 COMPARE = flags.DEFINE_string('compare', None, 'File of an earlier run.')

@@ -26,10 +26,11 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
+# Experiments and configurations are found in the checkout.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 import eqprop_jax as ep
 from eqprop_jax import build
-from eqprop_jax.analysis import budget
-from eqprop_jax.benchmark import devices, digits, settings
 from eqprop_jax.figures import angles as angles_figure
 from eqprop_jax.figures import convergence as convergence_figure
 from eqprop_jax.figures import correction as correction_figure
@@ -43,6 +44,8 @@ from eqprop_jax.figures import predictive_coding as predictive_coding_figure
 from eqprop_jax.figures import processes as processes_figure
 from eqprop_jax.figures import scaling as scaling_figure
 from eqprop_jax.figures import two_biases as two_biases_figure
+from experiments import budget
+from experiments.benchmark import devices, digits, settings
 
 FIGURE = flags.DEFINE_multi_string(
     'figure',
@@ -145,7 +148,6 @@ def setting_of_flags() -> settings.Setting:
 
 def measure_devices(setting: settings.Setting) -> dict[str, Any]:
     """Compiles training for several devices and works out what they are good for."""
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     from configs import divided
 
     def case(

@@ -21,9 +21,11 @@ from typing import NoReturn
 
 from absl import app, flags
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 from eqprop_jax import records
-from eqprop_jax.benchmark import report
 from eqprop_jax.records import results
+from experiments.benchmark import report
 
 DATA = flags.DEFINE_string('data', 'results', 'Folder of the records.')
 DOCUMENT = flags.DEFINE_string('document', '', 'Document to write the table into.')
@@ -73,7 +75,6 @@ def _collect() -> records.Path:
         _fail('--collect needs the file of the sweep: --config=configs/NAME.py')
     if not HARDWARE.value:
         _fail('say by --hardware what it ran on')
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     module = runpy.run_path(str(path))
     record = results.collect(
         COLLECT.value,

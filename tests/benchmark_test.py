@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
-from eqprop_jax.benchmark import measure, methods, networks, references, report
+from experiments.benchmark import measure, methods, networks, references, report
 
 pytestmark = pytest.mark.whole
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax.analysis import budget
+from experiments import budget
 
 SIZE = budget.Size(inject=100, drive=1000, rule=300, params=50, units=20)
 CIRCLE = budget.Schedule(free=10, nudged=5, phases=3)

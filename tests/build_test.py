@@ -26,9 +26,9 @@ from eqprop_jax import (
     training,
     tree,
 )
-from eqprop_jax.benchmark import digits
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
+from experiments.benchmark import digits
 
 CONFIGS = [
     (path.stem, variant)

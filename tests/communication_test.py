@@ -8,9 +8,9 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from eqprop_jax import records
-from eqprop_jax.analysis import budget
-from eqprop_jax.benchmark import communication, devices
 from eqprop_jax.figures import devices as figure
+from experiments import budget
+from experiments.benchmark import communication, devices
 
 pytestmark = pytest.mark.whole
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax.analysis import convergence, exhibits
+from eqprop_jax.analysis import convergence
+from experiments import exhibits
 
 RADII = [10 ** (power / 3) for power in range(-24, 1)]
 

@@ -8,8 +8,8 @@ import zoo
 from flax import linen as nn
 
 import eqprop_jax as ep
-from eqprop_jax.analysis import flops
 from eqprop_jax.solvers.settle import sizes
+from experiments import flops
 
 
 def test_products_of_a_layered_network():

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import tomllib
 
 import pytest
 
@@ -38,15 +39,14 @@ FLOORS = {
     'build': 6,
     'diagnosis': 5,
     'evaluation': 5,
-    'benchmark': 5,
     'figures': 7,
 }
 # On floor 3 these know floor 0 alone.
 ISLANDS = {'data', 'checkpoint', 'records', 'sections'}
 # Libraries that only these modules import.
 OWNERS = {
-    'flax': {'systems', 'training', 'benchmark'},
-    'optax': {'training', 'benchmark'},
+    'flax': {'systems', 'training'},
+    'optax': {'training'},
     'ml_collections': {'build'},
     'absl': {'build', 'parts', 'sections', 'training', 'data', 'records'},
     'tensorflow_datasets': {'data'},
@@ -57,6 +57,10 @@ OWNERS = {
     'matplotlib': {'figures'},
     'tqdm': {'training'},
 }
+# What is not installed with the library.
+CHECKOUT = {'experiments', 'configs', 'launch', 'tests'}
+# Launchers of what users of the library do; the others are of its experiments.
+LAUNCHERS = ('train', 'sweep', 'evaluate', 'diagnose', 'prepare_data')
 
 
 def modules():
@@ -98,6 +102,19 @@ def test_imports_go_down(path):
             assert allowed(own, rest[0]), f'{path}: {own} may not import {rest[0]}'
         if top in OWNERS:
             assert own in OWNERS[top], f'{path}: {own} may not import {top}'
+        assert top not in CHECKOUT, f'{path}: the library may not import {top}'
+
+
+@pytest.mark.parametrize('name', LAUNCHERS)
+def test_users_launchers_need_no_experiments(name):
+    tops = {name.split('.')[0] for name in imports(ROOT / 'launch' / f'{name}.py')}
+    assert 'experiments' not in tops
+
+
+def test_only_the_library_is_installed():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+    wheel = project['tool']['hatch']['build']['targets']['wheel']
+    assert wheel == {'packages': ['eqprop_jax']}
 
 
 def test_configs_are_plain_records():

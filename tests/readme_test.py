@@ -49,7 +49,8 @@ def test_the_stream_runs():
 def test_files_that_are_named_exist(path):
     text = path.read_text()
     own = re.sub(r'https?://\S+', '', text)
-    for name in re.findall(r'(?:eqprop_jax|launch|configs|tests|docs)/[\w/.]+', own):
+    folders = 'eqprop_jax|experiments|launch|configs|tests|docs'
+    for name in re.findall(rf'(?:{folders})/[\w/.]+', own):
         assert (ROOT / name.rstrip('.')).exists(), name
     for target in re.findall(r'\]\((?!https?:)([^)#]+)', text):
         assert (path.parent / target).exists(), target

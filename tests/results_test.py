@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from eqprop_jax import records
-from eqprop_jax.benchmark import report
 from eqprop_jax.records import results, sweep
+from experiments.benchmark import report
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()

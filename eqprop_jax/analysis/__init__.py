@@ -1,13 +1,9 @@
 """What biases a gradient: by cause, by order of convergence, and step by step."""
 
-from eqprop_jax.analysis import budget as budget
 from eqprop_jax.analysis import convergence as convergence
 from eqprop_jax.analysis import disc as disc
-from eqprop_jax.analysis import exhibits as exhibits
-from eqprop_jax.analysis import flops as flops
 from eqprop_jax.analysis import layers as layers
 from eqprop_jax.analysis import methods as methods
-from eqprop_jax.analysis import scaling as scaling
 from eqprop_jax.analysis.bias import Bias as Bias
 from eqprop_jax.analysis.bias import Report as Report
 from eqprop_jax.analysis.bias import as_dict as as_dict

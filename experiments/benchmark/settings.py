@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqprop_jax import data
-from eqprop_jax.analysis import exhibits, scaling
-from eqprop_jax.benchmark import digits
+from experiments import exhibits, scaling
+from experiments.benchmark import digits
 
 ANGLE = 90.0  # degrees between free feedback and the transposes
 ANGLES = [0.0, 30.0, 60.0, 90.0]

@@ -8,9 +8,9 @@ import numpy as np
 
 from eqprop_jax import estimators, tree
 from eqprop_jax.analysis import convergence
-from eqprop_jax.analysis.exhibits.network import Network, plain, single
 from eqprop_jax.nudges import Contour, circle, one_sided
 from eqprop_jax.types import Rates
+from experiments.exhibits.network import Network, plain, single
 
 
 def oscillation_data(

@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from eqprop_jax.analysis import flops
 from eqprop_jax.estimators.local_rule import local_gradient
 from eqprop_jax.types import Batch, Params, Rates, System
+from experiments import flops
 
 BYTES = 4  # of a float32 number
 PER_PARAMETER = 3  # itself, its gradient, its momentum

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from eqprop_jax.benchmark.measure import Measurement
-from eqprop_jax.benchmark.methods import BACKPROP, COMPLEX, PUBLISHED, REAL
+from experiments.benchmark.measure import Measurement
+from experiments.benchmark.methods import BACKPROP, COMPLEX, PUBLISHED, REAL
 
 RIGHT = 0.05  # |δ̂ − δ| / |δ| of the worst layer up to which a gradient is the exact one
 MARKED = re.compile(r'<!-- benchmark (.+?) -->.*?<!-- end of benchmark -->', re.DOTALL)

@@ -11,9 +11,9 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.analysis import convergence
-from eqprop_jax.analysis.exhibits.network import Network, cosines, plain
 from eqprop_jax.solvers.sweeps import make_sweep
 from eqprop_jax.types import Rates, State
+from experiments.exhibits.network import Network, cosines, plain
 
 SHOWN = 40  # times in a turn
 

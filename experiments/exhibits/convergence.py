@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eqprop_jax.analysis import convergence
-from eqprop_jax.analysis.exhibits.network import Network, plain, single
+from experiments.exhibits.network import Network, plain, single
 
 
 def convergence_data(

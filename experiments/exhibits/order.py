@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.analysis.exhibits.network import Network, plain
 from eqprop_jax.estimators import phases
 from eqprop_jax.estimators.contour import corrected_field
 from eqprop_jax.solvers import unrolled
+from experiments.exhibits.network import Network, plain
 
 RADIUS = 1e-6  # of the complex step, whose own error is that squared
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqprop_jax import tree
-from eqprop_jax.analysis.exhibits.network import Network, plain
 from eqprop_jax.analysis.processes import distances, processes
+from experiments.exhibits.network import Network, plain
 
 
 def processes_data(

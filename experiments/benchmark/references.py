@@ -9,9 +9,9 @@ import optax
 from jaxtyping import Array, Bool
 
 from eqprop_jax import dynamics, estimators, solvers
-from eqprop_jax.benchmark.methods import methods
-from eqprop_jax.benchmark.networks import Network
 from eqprop_jax.types import Batch, Params, Rates
+from experiments.benchmark.methods import methods
+from experiments.benchmark.networks import Network
 
 TOL, MAX_STEPS = 1e-6, 5000  # as tight as single precision allows
 

@@ -32,13 +32,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, parts, training
-from eqprop_jax.analysis import budget
-from eqprop_jax.analysis.budget import BYTES, Chip, Schedule, Size
 from eqprop_jax.analysis.methods import row_costs, sweep_cost
-from eqprop_jax.benchmark import communication
 from eqprop_jax.training import Experiment, mesh
 from eqprop_jax.training import step as steps
 from eqprop_jax.types import Batch, Params
+from experiments import budget
+from experiments.benchmark import communication
+from experiments.budget import BYTES, Chip, Schedule, Size
 
 COLUMNS = ('devices', 'batch_size', 'operations', 'bytes', 'seconds', 'relative')
 REPORT = 9  # bytes: a residual, a number of sweeps, whether it has settled

@@ -10,10 +10,10 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from eqprop_jax import solvers, systems
-from eqprop_jax.benchmark import digits
 from eqprop_jax.data import Dataset, NotPreparedError, load, normalizer
 from eqprop_jax.systems import activations, pooling
 from eqprop_jax.types import Batch, Params, Solver, System
+from experiments.benchmark import digits
 
 
 class Tols(NamedTuple):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqprop_jax import jacobian, tree
-from eqprop_jax.analysis.exhibits.network import Network, cosines, plain
+from experiments.exhibits.network import Network, cosines, plain
 
 
 def jacobians_data(networks: Mapping[str, Network]) -> dict[str, Any]:

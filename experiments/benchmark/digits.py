@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqprop_jax import systems
-from eqprop_jax.analysis import exhibits
 from eqprop_jax.data import arrays, load
 from eqprop_jax.types import Batch
+from experiments import exhibits
 
 
 def network(

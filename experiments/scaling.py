@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, estimators, nudges, solvers, systems, tree
-from eqprop_jax.analysis import flops
 from eqprop_jax.analysis.methods import row_costs
 from eqprop_jax.solvers.settle import sizes
 from eqprop_jax.types import Batch, Equilibrium, Info, Params, Solver
+from experiments import flops
 
 RADIUS = 0.1
 MAX_STEPS = 1000

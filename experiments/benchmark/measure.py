@@ -11,13 +11,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from eqprop_jax import tree
-from eqprop_jax.analysis import flops, layers
-from eqprop_jax.benchmark.methods import Method, Work
-from eqprop_jax.benchmark.networks import Network
-from eqprop_jax.benchmark.references import Exact, exact
+from eqprop_jax.analysis import layers
 from eqprop_jax.solvers import judge
 from eqprop_jax.solvers.settle import compact_here, sizes
 from eqprop_jax.types import Batch, Info, Params, Rates
+from experiments import flops
+from experiments.benchmark.methods import Method, Work
+from experiments.benchmark.networks import Network
+from experiments.benchmark.references import Exact, exact
 
 
 class Measurement(NamedTuple):
@@ -29,7 +30,7 @@ class Measurement(NamedTuple):
     field_evaluations: float
     """Of the drive, per example and step; a complex one counts as two."""
     flops: float
-    """Of a step's products, by `analysis.flops`."""
+    """Of a step's products, by `flops.count`."""
     peak_memory_mib: float
     """Of the program, its arguments and results included, but for δ."""
     cosine: float | None

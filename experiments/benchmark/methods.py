@@ -25,7 +25,6 @@ from eqprop_jax import (
     tree,
 )
 from eqprop_jax.analysis.methods import online_costs, row_costs
-from eqprop_jax.benchmark.networks import LOOSE, MAX_STEPS, TIGHT, Network, Tols
 from eqprop_jax.estimators.local_rule import local_gradient
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
@@ -38,6 +37,7 @@ from eqprop_jax.types import (
     Solver,
     System,
 )
+from experiments.benchmark.networks import LOOSE, MAX_STEPS, TIGHT, Network, Tols
 
 PUBLISHED, BACKPROP = 'published schedule', 'backprop'
 BPTT_STEPS = 20
