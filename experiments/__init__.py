@@ -2,6 +2,7 @@
 
     benchmark/    what a step costs by every method, and how training divides
     exhibits/     what the figures of the analysis show
+    figures/      those and the figures of the papers, drawn
     budget.py     what a step takes of many chips, on paper
     scaling.py    how the cost of a gradient grows
     flops.py      operations, by an analytic model

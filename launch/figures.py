@@ -31,21 +31,21 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eqprop_jax as ep
 from eqprop_jax import build
-from eqprop_jax.figures import angles as angles_figure
-from eqprop_jax.figures import convergence as convergence_figure
-from eqprop_jax.figures import correction as correction_figure
-from eqprop_jax.figures import devices as devices_figure
-from eqprop_jax.figures import homeostasis as homeostasis_figure
-from eqprop_jax.figures import jacobians as jacobians_figure
-from eqprop_jax.figures import nudging as nudging_figure
-from eqprop_jax.figures import order as order_figure
-from eqprop_jax.figures import oscillation as oscillation_figure
-from eqprop_jax.figures import predictive_coding as predictive_coding_figure
-from eqprop_jax.figures import processes as processes_figure
-from eqprop_jax.figures import scaling as scaling_figure
-from eqprop_jax.figures import two_biases as two_biases_figure
 from experiments import budget
 from experiments.benchmark import devices, digits, settings
+from experiments.figures import angles as angles_figure
+from experiments.figures import convergence as convergence_figure
+from experiments.figures import correction as correction_figure
+from experiments.figures import devices as devices_figure
+from experiments.figures import homeostasis as homeostasis_figure
+from experiments.figures import jacobians as jacobians_figure
+from experiments.figures import nudging as nudging_figure
+from experiments.figures import order as order_figure
+from experiments.figures import oscillation as oscillation_figure
+from experiments.figures import predictive_coding as predictive_coding_figure
+from experiments.figures import processes as processes_figure
+from experiments.figures import scaling as scaling_figure
+from experiments.figures import two_biases as two_biases_figure
 
 FIGURE = flags.DEFINE_multi_string(
     'figure',

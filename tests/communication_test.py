@@ -8,9 +8,9 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from eqprop_jax import records
-from eqprop_jax.figures import devices as figure
 from experiments import budget
 from experiments.benchmark import communication, devices
+from experiments.figures import devices as figure
 
 pytestmark = pytest.mark.whole
 

@@ -44,10 +44,11 @@ jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that are drawn, by any module of `eqprop_jax.figures`."""
+    """The figures that are drawn, by any module of the library or of experiments."""
     from matplotlib.figure import Figure
 
-    from eqprop_jax import figures as package
+    import eqprop_jax.figures
+    import experiments.figures
 
     drawn = []
 
@@ -55,8 +56,9 @@ def figures(monkeypatch):
         drawn.append(Figure(*args, **options))
         return drawn[-1]
 
-    for found in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f'{package.__name__}.{found.name}')
-        if hasattr(module, 'Figure'):
-            monkeypatch.setattr(module, 'Figure', make)
+    for package in (eqprop_jax.figures, experiments.figures):
+        for found in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f'{package.__name__}.{found.name}')
+            if hasattr(module, 'Figure'):
+                monkeypatch.setattr(module, 'Figure', make)
     return drawn

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from eqprop_jax import records
-from eqprop_jax.figures import (
+from eqprop_jax.figures import style
+from experiments.figures import (
     angles,
     correction,
     homeostasis,
     nudging,
     predictive_coding,
-    style,
 )
 
 PATHS = ('test/error', 'eval/overall_angle', 'eval/symmetric_share')

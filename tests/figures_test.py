@@ -7,14 +7,13 @@ import pytest
 import runs
 
 from eqprop_jax import records
-from eqprop_jax.figures import (
-    bias,
+from eqprop_jax.figures import bias, style
+from experiments.figures import (
     convergence,
     jacobians,
     order,
     oscillation,
     processes,
-    style,
     two_biases,
 )
 

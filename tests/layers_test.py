@@ -62,6 +62,8 @@ CHECKOUT = {'experiments', 'configs', 'launch', 'tests'}
 # Launchers of what users of the library do; the others are of its experiments.
 LAUNCHERS = ('train', 'sweep', 'evaluate', 'diagnose', 'prepare_data')
 
+FIGURES = sorted((ROOT / 'experiments' / 'figures').glob('*.py'))
+
 
 def modules():
     return [path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py']
@@ -109,6 +111,14 @@ def test_imports_go_down(path):
 def test_users_launchers_need_no_experiments(name):
     tops = {name.split('.')[0] for name in imports(ROOT / 'launch' / f'{name}.py')}
     assert 'experiments' not in tops
+
+
+@pytest.mark.parametrize('path', FIGURES, ids=lambda p: p.stem)
+def test_figures_of_experiments_read_records_and_never_train(path):
+    rooms = ('eqprop_jax.records', 'eqprop_jax.figures', 'experiments.figures')
+    for name in imports(path):
+        if name.startswith(('eqprop_jax', 'experiments', 'configs')):
+            assert name.startswith(rooms), f'{path}: a figure may not import {name}'
 
 
 def test_only_the_library_is_installed():

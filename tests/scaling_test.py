@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax.figures import scaling as figure
 from experiments import scaling
+from experiments.figures import scaling as figure
 
 pytestmark = pytest.mark.whole
 

@@ -37,25 +37,9 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def method(name: str) -> str:
-    """Returns the colour of a row of a sweep: the first of METHODS that it names."""
-    return [*METHODS.values(), PURPLE][rank(name)]
-
-
-def rank(name: str) -> int:
-    """Returns which of METHODS a row of a sweep names first; their number for none."""
-    named = (index for index, known in enumerate(METHODS) if known in name)
-    return next(named, len(METHODS))
-
-
 def numbers(values: list) -> np.ndarray:
     """Returns a list as JSON has it as an array, NaN for null."""
     return np.array([np.nan if value is None else value for value in values], float)
-
-
-def matrix(values: list) -> np.ndarray:
-    """Returns a list of rows as JSON has them as an array, NaN for null."""
-    return np.array([numbers(row) for row in values])
 
 
 def layer(name: str) -> str:
@@ -76,42 +60,6 @@ def over_epochs(axis: Axes) -> None:
     axis.xaxis.set_major_locator(ticks)
 
 
-def runs(
-    axis: Axes,
-    curve: dict[str, list],
-    colour: str,
-    label: str | None = None,
-    *,
-    scale: float = 1.0,
-    width: float = 1.4,
-    above: int = 0,
-) -> None:
-    """Draws the median of some runs over epochs, from the least to the most of them.
-
-    Args:
-      axis: where.
-      curve: `epochs` and `values`, as `records.results.collect` has them.
-      colour: of the line.
-      label: of the line; None: it has none.
-      scale: that values are multiplied by.
-      width: of the line.
-      above: how many other lines it is drawn above.
-    """
-    epochs, values = numbers(curve['epochs']), scale * matrix(curve['values'])
-    middle = np.median(values, axis=0)
-    axis.plot(
-        epochs,
-        middle,
-        color=colour,
-        label=label,
-        linewidth=width,
-        zorder=2 + above / 100,
-    )
-    if len(values) > 1:
-        low, high = values.min(axis=0), values.max(axis=0)
-        axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-
-
 def save(figure: Figure, path: records.Folder) -> records.Path:
     """Writes a figure, into a folder that is made if need be, and returns the path."""
     path = records.folder(path)
@@ -119,26 +67,6 @@ def save(figure: Figure, path: records.Folder) -> records.Path:
     with path.open('wb') as file:
         figure.savefig(file, dpi=200)
     return path
-
-
-def network_title(network: dict) -> str:
-    """Returns what the network of the figures of the analysis is, in a line."""
-    sizes = '-'.join(map(str, network['sizes']))
-    return (
-        f'{sizes}, random weights, feedback at {network["angle"]:g}° to the '
-        f'transposes, {network["num_images"]} digits'
-    )
-
-
-def sweep_title(record: dict[str, Any]) -> str:
-    """Returns what the record of a sweep is of, in a line."""
-    counts = {
-        'epoch': max(row['num_epochs'] for row in record['rows']),
-        'seed': max(len(row['seeds']) for row in record['rows']),
-    }
-    words = [f'{n} {name}{"s" if n > 1 else ""}' for name, n in counts.items()]
-    title = f'{record["config"]}: {", ".join(words)}'
-    return f'{title}; median, least to most' if counts['seed'] > 1 else title
 
 
 def run_title(folder: records.Folder) -> str:

@@ -1,7 +1,7 @@
 """What the figures of the analysis show, measured on one network.
 
 Each `*_data` function returns plain values, as JSON has them, for the figure of the
-same name in `eqprop_jax.figures`. References are in float64, which has to be enabled.
+same name in `experiments.figures`. References are in float64, which has to be enabled.
 """
 
 from experiments.exhibits.convergence import convergence_data as convergence_data

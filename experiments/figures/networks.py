@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
+from experiments.figures import shared
 
 PANELS = {
     'test/error': 'test error (%)',
@@ -73,13 +74,13 @@ def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
             for method, curves in methods.items():
                 if path in curves:
                     scale = 100 if path == 'test/error' else 1
-                    style.runs(
+                    shared.runs(
                         axis,
                         curves[path],
-                        style.method(method),
+                        shared.method(method),
                         re.sub(r'homeostasis ([\d.]+)', r'homeostasis, λ = \1', method),
                         scale=scale,
-                        above=style.rank(method),
+                        above=shared.rank(method),
                     )
             _dress(axis, path)
         line[0].set_title(network, fontsize=10)
@@ -97,7 +98,7 @@ def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
         axis.set_axis_off()
     for letter, axis in zip('abcdefghijkl', filled, strict=False):
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
-    figure.suptitle('\n'.join(map(style.sweep_title, found)), fontsize=10)
+    figure.suptitle('\n'.join(map(shared.sweep_title, found)), fontsize=10)
     return figure
 
 

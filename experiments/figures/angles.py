@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
+from experiments.figures import shared
 
 NAME, RECORD = 'fig3', 'fig3_fmnist'
 LABELS = {'plain true derivative': 'plain, small nudges'}
@@ -47,7 +48,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
         style.strip(axis)
     title = (
-        f'{style.sweep_title(data)}\n'
+        f'{shared.sweep_title(data)}\n'
         'a: means, and a dash for each run; b, c: from thin (0°) to thick (90°) lines'
     )
     figure.suptitle(title, fontsize=10)
@@ -63,7 +64,7 @@ def _errors(axis: Axes, index: int, method: str, rows: dict[float, dict]) -> Non
     axis.plot(
         angles,
         means,
-        color=style.method(method),
+        color=shared.method(method),
         marker=style.MARKERS[index % len(style.MARKERS)],
         markersize=5,
         label=LABELS.get(method, method),
@@ -74,7 +75,7 @@ def _errors(axis: Axes, index: int, method: str, rows: dict[float, dict]) -> Non
                 np.full(errors.size, angle),
                 errors,
                 '_',
-                color=style.method(method),
+                color=shared.method(method),
                 markersize=7,
             )
 
@@ -83,5 +84,5 @@ def _curves(axis: Axes, method: str, rows: dict[float, dict], path: str) -> None
     for angle, row in rows.items():
         if path in row['curves']:
             width = 0.6 + angle / 90
-            style.runs(axis, row['curves'][path], style.method(method), width=width)
+            shared.runs(axis, row['curves'][path], shared.method(method), width=width)
     style.over_epochs(axis)

@@ -1,7 +1,7 @@
 """Training with Jacobian homeostasis, without it, and with the correction."""
 
 from eqprop_jax import records
-from eqprop_jax.figures import networks
+from experiments.figures import networks
 
 NAME, RECORD, MORE = 'fig4', 'fig4_fmnist', ('fig4_cifar10',)
 PANELS = ('test/error', 'eval/symmetric_share', 'eval/gradient_cosine')

@@ -1,7 +1,7 @@
 """Training predictive coding networks with feedback of their own."""
 
 from eqprop_jax import records
-from eqprop_jax.figures import networks
+from experiments.figures import networks
 
 NAME, RECORD = 'fig5', 'fig5_fmnist'
 PANELS = tuple(networks.PANELS)
@@ -10,7 +10,7 @@ PANELS = tuple(networks.PANELS)
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
     """Draws fig5.png from fig5_fmnist.json and returns its path.
 
-    Panels as in `eqprop_jax.figures.correction`; the symmetric share is that of the
+    Panels as in `experiments.figures.correction`; the symmetric share is that of the
     Jacobian up to the signs of the errors.
 
     Args:

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
+from experiments.figures import shared
 
 NAME = 'oscillation'
 ONLINE = style.METHODS['online']
@@ -33,7 +34,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
         style.strip(axis)
     figure.suptitle(
         f'Online, {data["num_points"]} points of radius {data["radius"]:g}\n'
-        f'{style.network_title(data["network"])}',
+        f'{shared.network_title(data["network"])}',
         fontsize=10,
     )
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')

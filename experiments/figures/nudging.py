@@ -1,7 +1,7 @@
 """Nudges on one side and on both, and feedback that is brought to the transposes."""
 
 from eqprop_jax import records
-from eqprop_jax.figures import networks
+from experiments.figures import networks
 
 NAME, RECORD = 'nudging', 'nudging_fmnist'
 PANELS = ('test/error', 'eval/gradient_cosine', 'eval/overall_angle')

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
+from experiments.figures import shared
 
 NAME = 'fig1'
 
@@ -27,7 +28,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     networks = data['networks']
     figure = Figure(figsize=(2.8 * len(networks), 6), layout='constrained')
     axes = figure.subplots(2, len(networks), squeeze=False)
-    entries = [np.abs(style.matrix(net['jacobian'])) for net in networks.values()]
+    entries = [np.abs(shared.matrix(net['jacobian'])) for net in networks.values()]
     reach = max(np.quantile(values[values > 0], 0.98) for values in entries)
     norm = Normalize(-reach, reach)
     for column, (name, network) in enumerate(networks.items()):
@@ -47,7 +48,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
 
 
 def _matrix(axis: Axes, name: str, network: dict, norm: Normalize) -> None:
-    axis.imshow(style.matrix(network['jacobian']), cmap='RdBu_r', norm=norm)
+    axis.imshow(shared.matrix(network['jacobian']), cmap='RdBu_r', norm=norm)
     edges = np.cumsum([0, *network['layers'].values()]) - 0.5
     for edge in edges[1:-1]:
         axis.axhline(edge, color=style.GREY, linewidth=0.6)

@@ -1,7 +1,7 @@
 """The correction against homeostasis against recurrent backprop."""
 
 from eqprop_jax import records
-from eqprop_jax.figures import networks
+from experiments.figures import networks
 
 NAME, RECORD = 'correction', 'correction_fmnist'
 PANELS = tuple(networks.PANELS)

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
+from experiments.figures import shared
 
 NAME = 'processes'
 
@@ -50,7 +51,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     right.set_xlabel(f'time (τ), steps of {step:g}')
     figure.suptitle(
         'Updates of the strongest synapses of each layer, a colour each, by EP from '
-        f'the nudge on\nand BPTT; {style.network_title(data["network"])}, or tied',
+        f'the nudge on\nand BPTT; {shared.network_title(data["network"])}, or tied',
         fontsize=10,
     )
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')

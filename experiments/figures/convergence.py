@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
+from experiments.figures import shared
 
 NAME = 'convergence'
 COMPLEX_STEP = 'complex step'
@@ -45,7 +46,7 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     _legend(figure, axes[0], panels)
     figure.suptitle(
         'N nudges on a circle, corrected, against recurrent backprop\n'
-        f'{style.network_title(data["network"])}',
+        f'{shared.network_title(data["network"])}',
         fontsize=10,
     )
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
