@@ -24,7 +24,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from eqprop_jax import records
-from eqprop_jax.records import results
+from experiments import results
 from experiments.benchmark import report
 
 DATA = flags.DEFINE_string('data', 'results', 'Folder of the records.')

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from eqprop_jax import records
-from eqprop_jax.records import results, sweep
+from eqprop_jax.records import sweep
+from experiments import results
 from experiments.benchmark import report
 
 ROOT = pathlib.Path(__file__).parents[1]

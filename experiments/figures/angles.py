@@ -21,8 +21,8 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     smaller angles; runs that broke off are missing.
 
     Args:
-      folder: of the record of the sweep, as `records.results.collect` makes it: rows
-        are called 'method, angle°'.
+      folder: of the record of the sweep, as `experiments.results.collect` makes it:
+        rows are called 'method, angle°'.
       out: folder of the picture; None: that of the record.
     """
     data = records.read_data(folder, RECORD)

@@ -56,7 +56,7 @@ def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
     references below.
 
     Args:
-      found: records of sweeps, as `records.results.collect` makes them: rows are
+      found: records of sweeps, as `experiments.results.collect` makes them: rows are
         called 'network, method'.
       paths: metrics, of PANELS; what a row has no curve of is left out of its panel.
     """

@@ -38,7 +38,7 @@ def runs(
 
     Args:
       axis: where.
-      curve: `epochs` and `values`, as `records.results.collect` has them.
+      curve: `epochs` and `values`, as `experiments.results.collect` has them.
       colour: of the line.
       label: of the line; None: it has none.
       scale: that values are multiplied by.
