@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Int
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Inexact
 
 from eqprop_jax import program, tree, wiring
 from eqprop_jax.types import (
@@ -29,8 +30,9 @@ from eqprop_jax.types import (
     System,
 )
 
-CostGradient = Callable[..., Rates]
-"""(rates) -> ∂C/∂s; (rates, examples) -> that of these examples of the batch."""
+Drive = Callable[[Rates], State]
+CostGradient = Callable[[Rates], Rates]
+"""(rates) -> ∂C/∂s, a `Partial` like the drive of a `Field`."""
 
 
 def free_field(system: System, params: Params, injection: Injection) -> Field:
@@ -42,11 +44,12 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
       injection: `system.inject(params, x)`.
     """
     return Field(
-        drive=lambda rates: system.drive(params, injection, rates),
+        drive=Partial(
+            lambda injection, rates: system.drive(params, injection, rates), injection
+        ),
         rates=system.rates,
         blocks=system.blocks,
         rounding=system.way.rounding,
-        take=lambda which: free_field(system, params, tree.take(injection, which)),
     )
 
 
@@ -79,16 +82,11 @@ def anchored(field: Field, free: Equilibrium, drive: State | None = None) -> Fie
     if field.rounding:
         drive, own = program.around(own, free.rates)
     base = own(free.rates) if drive is None else drive
-    state, take = free.state, field.take
 
-    def some(which: Int[Array, ' k']) -> Field:
-        assert take is not None
-        return anchored(take(which), *tree.take((free, base), which))
+    def from_rest(own: Drive, base: State, state: State, rates: Rates) -> State:
+        return tree.add(tree.sub(own(rates), base), state)
 
-    return field._replace(
-        drive=lambda rates: tree.add(tree.sub(own(rates), base), state),
-        take=take and some,
-    )
+    return field._replace(drive=Partial(from_rest, own, base, free.state))
 
 
 def nudged_field(
@@ -102,22 +100,10 @@ def nudged_field(
       beta: the nudge β; complex only for states that are complex.
     """
 
-    def drive(rates: Rates) -> State:
-        return jax.tree.map(
-            lambda d, g: d - beta * g, field.drive(rates), cost_gradient(rates)
-        )
+    def nudged(own: Drive, gradient: CostGradient, rates: Rates) -> State:
+        return jax.tree.map(lambda d, g: d - beta * g, own(rates), gradient(rates))
 
-    if field.take is None:
-        return field._replace(drive=drive)
-    take = field.take
-
-    def some(which: Int[Array, ' k']) -> Field:
-        def gradient(rates: Rates, of_these: Array | None = None) -> Rates:
-            return cost_gradient(rates, which if of_these is None else which[of_these])
-
-        return nudged_field(take(which), gradient, beta)
-
-    return field._replace(drive=drive, take=some)
+    return field._replace(drive=Partial(nudged, field.drive, cost_gradient))
 
 
 def answering(field: Field, response: Response) -> Field:
@@ -130,19 +116,8 @@ def answering(field: Field, response: Response) -> Field:
       field: with the nudge, or the source of a linear solve.
       response: where it starts from, and who feeds whom.
     """
-    take = field.take
-
-    def some(which: Int[Array, ' k']) -> Field:
-        assert take is not None
-        parts = ('origin', 'rates', 'drive', 'pushed', 'scale')
-        values = {name: tree.take(getattr(response, name), which) for name in parts}
-        # under other nudges others may be left of the batch
-        return answering(take(which), response._replace(together=None, **values))
-
     return field._replace(
-        blocks=wiring.outward(response.feeders, response.pushed),
-        response=response,
-        take=take and some,
+        blocks=wiring.outward(response.feeders, response.pushed), response=response
     )
 
 
@@ -182,19 +157,14 @@ def response(
 def cost_gradient(
     system: System, params: Params, y: Float[Array, 'B classes']
 ) -> CostGradient:
-    """Returns s ↦ ∂C/∂s of every example, for real or complex rates.
+    """Returns s ↦ ∂C/∂s of every example, for real or complex rates."""
 
-    Of some of the examples it is gradient(their rates, their numbers).
-    """
-    y = jnp.asarray(y)  # of which a solver takes examples by a tracer
+    def gradient(cost: Callable, y: Array, rates: Rates) -> Rates:
+        costs, pullback = jax.vjp(lambda s: cost(params, s, y), rates)
+        return pullback(jnp.ones_like(costs))[0]
 
-    def gradient(rates: Rates, which: Int[Array, ' k'] | None = None) -> Rates:
-        seen = system.take(which) if system.take and which is not None else system
-        targets = y if which is None else y[which]
-        cost, pullback = jax.vjp(lambda s: seen.cost(params, s, targets), rates)
-        return pullback(jnp.ones_like(cost))[0]
-
-    return gradient
+    cost = system.cost if isinstance(system.cost, Partial) else Partial(system.cost)
+    return Partial(gradient, cost, jnp.asarray(y))
 
 
 def readers(

@@ -13,8 +13,9 @@ References:
   Laborieux and Zenke 2024, sections 3 and 4, https://arxiv.org/abs/2309.02214
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +27,65 @@ from eqprop_jax import dynamics, tree
 from eqprop_jax.types import Equilibrium, Injection, Params, Rates, State, System
 
 
-class Jacobian(NamedTuple):
-    """J at given rates, as linear functions of a vector shaped like the rates."""
+@jax.tree_util.register_pytree_node_class
+class Jacobian:
+    """J at given rates, as linear functions of a vector shaped like the rates.
 
-    drive: State
-    """D at these rates."""
-    apply: Callable[[Rates], State]
-    """v ↦ J v."""
-    transpose: Callable[[Rates], State]
-    """v ↦ Jᵀ v."""
+    A pytree of what it is taken at, leaves [B, ...], so that fields can carry it
+    (`types.Field`): that of some examples is taken anew.
+
+    Args:
+      function: (injection, rates) -> D.
+      injection: `system.inject(params, x)`.
+      rates: s, real.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Injection, Rates], State],
+        injection: Injection,
+        rates: Rates,
+    ):
+        self.function, self.at = function, (injection, rates)
+        self._known: tuple[State, Callable] | None = None
+        self._known = self._linear()
+
+    @property
+    def drive(self) -> State:
+        """D at these rates."""
+        return self._linear()[0]
+
+    def apply(self, v: Rates) -> State:
+        """Returns J v, for real or complex v."""
+        injection, rates = self.at
+
+        def forward(v: Rates) -> State:
+            return jax.jvp(lambda s: self.function(injection, s), (rates,), (v,))[1]
+
+        return tree.on_parts(forward)(v)
+
+    def transpose(self, v: State) -> Rates:
+        """Returns Jᵀ v, for real or complex v."""
+        pullback = self._linear()[1]
+        return tree.on_parts(lambda part: pullback(part)[0])(v)
+
+    def _linear(self) -> tuple[State, Callable]:
+        """Returns D and its pullback, in that order."""
+        if self._known is not None:
+            return self._known
+        injection, rates = self.at
+        return jax.vjp(lambda s: self.function(injection, s), rates)
+
+    def tree_flatten(self) -> tuple[tuple, Callable]:
+        """As JAX takes a pytree apart."""
+        return self.at, self.function
+
+    @classmethod
+    def tree_unflatten(cls, function: Callable, at: tuple) -> 'Jacobian':
+        """As JAX puts one together, of whatever leaves: nothing is evaluated."""
+        new = cls.__new__(cls)
+        new.function, new.at, new._known = function, tuple(at), None
+        return new
 
 
 def linearize(
@@ -48,16 +99,7 @@ def linearize(
       injection: `system.inject(params, x)`.
       rates: s, real.
     """
-
-    def drive(s: Rates) -> State:
-        return system.drive(params, injection, s)
-
-    value, transpose = jax.vjp(drive, rates)
-    return Jacobian(
-        drive=value,
-        apply=tree.on_parts(lambda v: jax.jvp(drive, (rates,), (v,))[1]),
-        transpose=tree.on_parts(lambda v: transpose(v)[0]),
-    )
+    return Jacobian(functools.partial(system.drive, params), injection, rates)
 
 
 def signed(system: System, J: Jacobian) -> Jacobian:
@@ -69,11 +111,7 @@ def signed(system: System, J: Jacobian) -> Jacobian:
     """
     if system.signature is None:
         return J
-    return Jacobian(
-        drive=J.drive,
-        apply=lambda v: dynamics.signed(system, J.apply(v)),
-        transpose=lambda v: J.transpose(dynamics.signed(system, v)),
-    )
+    return Jacobian(lambda *at: dynamics.signed(system, J.function(*at)), *J.at)
 
 
 def dense(

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
+from jax.tree_util import Partial
 
 from eqprop_jax import products
 from eqprop_jax.types import Rates, State
@@ -50,11 +51,17 @@ class Step(NamedTuple):
     outs: tuple[Slot, ...]
 
 
+@jax.tree_util.register_pytree_node_class
 class Program:
-    """A drive, traced. Build one by `of`."""
+    """A drive, traced. Build one by `of`.
+
+    To JAX it is a pytree of its drive alone, and with other leaves becomes a drive
+    again: that of some examples of the batch (`types.Field`) is traced anew.
+    """
 
     def __init__(self, drive: Drive, rates: Rates) -> None:
         self.drive = drive
+        self.again = drive  # what it becomes once its leaves are others
         leaves, self._given = jax.tree.flatten(rates)
         self._types = [jax.typeof(leaf) for leaf in leaves]
         closed, shapes = jax.make_jaxpr(drive, return_shape=True)(rates)
@@ -86,6 +93,16 @@ class Program:
             return jax.tree.unflatten(self._returned, out)
         numbers = [self._names.index(name) for name in names]
         return dict(zip(names, self._evaluate(leaves, numbers), strict=True))
+
+    def tree_flatten(self) -> tuple[tuple[Drive], None]:
+        """As JAX takes a pytree apart."""
+        return (self.again,), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: None, children: tuple[Drive]) -> Drive:
+        """As JAX puts one together."""
+        del cls, aux
+        return children[0]
 
     def anchor(self, rates: Rates) -> State:
         """Returns the drive; products are of the change from these rates afterwards."""
@@ -177,8 +194,14 @@ def around(drive: Drive, rates: Rates) -> tuple[State, Program]:
       drive: D.
       rates: s₀.
     """
+
+    def anew(drive: Drive, start: Rates, rates: Rates) -> State:
+        return around(drive, start)[1](rates)
+
     program = Program(drive, rates)
-    return program.anchor(rates), program
+    value = program.anchor(rates)
+    program.again = Partial(anew, drive, rates)
+    return value, program
 
 
 def _moves(arg: Any) -> bool:

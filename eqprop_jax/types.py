@@ -83,7 +83,8 @@ class System(NamedTuple):
     drive: Callable[[Params, Injection, Rates], State]
     """D, with the structure of the state."""
     cost: Callable[[Params, Rates, Array], Inexact[Array, ' B']]
-    """C for each example; holomorphic in the rates if the system is."""
+    """C for each example; holomorphic in the rates if the system is. What it knows of
+    each example beside y it carries as a `Partial`, like the drive of a `Field`."""
     predict: Callable[[Params, Rates], Float[Array, 'B classes']]
     """Class scores; the largest is the prediction."""
     blocks: tuple[tuple[str, ...], ...] = ()
@@ -103,14 +104,21 @@ class System(NamedTuple):
     thin: 'Callable[[jax.Array, Int[Array, " B"]], System] | None' = None
     """(rng, numbers of the examples) -> the system whose cost sees a random part of
     each example's units (dropout); None: it has no dropout."""
-    take: Callable[[Int[Array, ' k']], 'System'] | None = None
-    """(examples) -> the system for these; None: it treats all of a batch alike."""
     way: Way = FULL
     """How the products of the drive are taken (`systems.rounded`)."""
 
 
 class Field(NamedTuple):
-    """The vector field F(u) = D(σ(u)) − u, in the parts a solver works with."""
+    """The vector field F(u) = D(σ(u)) − u, in the parts a solver works with.
+
+    A drive carries what it knows of each example as a `jax.tree_util.Partial` does:
+
+        Field(drive=Partial(lambda injection, s: s @ W + injection, injection), ...)
+
+    Then it is a pytree of leaves [B, ...], and that of some examples of the batch is
+    the drive with these rows of every leaf, which is how a solver lets the last of a
+    batch go on alone. Of a plain function nothing is known, and the batch stays whole.
+    """
 
     drive: Callable[[Rates], State]
     """D^β, the nudge and any correction included."""
@@ -120,9 +128,6 @@ class Field(NamedTuple):
     """Layers updated together, in the order of a sweep; empty: each layer alone."""
     rounding: float = 0.0
     """To what relative error the drive rounds factors."""
-    take: 'Callable[[Int[Array, " k"]], Field] | None' = None
-    """The field of these examples of the batch alone, which has a `take`, too; None: it
-    cannot be told apart."""
     disturb: 'Callable[[Array, State], State] | None' = None
     """(number of the sweep, u) -> u with the noise of that sweep (`eqprop_jax.noise`),
     for solvers that sweep a fixed number of times; None: there is no noise."""

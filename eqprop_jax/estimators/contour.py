@@ -27,10 +27,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int
 
 from eqprop_jax import dynamics, jacobian, tree
+from eqprop_jax.dynamics import Drive
 from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.noise import Disturb, disturbance
@@ -235,28 +236,20 @@ def corrected_field(
     field = dynamics.free_field(system, params, injection)
     if J is None:
         J = jacobian.linearize(system, params, injection, free)
-    at, apply, transpose = J
 
-    def adjoint(rates: Rates) -> State:
-        rest = at if anchor is None else anchor.state
-        return tree.add(rest, transpose(tree.sub(rates, free)))
+    def adjoint(J: Jacobian, rest: State, free: Rates, rates: Rates) -> State:
+        return tree.add(rest, J.transpose(tree.sub(rates, free)))
 
-    def antisymmetric(rates: Rates) -> State:
+    def antisymmetric(J: Jacobian, own: Drive, free: Rates, rates: Rates) -> State:
         shift = tree.sub(rates, free)
-        asymmetry = tree.sub(apply(shift), transpose(shift))
-        return tree.sub(plain.drive(rates), asymmetry)
+        return tree.sub(own(rates), tree.sub(J.apply(shift), J.transpose(shift)))
 
-    drive, plain = adjoint, field
-    if not (system.affine or correction == 'adjoint'):
-        drive = antisymmetric
-        if anchor is not None:
-            plain = dynamics.anchored(field, anchor, at)
-
-    def some(which: Int[Array, ' k']) -> Field:
-        inputs, rates, start = tree.take((injection, free, anchor), which)
-        return corrected_field(system, params, inputs, rates, correction, start)
-
-    return field._replace(drive=drive, take=some)
+    if system.affine or correction == 'adjoint':
+        rest = J.drive if anchor is None else anchor.state
+        return field._replace(drive=Partial(adjoint, J, rest, free))
+    if anchor is not None:
+        field = dynamics.anchored(field, anchor, J.drive)
+    return field._replace(drive=Partial(antisymmetric, J, field.drive, free))
 
 
 def check_correction(correction: str | None) -> None:

@@ -16,19 +16,20 @@ References:
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import gmres
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import local_rule
+from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.solvers.aitken import aitken
 from eqprop_jax.solvers.anderson import anderson
 from eqprop_jax.solvers.relaxation import relaxation
-from eqprop_jax.solvers.settle import compact_here, settle
+from eqprop_jax.solvers.settle import compact_here, of_some, settle
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -140,23 +141,20 @@ def _implicit(
         solver = SWEEPS.get(method, relaxation)
         sweep = solver(step_size=step_size, tol=tol, max_steps=max_steps)
 
-    def matrix(
-        params: Params, injection: Injection, rates: Rates
-    ) -> Callable[[Rates], State]:
-        J = jacobian.linearize(system, params, injection, rates)
-        return J.transpose if adjoint else J.apply
-
     def linear(
         params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
     ) -> Field:
-        """Returns the field whose equilibrium is v = J δ − g, δ = σ′ ⊙ v."""
-        product = matrix(params, injection, rates)
-        examples = (injection, rates, slopes, g)
+        """Returns the field whose equilibrium is v = J (σ′ ⊙ v) − g."""
+
+        def drive(J: Jacobian, slopes: State, g: Rates, v: State) -> State:
+            product = J.transpose if adjoint else J.apply
+            return tree.sub(product(tree.mul(slopes, v)), g)
+
+        J = jacobian.linearize(system, params, injection, rates)
         return Field(
-            drive=lambda error: tree.sub(product(error), g),
-            rates=lambda v: tree.mul(slopes, v),
+            drive=Partial(drive, J, slopes, g),
+            rates=lambda v: v,
             rounding=system.way.rounding,
-            take=lambda which: linear(params, *tree.take(examples, which)),
         )
 
     def iterative(field: Field, answer: Response) -> Equilibrium:
@@ -223,12 +221,9 @@ def _gmres(
     What a layer of little credit lacks shows once those of much credit have it.
     """
     del step
-    affine = field.take
-    if affine is None:
-        raise ValueError('GMRES needs a field that can be taken apart')
 
     def one(index: Array, left: State) -> State:
-        own = affine(index[None])
+        own = of_some(field, index[None])
         zero = own(jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], left))
 
         def image(m: State) -> State:

@@ -22,6 +22,7 @@ from eqprop_jax.types import Equilibrium, Field, State
 
 SHARE = 3  # what is gathered is the batch divided by this
 FEWEST = 4  # examples in a batch that is gathered
+ROWS = ('origin', 'rates', 'drive', 'pushed', 'scale')  # of a response, for examples
 FEWEST_ON_ACCELERATOR = 12  # a guess: there fewer should take no less time
 
 Advance = Callable[[Field, State, Any, Int[Array, '']], tuple[State, State, Any]]
@@ -80,14 +81,12 @@ def settle(
         end, step = lax.while_loop(unsettled, body, (start, step))
         if not leave[0]:
             return end
-        if field.take is None:
-            raise ValueError('what Field.take returns has to have a take of its own')
-        take = field.take
 
         def go_on(end: tuple) -> tuple:
             first = jnp.argsort(~moving(*end[1][:2]))  # those that still move
             which = first[: leave[0]]
-            rest = run(take(which), tree.take(end, which), step, leave[1:])
+            own = of_some(field, which)
+            rest = run(own, tree.take(end, which), step, leave[1:])
             return tree.put(end, which, rest)
 
         unfinished = jnp.any(moving(*end[1][:2])) & (step < max_steps)
@@ -95,7 +94,7 @@ def settle(
 
     verdict = still(state)
     num_steps = jnp.zeros(verdict.residual.shape, jnp.int32)
-    gathers = compact and field.take is not None
+    gathers = compact and can_be_told_apart(field)
     leave = sizes(num_steps.size, fewest_here()) if gathers else []
     start = ((state, memory), verdict, num_steps)
     (state, _), verdict, num_steps = run(
@@ -111,6 +110,27 @@ def settle(
         num_steps=num_steps,
         converged=residual <= tol,
     )
+
+
+def can_be_told_apart(field: Field) -> bool:
+    """Returns whether the drive carries what it knows of each example."""
+    leaves = jax.tree.leaves(field.drive)
+    return not any(map(callable, leaves))  # a plain function is a leaf itself
+
+
+def of_some(field: Field, which: Int[Array, ' k']) -> Field:
+    """Returns the field of these examples of the batch alone.
+
+    Args:
+      field: that can be told apart.
+      which: numbers of the examples.
+    """
+    response = field.response
+    if response is not None:
+        values = {name: tree.take(getattr(response, name), which) for name in ROWS}
+        # under other nudges others may be left of the batch
+        response = response._replace(together=None, **values)
+    return field._replace(drive=tree.take(field.drive, which), response=response)
 
 
 def compact_here(compact: bool | None) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from eqprop_jax import program, tree
@@ -136,10 +137,12 @@ def held(field: Field, clip: tuple[float, float] | None) -> Field:
     if clip is None or field.response is None:
         return field
     beyond = jax.tree.map(lambda d: d - jnp.clip(d, *clip), field.response.drive)
-    drive, take = field.drive, field.take
     return field._replace(
-        drive=lambda rates: tree.add(drive(rates), beyond),
-        take=take and (lambda which: held(take(which), clip)),
+        drive=Partial(
+            lambda drive, beyond, rates: tree.add(drive(rates), beyond),
+            field.drive,
+            beyond,
+        )
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Inexact, Int
 
@@ -80,15 +81,12 @@ def with_dropout(system: System, readout: Readout) -> System:
         def draw(key: jax.Array) -> Array:
             return jax.random.bernoulli(key, 1 - readout.dropout, (readout.units,))
 
-        return seeing(tree.per_example_draw(draw, rng, numbers))
+        keep = tree.per_example_draw(draw, rng, numbers)
+        predict = readout._replace(keep=keep).predict
+        return system._replace(cost=Partial(cost, keep), predict=predict)
 
-    def seeing(keep: Array) -> System:
-        seen = readout._replace(keep=keep)
-        return system._replace(
-            cost=seen.cost,
-            predict=seen.predict,
-            take=lambda which: seeing(keep[which]),
-        )
+    def cost(keep: Array, params: Params, rates: Rates, y: ArrayLike) -> Array:
+        return readout._replace(keep=keep).cost(params, rates, y)
 
     return system._replace(thin=thin) if readout.dropout else system
 

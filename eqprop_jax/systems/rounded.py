@@ -60,6 +60,4 @@ def rounded(
         return make and (lambda *args: rounded(make(*args), precision, **options))
 
     options = {'convolution': convolution}
-    return system._replace(
-        drive=drive, way=way, thin=likewise(system.thin), take=likewise(system.take)
-    )
+    return system._replace(drive=drive, way=way, thin=likewise(system.thin))
