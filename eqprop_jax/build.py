@@ -124,11 +124,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         penalty_weight=penalty_weight,
         penalty_fraction=fraction,
         kolen_pollack=aligned,
+        skip_unconverged=values['estimator'].get('skip_unconverged', False),
         diagnostics=diagnostics,
         mesh=devices,
-        optimizers=_optimizers(
-            values['optimizer'], num_steps=num_steps, pairs=system.pairs
-        ),
         config=values,
         accumulation_steps=values['accumulation_steps'],
         **{key: values[key] for key in checks.TOP_LEVEL},
@@ -155,15 +153,6 @@ def restored(
     built = experiment(ml_collections.ConfigDict(records.read_config(workdir)))
     like = jax.eval_shape(lambda: training.init_state(built))
     return built, checkpoint.restore(workdir, like, best=best)
-
-
-def _optimizers(values: Mapping[str, Any], **fixed: Any) -> optimizers.Family:
-    others = {
-        key: value
-        for key, value in values.items()
-        if key not in ('learning_rate', 'weight_decay')
-    }
-    return optimizers.family(**others, **fixed)
 
 
 def _mesh(values: Mapping[str, Any]) -> Mesh:

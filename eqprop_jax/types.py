@@ -197,6 +197,8 @@ class Info(NamedTuple):
     """Fraction of the examples whose phases, the free one included, all settled."""
     skipped: Float[Array, '']
     """Fraction of the examples left out of the mean. Fillers are in neither."""
+    count: Int[Array, '']
+    """How many examples the mean is over."""
 
 
 class Estimate(NamedTuple):

@@ -12,8 +12,8 @@ from runs import assert_equal, run_chunk, train
 from tally import INFO, SIZE, tally
 
 from eqprop_jax.data import Dataset, Split, augmentation, normalizer, pipeline
-from eqprop_jax.training import step as steps
-from eqprop_jax.training.diagnose import first_examples, make_diagnose
+from eqprop_jax.training import programs
+from eqprop_jax.training.diagnose import first_examples
 from eqprop_jax.training.state import init_state, stream
 from eqprop_jax.types import Estimate
 
@@ -222,7 +222,7 @@ class TestTraining:
             state = init_state(experiment)
             split = pipeline.to_device(experiment.dataset.train)
             position = (jnp.int32(0), jnp.int32(0), jnp.int32(1))
-            chunk = steps.make_train_chunk(experiment)
+            chunk = programs.make_train_chunk(experiment)
             return str(jax.make_jaxpr(chunk)(state, split, *position))
 
         off = program(runs.experiment({'data.augment.padding': 'edge'}))
@@ -264,8 +264,8 @@ class TestTraining:
         split = pipeline.to_device(plain.dataset.train)
         batch = first_examples(plain, 20)
         for make in (
-            lambda run: steps.make_evaluate(run)(params, split),
-            lambda run: make_diagnose(run)(params, batch, jax.random.key(0)),
+            lambda run: programs.make_evaluate(run)(params, split),
+            lambda run: programs.make_diagnose(run)(params, jax.random.key(0), batch),
             lambda run: first_examples(run, 7),
         ):
             assert_equal(make(augmented), make(plain))
@@ -301,10 +301,10 @@ class TestMemory:
         position = (jnp.int32(0), jnp.int32(0), jnp.int32(1))
         uses = {
             'training': self.temporary(
-                steps.make_train_chunk(large), state, split, *position
+                programs.make_train_chunk(large), state, split, *position
             ),
             'evaluation': self.temporary(
-                steps.make_evaluate(large), state.params, split
+                programs.make_evaluate(large), state.params, split
             ),
         }
         # less than the bytes themselves, of which a float copy would take four times

@@ -175,6 +175,7 @@ def test_complex_sweeps_count_twice(network):
         num_steps=jnp.full((2, 3, BATCH), 6),
         converged=jnp.ones(2),
         skipped=jnp.zeros(2),
+        count=jnp.full(2, BATCH),
     )
     work = methods.Work({}, info=info)
     assert measure.evaluations(method, work) == (0, 1 + 6 + 6 + 2 * 6)

@@ -19,8 +19,7 @@ from tally import tally
 
 from eqprop_jax import checkpoint, records
 from eqprop_jax.checkpoint import folders
-from eqprop_jax.training import mesh
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import mesh, programs
 from eqprop_jax.training.state import TrainState, init_state
 
 pytestmark = pytest.mark.whole
@@ -49,7 +48,13 @@ def state_of(scale=1.0):
     weights = {'kernel': params['layer_1']['kernel'], 'bias': jnp.ones(2, jnp.bfloat16)}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
     _, memory = optimizer.update(weights, optimizer.init(weights))
-    return TrainState(step=jnp.int32(7), params=params, opt_state=memory)
+    return TrainState(
+        step=jnp.int32(7),
+        seed=jnp.int32(0),
+        penalty_weight=jnp.float32(0),
+        params=params,
+        opt_state=memory,
+    )
 
 
 def abstract(state):
@@ -311,7 +316,7 @@ class TestTraining:
         best = json.loads((tmp_path / records.SUMMARY).read_text())['best']
         assert int(state.step) == best['step'] <= experiment.num_steps
         split = mesh.place(experiment.dataset.held_out, experiment.mesh)
-        again = steps.make_evaluate(experiment)(state.params, split)
+        again = programs.make_evaluate(experiment)(state.params, split)
         assert float(again['loss']) == best['eval']['loss']
 
     def test_leaves_its_last_state(self, tmp_path):

@@ -16,7 +16,7 @@ import eqprop_jax as ep
 from eqprop_jax import parts
 from eqprop_jax.data import to_device
 from eqprop_jax.sections import ConfigError
-from eqprop_jax.training import gradient
+from eqprop_jax.training import programs
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
 
@@ -270,7 +270,7 @@ def test_a_fraction_of_the_steps_has_the_same_mean():
     def gather(fraction):
         def one(key):
             args = (known.params, known.batch, known.free)
-            value, grads = gradient._on_a_fraction(fn, fraction, key, args)
+            value, grads = steps._on_a_fraction(fn, fraction, key, args)
             return value, ravel_pytree(grads)[0]
 
         values, grads = jax.jit(lambda keys: jax.lax.map(one, keys))(keys)
@@ -300,7 +300,7 @@ def test_a_fraction_of_training_steps():
         penalty_weight=0.5,
         penalty_fraction=0.25,
     )
-    chunk = steps.make_train_chunk(run)
+    chunk = programs.make_train_chunk(run)
     state, split = init_state(run), to_device(run.dataset.train)
     for index in range(60):
         before = np.asarray(state.params['seen'])

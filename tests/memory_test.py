@@ -12,7 +12,7 @@ import eqprop_jax as ep
 from configs import cifar10_conv_free
 from eqprop_jax import build
 from eqprop_jax.data import pipeline, sources
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
 
 pytestmark = pytest.mark.whole
@@ -70,7 +70,7 @@ def step_of(monkeypatch):
         experiment = build.experiment(config)
         state = jax.eval_shape(lambda: init_state(experiment))
         position = (jnp.int32(0), jnp.int32(0), jnp.int32(1))
-        chunk = steps.make_train_chunk(experiment).lower(
+        chunk = programs.make_train_chunk(experiment).lower(
             state, pipeline.to_device(split), *position
         )
         return chunk.compile().memory_analysis().temp_size_in_bytes

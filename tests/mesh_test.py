@@ -10,8 +10,7 @@ import runs
 
 from eqprop_jax import build, records, training
 from eqprop_jax.data import Split
-from eqprop_jax.training import mesh
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import mesh, programs
 from eqprop_jax.training.state import init_state
 
 pytestmark = pytest.mark.whole
@@ -34,7 +33,7 @@ def on(data, contour, changes=None):
 def after_steps(experiment, num_steps=4):
     """Returns the state after some steps, and the chunk."""
     split = mesh.place(experiment.dataset.train, experiment.mesh)
-    chunk = steps.make_train_chunk(experiment)
+    chunk = programs.make_train_chunk(experiment)
     state = init_state(experiment)
     return jax.device_get(chunk(state, split, *map(jnp.int32, (1, 0, num_steps))))
 
@@ -44,7 +43,7 @@ def assert_close(actual, wanted, rtol=2e-3):
 
     Residuals are relative to the longest answer of the nudges that a device has.
     """
-    if isinstance(actual, steps.Chunk):
+    if isinstance(actual, programs.Chunk):
         own, other = (
             chunk.metrics['max_nudged_residual'] for chunk in (actual, wanted)
         )
@@ -162,7 +161,7 @@ def test_an_example_that_runs_away_is_left_out_on_whatever_device():
 def test_every_example_counts_once(data, batch_size):
     whole, divided = on(1, 1), on(data, 1)
     found = [
-        steps.make_evaluate(run, batch_size)(
+        programs.make_evaluate(run, batch_size)(
             init_state(run).params, mesh.place(run.dataset.test, run.mesh)
         )
         for run in (whole, divided)

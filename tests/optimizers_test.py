@@ -144,16 +144,27 @@ class TestPairs:
             wanted = 1 + own['weight_decay'] * ep.tree.get(params, path)
             np.testing.assert_allclose(update, -own['learning_rate'] * wanted, 1e-12)
 
-    def test_a_family_follows_them_too(self):
+    def test_rate_and_decay_are_state(self):
+        """Whoever changes them there changes the next step, but for the layers' own."""
         system, params, _ = zoo.setting('free')
-        options = {'layers': {'layer_2': {'learning_rate': 2.0}}, 'pairs': system.pairs}
-        optimizer = optimizers.family('sgd', num_steps=3, momentum=0.0, **options)(
-            1.0, 0.0
+        optimizer = optimizers.make(
+            'sgd',
+            learning_rate=1.0,
+            weight_decay=0.5,
+            num_steps=3,
+            momentum=0.0,
+            layers={'layer_2': {'learning_rate': 2.0, 'weight_decay': 0.0}},
+            pairs=system.pairs,
         )
-        grads = jax.tree.map(jnp.ones_like, params)
-        actual, _ = optimizer.update(grads, optimizer.init(params), params)
+        grads, state = jax.tree.map(jnp.ones_like, params), optimizer.init(params)
+        assert set(state.hyperparams) == {'learning_rate', 'weight_decay'}
+        changed = {'learning_rate': jnp.float64(3), 'weight_decay': jnp.float64(0.25)}
+        state = state._replace(hyperparams=state.hyperparams | changed)
+        actual, _ = optimizer.update(grads, state, params)
+        kernel = params['layer_1']['kernel']
+        np.testing.assert_allclose(actual['layer_1']['kernel'], -3 * (1 + kernel / 4))
+        assert set(np.unique(actual['layer_2']['kernel'])) == {-2.0}
         assert set(np.unique(actual['layer_1']['feedback'])) == {-2.0}
-        assert set(np.unique(actual['layer_1']['kernel'])) == {-1.0}
 
 
 class TestSchedules:

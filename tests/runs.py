@@ -9,7 +9,7 @@ import numpy as np
 
 from eqprop_jax import build, training
 from eqprop_jax.data import to_device
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import programs
 
 TOP_LEVEL = {
     'seed': 0,
@@ -92,7 +92,7 @@ def run_chunk(experiment, state, epoch, first, num_steps):
     """Takes some steps; returns the state and the chunk."""
     position = map(jnp.int32, (epoch, first, num_steps))
     split = to_device(experiment.dataset.train)
-    return steps.make_train_chunk(experiment)(state, split, *position)
+    return programs.make_train_chunk(experiment)(state, split, *position)
 
 
 def assert_equal(actual, wanted):

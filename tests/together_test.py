@@ -3,15 +3,14 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
 
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.training import programs
-from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
+from eqprop_jax.training.together import Runs
 
 pytestmark = pytest.mark.whole
 
@@ -81,7 +80,7 @@ def alone(tmp_path_factory):
     return workdirs
 
 
-@pytest.mark.parametrize('how', programs.LIFTS)
+@pytest.mark.parametrize('how', programs.WAYS)
 def test_they_are_the_same(tmp_path, alone, how):
     """On eight devices, one for each of the runs."""
     ends, workdirs = together(tmp_path, how)
@@ -93,12 +92,12 @@ def test_they_are_the_same(tmp_path, alone, how):
     assert seeds == [0, 1, 1, 2, 3]
 
 
-@pytest.mark.parametrize('how', programs.LIFTS)
+@pytest.mark.parametrize('how', programs.WAYS)
 def test_several_on_a_device(how):
     """Five runs on two devices of two each, one row filled up."""
     changes = [{'mesh.data': 4} | variant for variant in VARIANTS]
     group = experiments(changes)
-    packed = programs.Programs(group, how)
+    packed = Runs(group, how)
     assert dict(packed._mesh.shape) == {'runs': 2, 'data': 4, 'contour': 1}
     state = packed.pack([init_state(run) for run in group])
     assert len(state.step) == 6
@@ -140,7 +139,7 @@ def test_they_go_on_from_where_each_was(tmp_path, monkeypatch, alone):
         pass
 
     calls = []
-    evaluate = programs.Programs.evaluate
+    evaluate = Runs.evaluate
 
     def crash(self, state):
         calls.append(state)
@@ -149,19 +148,19 @@ def test_they_go_on_from_where_each_was(tmp_path, monkeypatch, alone):
         return evaluate(self, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(programs.Programs, 'evaluate', crash)
+        patch.setattr(Runs, 'evaluate', crash)
         with pytest.raises(CrashError):
             together(tmp_path, variants=VARIANTS[:2], save_every=0.0)
     assert all(records.is_unfinished(tmp_path / str(number)) for number in range(2))
     begun = []
-    pack = programs.Programs.pack
+    pack = Runs.pack
 
     def counted(self, trees):
         begun.extend(int(t.step) for t in trees if hasattr(t, 'opt_state'))
         return pack(self, trees)
 
     with monkeypatch.context() as patch:
-        patch.setattr(programs.Programs, 'pack', counted)
+        patch.setattr(Runs, 'pack', counted)
         _, workdirs = together(tmp_path, variants=VARIANTS[:3])
     assert begun[0] == 0
     assert begun[1] == begun[2] > 0
@@ -170,13 +169,4 @@ def test_they_go_on_from_where_each_was(tmp_path, monkeypatch, alone):
 
 def test_an_unknown_way():
     with pytest.raises(ValueError, match="no way 'twice'; choose from vmap, map"):
-        programs.Programs(experiments(VARIANTS[:2]), 'twice')
-
-
-def test_a_program_of_one_run_knows_nothing_of_others():
-    """No arithmetic of its scalars, which are constants of it."""
-    run = runs.experiment(BASE)
-    args = (init_state(run), *(jnp.int32(0),) * 3)
-    split = programs.mesh.place(run.dataset.train, run.mesh)
-    chunk = steps.make_train_chunk(run)
-    assert len(chunk.lower(args[0], split, *args[1:]).in_avals[0]) == 5
+        Runs(experiments(VARIANTS[:2]), 'twice')

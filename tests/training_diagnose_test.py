@@ -7,7 +7,8 @@ import pytest
 import runs
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.training.diagnose import first_examples, make_diagnose
+from eqprop_jax.training.diagnose import first_examples
+from eqprop_jax.training.programs import make_diagnose
 from eqprop_jax.training.state import init_state
 
 
@@ -41,10 +42,10 @@ def test_examples_whose_reference_is_not_solved_count_on_neither_side(run):
     experiment, params, batch = run
     lost = np.isin(np.arange(12), (0, 5, 11))
     key = jax.random.key(3)
-    found = make_diagnose(failing(experiment, lost))(params, batch, key)
+    found = make_diagnose(failing(experiment, lost))(params, key, batch)
     others = batch._replace(x=batch.x[~lost], y=batch.y[~lost])
-    wanted = make_diagnose(experiment)(params, others, key)
-    whole = make_diagnose(experiment)(params, batch, key)
+    wanted = make_diagnose(experiment)(params, key, others)
+    whole = make_diagnose(experiment)(params, key, batch)
     compared = [
         name
         for name in wanted
@@ -61,7 +62,7 @@ def test_examples_whose_reference_is_not_solved_count_on_neither_side(run):
 def test_without_any_reference_there_is_no_cosine(run):
     experiment, params, batch = run
     lost = np.ones(12, bool)
-    found = make_diagnose(failing(experiment, lost))(params, batch, jax.random.key(3))
+    found = make_diagnose(failing(experiment, lost))(params, jax.random.key(3), batch)
     for name in (
         'gradient_cosine',
         'gradient_cosine_without_readout',
@@ -102,7 +103,7 @@ def test_a_deaf_layer_is_seen(read_out):
     key = jax.random.key(3)
     for change, size in ((jnp.zeros_like, 1.0), (jnp.negative, 2.0)):
         made = planted(experiment, change, {'layer_1': 0.0})
-        found = make_diagnose(made)(params, batch, key)
+        found = make_diagnose(made)(params, key, batch)
         np.testing.assert_allclose(found['error/layer_1'], size, rtol=1e-6)
         np.testing.assert_allclose(found['worst_error'], size, rtol=1e-6)
         assert found['error/layer_2'] == 0
@@ -112,7 +113,7 @@ def test_the_readout_hides_it_in_the_whole_gradient(read_out):
     """Cosines by hand, of a gradient that lacks its first layer."""
     experiment, params, batch = read_out
     made = planted(experiment, jnp.zeros_like, {'layer_1': 0.0})
-    found = make_diagnose(made)(params, batch, jax.random.key(3))
+    found = make_diagnose(made)(params, jax.random.key(3), batch)
     free = dynamics.relax(experiment.system, params, batch.x, experiment.solve)
     grads = experiment.exact(params, batch, free, None).grads
     squares = {

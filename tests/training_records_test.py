@@ -14,7 +14,6 @@ from tally import BATCH, INFO, count, tally
 
 from eqprop_jax import records, training
 from eqprop_jax.figures import curves
-from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
 from eqprop_jax.types import Estimate
 
@@ -211,7 +210,7 @@ class TestRecords:
             )
         )
         monkeypatch.setattr(
-            steps, 'make_evaluate', lambda _, lift: lambda *_: next(values)
+            programs, 'make_evaluate', lambda _, way: lambda *_: next(values)
         )
         train(tally(num_epochs=4), tmp_path)
         summary = json.loads((tmp_path / 'summary.json').read_text())

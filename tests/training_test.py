@@ -12,8 +12,7 @@ from tally import BATCH, INFO, SIZE, bare, count, tally
 
 from eqprop_jax import records
 from eqprop_jax.data import Split, pipeline
-from eqprop_jax.training import loop
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import loop, programs
 from eqprop_jax.training.state import STREAMS, init_state, stream
 from eqprop_jax.types import Estimate
 
@@ -80,7 +79,7 @@ class TestBatches:
         experiment = tally()
         split = pipeline.to_device(experiment.dataset.test)
         for batch_size in (1, 5, 7, SIZE, 500):
-            evaluate = steps.make_evaluate(experiment, batch_size)
+            evaluate = programs.make_evaluate(experiment, batch_size)
             metrics = evaluate({'seen': jnp.zeros(SIZE)}, split)
             # the cost of example i is i, and only 0 > 0 is not won by the first class
             assert float(metrics['loss']) == np.arange(SIZE).mean()
@@ -224,7 +223,7 @@ class TestAgainstPlainBackprop:
         experiment, state, _ = plain
         params, held_out = state.params, experiment.dataset.held_out
         images, labels = np.asarray(held_out.images) / 16.0, held_out.labels
-        evaluate = steps.make_evaluate(experiment, batch_size)
+        evaluate = programs.make_evaluate(experiment, batch_size)
         metrics = evaluate(params, pipeline.to_device(held_out))
         wrong = np.argmax(plain_mlp(params, images), axis=1) != labels
         assert 0 < np.mean(wrong) < 1
@@ -293,7 +292,7 @@ def test_the_program_does_not_grow_with_the_bound_on_steps():
         )
         state = init_state(experiment)
         split = pipeline.to_device(experiment.dataset.train)
-        chunk = steps.make_train_chunk(experiment)
+        chunk = programs.make_train_chunk(experiment)
         position = (jnp.int32(0), jnp.int32(0), jnp.int32(1))
         return len(chunk.lower(state, split, *position).as_text())
 

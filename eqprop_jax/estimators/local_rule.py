@@ -8,7 +8,7 @@ first is the cost's own dependence on θ: the readout's weights, a weight penalt
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import tree
 from eqprop_jax.solvers import judge
@@ -19,9 +19,11 @@ LONGEST = 10  # pushes that an unfinished answer may be as long as
 
 def shares(
     batch: Batch, settled: Bool[Array, ' B'], keep: Bool[Array, ' B']
-) -> tuple[Float[Array, ''], Float[Array, '']]:
-    """Returns which fractions of the examples settled, and are left out."""
-    return tree.mean_of(batch.counted, settled), tree.mean_of(batch.counted, ~keep)
+) -> tuple[Float[Array, ''], Float[Array, ''], Int[Array, '']]:
+    """Returns the fractions that settled and are left out, and how many are left."""
+    counted = batch.counted
+    settled, skipped = (tree.mean_of(counted, share) for share in (settled, ~keep))
+    return settled, skipped, jnp.sum(counted & keep)
 
 
 def kept(

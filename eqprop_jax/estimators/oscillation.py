@@ -262,6 +262,7 @@ def oscillation(
             num_steps=jnp.full(residual.shape, num_turns * steps_per_point, jnp.int32),
             converged=tree.mean_of(batch.counted, jnp.all(residual <= tol, axis=0)),
             skipped=jnp.zeros(()),
+            count=jnp.sum(batch.counted),
         )
         return Estimate(grads, error, info), Stream(state, free)
 

@@ -1,7 +1,5 @@
 """What is wrong with a gradient: expensive measurements beside the training."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -9,15 +7,13 @@ from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.analysis import layers
 from eqprop_jax.data import pipeline
 from eqprop_jax.estimators import local_rule
+from eqprop_jax.training.metrics import Values
 from eqprop_jax.training.state import REFERENCE_TOL, Experiment
-from eqprop_jax.training.step import Lift, Metrics
 from eqprop_jax.types import Batch, Params
 
 
-def make_diagnose(
-    experiment: Experiment, lift: Lift | None = None
-) -> Callable[[Params, Batch, jax.Array], Metrics]:
-    """Returns the jitted (params, batch, rng) -> what is wrong with the gradient.
+def diagnosis(run: Experiment, params: Params, rng: jax.Array, batch: Batch) -> Values:
+    """Returns what is wrong with the gradient of a run.
 
     Per layer relative error, cosine and norm ratio of δ against exact recurrent
     backprop, and the error of the worst layer; cosine and norm ratio of the whole
@@ -31,66 +27,57 @@ def make_diagnose(
     fraction of the others. Of none, errors, cosines and norm ratios are NaN.
 
     Args:
-      experiment: a run, built.
-      lift: as in `steps.make_train_chunk`; parameters, keys and metrics have a leading
-        axis then.
+      run: whose estimator it is.
+      params: θ.
+      rng: key of the estimate and of random probes.
+      batch: inputs and targets.
     """
-    system, num_probes = experiment.system, experiment.diagnostics.num_probes
-
-    def diagnose(params: Params, batch: Batch, rng: jax.Array) -> Metrics:
-        estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
-        free = dynamics.relax(system, params, batch.x, experiment.solve)
-        reference = experiment.exact(params, batch, free, rng)
-        solved = free.converged & (reference.info.residual[0] <= REFERENCE_TOL)
-        compared = batch._replace(rows=jnp.where(solved, batch.numbers, -1))
-        estimate = experiment.estimate(params, compared, free, estimate_rng)
-        exact = local_rule.local_gradient(
-            system, params, compared, free.rates, reference.error
+    system = run.system
+    estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
+    free = dynamics.relax(system, params, batch.x, run.solve)
+    reference = run.exact(params, batch, free, rng)
+    solved = free.converged & (reference.info.residual[0] <= REFERENCE_TOL)
+    compared = batch._replace(rows=jnp.where(solved, batch.numbers, -1))
+    estimate = run.estimate(params, compared, free, estimate_rng)
+    exact = local_rule.local_gradient(
+        system, params, compared, free.rates, reference.error
+    )
+    metrics = {
+        'gradient_cosine': tree.cosine(estimate.grads, exact),
+        'gradient_cosine_without_readout': tree.cosine(
+            layers.without_readout(estimate.grads), layers.without_readout(exact)
+        ),
+        'gradient_norm_ratio': tree.norm(estimate.grads) / tree.norm(exact),
+        'reference_converged': reference.info.converged,
+        'symmetric_share': jacobian.symmetric_share(
+            system,
+            params,
+            batch.x,
+            free.rates,
+            share_rng,
+            num_probes=run.diagnostics.num_probes,
+        ),
+        'spectral_radius': jnp.max(
+            jacobian.spectral_radius(system, params, batch.x, free, radius_rng)
+        ),
+    }
+    if estimate.error is not None:
+        errors, wanted = (
+            tree.select(solved, error, tree.zeros_like(error))
+            for error in (estimate.error, reference.error)
         )
-        metrics = {
-            'gradient_cosine': tree.cosine(estimate.grads, exact),
-            'gradient_cosine_without_readout': tree.cosine(
-                layers.without_readout(estimate.grads), layers.without_readout(exact)
-            ),
-            'gradient_norm_ratio': tree.norm(estimate.grads) / tree.norm(exact),
-            'reference_converged': reference.info.converged,
-            'symmetric_share': jacobian.symmetric_share(
-                system,
-                params,
-                batch.x,
-                free.rates,
-                share_rng,
-                num_probes=num_probes,
-            ),
-            'spectral_radius': jnp.max(
-                jacobian.spectral_radius(system, params, batch.x, free, radius_rng)
-            ),
-        }
-        if estimate.error is not None:
-            errors, wanted = (
-                tree.select(solved, error, tree.zeros_like(error))
-                for error in (estimate.error, reference.error)
-            )
-            relative = layers.errors(errors, wanted)
-            metrics['worst_error'] = layers.largest(relative)
-            for name in errors:
-                metrics[f'error/{name}'] = relative[name]
-                metrics[f'cosine/{name}'] = tree.cosine(errors[name], wanted[name])
-                ratio = tree.norm(errors[name]) / tree.norm(wanted[name])
-                metrics[f'norm_ratio/{name}'] = ratio
-        for name, angle in alignment.angles(system, params).items():
-            metrics[f'angle/{name}'] = angle
-        if system.pairs:
-            metrics['overall_angle'] = alignment.overall_angle(system, params)
-        return metrics
-
-    if lift is None:
-        return jax.jit(diagnose)
-
-    def of_all(params: Params, batch: Batch, rngs: jax.Array) -> Metrics:
-        return lift(lambda params, rng: diagnose(params, batch, rng))(params, rngs)
-
-    return jax.jit(of_all)
+        relative = layers.errors(errors, wanted)
+        metrics['worst_error'] = layers.largest(relative)
+        for name in errors:
+            metrics[f'error/{name}'] = relative[name]
+            metrics[f'cosine/{name}'] = tree.cosine(errors[name], wanted[name])
+            ratio = tree.norm(errors[name]) / tree.norm(wanted[name])
+            metrics[f'norm_ratio/{name}'] = ratio
+    for name, angle in alignment.angles(system, params).items():
+        metrics[f'angle/{name}'] = angle
+    if system.pairs:
+        metrics['overall_angle'] = alignment.overall_angle(system, params)
+    return metrics
 
 
 def first_examples(experiment: Experiment, count: int) -> Batch:

@@ -13,6 +13,7 @@ from absl import logging
 from eqprop_jax import checkpoint, records
 from eqprop_jax.training import hosts
 from eqprop_jax.training import step as steps
+from eqprop_jax.training.programs import Chunk
 from eqprop_jax.training.state import Experiment, TrainState, init_state
 
 
@@ -65,7 +66,7 @@ class Journal:
     ) -> None:
         self._files.__exit__(kind, error, trace)
 
-    def trained(self, step: int, chunk: steps.Chunk, seconds: float | None) -> None:
+    def trained(self, step: int, chunk: Chunk, seconds: float | None) -> None:
         """Records a chunk of steps, or why it broke off.
 
         Args:

@@ -10,12 +10,11 @@ import numpy as np
 import tqdm
 
 from eqprop_jax import records
-from eqprop_jax.training import hosts
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import hosts, programs
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
-from eqprop_jax.training.programs import Programs
 from eqprop_jax.training.state import Experiment, TrainState
+from eqprop_jax.training.together import Runs
 
 
 class Chunk(NamedTuple):
@@ -89,9 +88,10 @@ def train_together(
     seconds that are recorded for a run are its share of those that all took.
 
     Args:
-      experiments: that differ in their `Scalars` alone.
+      experiments: that differ in their seed, in what `optimizers.make` has in its
+        state, and in the weight of the penalty alone.
       workdirs: of each of them.
-      how: as in `Programs`.
+      how: a key of `programs.WAYS`, as in `Runs`.
       progress: as in `train_and_evaluate`.
       save_every: as there.
       keep: as there.
@@ -129,8 +129,8 @@ def _train(
     save_every: float,
 ) -> list[TrainState | TrainingError]:
     experiment = journals[0].experiment
-    programs = Programs([journal.experiment for journal in journals], how)
-    state = programs.pack([journal.begun for journal in journals])
+    runs = Runs([journal.experiment for journal in journals], how)
+    state = runs.pack([journal.begun for journal in journals])
     for journal in journals:
         journal.begun = None  # the first chunk takes its memory
     bar = tqdm.tqdm(
@@ -147,7 +147,7 @@ def _train(
         watch = stack.enter_context(Watch())
         for number, chunk in enumerate(schedule(experiment, start)):
             begin = time.perf_counter()
-            state, results = programs.train(state, *chunk[:3])
+            state, results = runs.train(state, *chunk[:3])
             elapsed = time.perf_counter() - begin
             compiled = number > 0  # by the first chunk
             share = elapsed / len(journals) if compiled else None
@@ -170,12 +170,12 @@ def _train(
             due, signal = hosts.largest(int(due), watch.number or 0)
             states = []
             if chunk.evaluate or due or signal:
-                states = programs.unpack(state)
+                states = runs.unpack(state)
             if chunk.evaluate:
-                found = programs.evaluate(state)
+                found = runs.evaluate(state)
                 extra = [{}] * len(journals)
                 if any(journals[index].wants_diagnosis() for index in running):
-                    extra = programs.diagnose(state, step)
+                    extra = runs.diagnose(state)
                 for i in running:
                     journals[i].evaluated(step, states[i], found[i], extra[i])
             if due or signal:
@@ -190,7 +190,7 @@ def _train(
                     signal,
                 )
     ends = []
-    for journal, end in zip(journals, programs.unpack(state), strict=True):
+    for journal, end in zip(journals, runs.unpack(state), strict=True):
         if journal.error is None:
             journal.end()
         ends.append(journal.error or end)
@@ -198,7 +198,7 @@ def _train(
 
 
 def _show(
-    bar: tqdm.tqdm, chunk: Chunk, results: Sequence[steps.Chunk], speed: float
+    bar: tqdm.tqdm, chunk: Chunk, results: Sequence[programs.Chunk], speed: float
 ) -> None:
     """Moves the progress bar by a chunk; numbers are means over the runs."""
     error, settled, skipped = (

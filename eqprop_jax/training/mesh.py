@@ -151,8 +151,20 @@ def gather(split: DeviceSplit, positions: Int[Array, ' filled']) -> DeviceSplit:
     return jax.tree.map(lambda part: lax.psum_scatter(part, DATA, tiled=True), found)
 
 
-def add_up(sums: Any) -> Any:
-    """Returns the sums over all parts of a batch, on all devices the same.
+def total(sums: Any) -> Any:
+    """Returns `step.Sums` over all parts of a batch, on all devices the same."""
+    added = _add_up(sums)
+    largest = _largest(sums.tally.largest)
+    return added.replace(tally=added.tally.replace(largest=largest))
+
+
+def total_tally(tally: Any) -> Any:
+    """Returns a `metrics.Tally` of all devices, on each of them."""
+    return _add_up(tally).replace(largest=_largest(tally.largest))
+
+
+def _add_up(sums: Any) -> Any:
+    """Returns sums over all devices.
 
     All of it goes in one message. Devices along `contour` have the same part, but for
     the order in which they may have rounded: their mean is taken.
@@ -163,7 +175,7 @@ def add_up(sums: Any) -> Any:
     return restore(lax.psum(flat / lax.axis_size(CONTOUR), (DATA, CONTOUR)))
 
 
-def largest(values: Any) -> Any:
+def _largest(values: Any) -> Any:
     """Returns the largest over all devices of each value, in one message."""
     if lax.axis_size(DATA) * lax.axis_size(CONTOUR) == 1:
         return values

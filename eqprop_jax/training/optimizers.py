@@ -1,6 +1,6 @@
 """Optimizers by name, with learning rate and weight decay per layer, on a schedule."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ from eqprop_jax.types import Pair
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw')
 SCHEDULES = ('constant', 'cosine')
-Family = Callable[[Any, Any], optax.GradientTransformation]
 LAYER_OPTIONS = ('learning_rate', 'weight_decay')
 
 
@@ -35,6 +34,9 @@ def make(
         adam    Adam on g + λ θ
         adamw   Adam on g, then θ ← θ − η (Adam's step + λ θ)
 
+    η and λ are part of its state, `opt_state.hyperparams`, but for those that a layer
+    has of its own and a λ of 0.
+
     Args:
       name: 'sgd', 'adam' or 'adamw'.
       learning_rate: η at its largest, positive.
@@ -55,46 +57,6 @@ def make(
       ValueError: for an unknown name or a number outside its range.
     """
     _check_options('', {'learning_rate': learning_rate, 'weight_decay': weight_decay})
-    return family(
-        name,
-        num_steps=num_steps,
-        momentum=momentum,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        clip_norm=clip_norm,
-        layers=layers,
-        pairs=pairs,
-    )(learning_rate, weight_decay)
-
-
-def family(
-    name: str,
-    *,
-    num_steps: int,
-    momentum: float = 0.9,
-    schedule: str = 'constant',
-    warmup_steps: int = 0,
-    clip_norm: float | None = None,
-    layers: Mapping[str, Mapping[str, float]] | None = None,
-    pairs: Sequence[Pair] = (),
-) -> Family:
-    """Returns (η, λ) ↦ the optimizer of `make`, where both may be traced.
-
-    They are not checked, and a traced λ counts as one that is not zero.
-
-    Args:
-      name: as in `make`, with all that follows.
-      num_steps: as there.
-      momentum: as there.
-      schedule: as there.
-      warmup_steps: as there.
-      clip_norm: as there.
-      layers: as there.
-      pairs: as there.
-
-    Raises:
-      ValueError: for an unknown name or a number outside its range.
-    """
     if name not in OPTIMIZERS:
         raise ValueError(f'no optimizer {name!r}; choose from {", ".join(OPTIMIZERS)}')
     if not 0 <= momentum < 1:
@@ -146,7 +108,10 @@ def family(
         rules = {layer: one(**{**options, **own}) for layer, own in chosen.items()}
         return bounded(optax.partition({'': one(**options), **rules}, labels))
 
-    return optimizer
+    fixed = () if weight_decay else 'weight_decay'  # of which there is none
+    return optax.inject_hyperparams(optimizer, static_args=fixed)(
+        learning_rate=learning_rate, weight_decay=weight_decay
+    )
 
 
 def _check_options(prefix: str, options: Mapping[str, float]) -> None:

@@ -1,114 +1,197 @@
-"""The programs of one run, or of several that are trained together.
+"""What is compiled: many steps in one call, and evaluation, of one run or of several.
 
-Runs of one program share data, shapes and whatever is not in `Scalars`. They exchange
-nothing: devices are divided among them first (the axis `runs` of a mesh), and those of
-one device are vmapped, or done one after the other in one program ('map'). Vmapped runs
-wait for each other in every phase, and cost little where a device is not full; on a CPU
-one run fills it.
+A chunk of steps runs in a `lax.while_loop` whose length is an argument: it compiles
+once, whatever the schedule of logging and evaluation. It ends early at the first step
+whose loss, gradient or result is not finite, and leaves the state as it was before.
+
+All that runs of one program may differ in is in their states, over which they are
+mapped. They exchange nothing: devices are divided among them first (the axis `runs` of
+a mesh), and those of one device are vmapped, or done one after the other ('map').
+Vmapped runs wait for each other in every phase, and cost little where a device is not
+full; on a CPU one run fills it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import NamedSharding
+from jaxtyping import Array, Bool, Int
 
-from eqprop_jax.training import mesh
-from eqprop_jax.training import step as steps
-from eqprop_jax.training.diagnose import first_examples, make_diagnose
+from eqprop_jax import dynamics, tree
+from eqprop_jax.data import pipeline
+from eqprop_jax.data.pipeline import DeviceSplit
+from eqprop_jax.training import mesh, metrics
+from eqprop_jax.training.diagnose import diagnosis
+from eqprop_jax.training.metrics import Values
 from eqprop_jax.training.state import Experiment, TrainState, stream
+from eqprop_jax.training.step import quantities, step
+from eqprop_jax.types import Batch, Params
 
-
-def _one_after_the_other(fn: Any) -> Any:
-    return lambda *args: lax.map(lambda each: fn(*each), args)
-
-
-LIFTS: Mapping[str, steps.Lift] = {'vmap': jax.vmap, 'map': _one_after_the_other}
+WAYS: Mapping[str, Callable] = {
+    'vmap': jax.vmap,
+    'map': lambda fn: lambda *args: lax.map(lambda each: fn(*each), args),
+}
 """How several runs of a device are done."""
 
 
-class Programs:
-    """What is compiled, and the data that it works on.
+class Chunk(NamedTuple):
+    """What a chunk of steps returns beside the state."""
+
+    metrics: Values
+    """Means over the steps taken; of 'max_...' the largest."""
+    num_steps: Int[Array, '']
+    """Steps taken."""
+    finite: Bool[Array, ' quantities']
+    """Of the last step tried, by `step.quantities`; a False stopped the chunk."""
+
+
+def make_train_chunk(
+    run: Experiment, way: str | None = None
+) -> Callable[..., tuple[TrainState, Chunk]]:
+    """Returns the jitted (state, split, epoch, first, num_steps) -> (state, Chunk).
 
     Args:
-      experiments: that differ in their scalars alone.
-      how: a key of `LIFTS`; None: 'map' on a CPU, else 'vmap'. One run needs none.
+      run: what is trained.
+      way: a key of `WAYS`: of several runs, whose states and chunks have a leading
+        axis. None: one run.
 
-    Raises:
-      ValueError: for an unknown `how`.
+    Args (of the returned function):
+      state: donated.
+      split: the training examples, from `mesh.place`.
+      epoch: whose order is used.
+      first: position of the first batch within the epoch.
+      num_steps: how many batches to take, up to the epoch's end.
+    """
+    size = len(run.dataset.train.labels)
+
+    def chunk(
+        state: TrainState,
+        split: DeviceSplit,
+        epoch: Int[Array, ''],
+        first: Int[Array, ''],
+        num_steps: Int[Array, ''],
+    ) -> tuple[TrainState, Chunk]:
+        order = pipeline.epoch_order(stream(state.seed, 'order'), epoch, size)
+
+        def one(state: TrainState, index: Array) -> tuple:
+            start = (first + index) * run.batch_size
+            positions = lax.dynamic_slice_in_dim(order, start, run.batch_size)
+            positions, rows = mesh.part_of_batch(positions, run.accumulation_steps)
+            augment = run.augment
+            if augment is not None:
+                rng = jax.random.fold_in(stream(state.seed, 'augment'), state.step)
+                augment = functools.partial(augment, rng)
+            part = mesh.gather(split, positions)
+            return step(run, state, _batch(run, part, rows, augment))
+
+        def body(carry: tuple) -> tuple:
+            index, state, total, _ = carry
+            moved, tally, finite = one(state, index)
+            taken = (index + 1, moved, total + tally)
+            kept = lax.cond(jnp.all(finite), lambda: taken, lambda: carry[:3])
+            return *kept, finite
+
+        def go_on(carry: tuple) -> Array:
+            index, _, _, finite = carry
+            return (index < num_steps) & jnp.all(finite)
+
+        tally = jax.eval_shape(lambda: one(state, jnp.int32(0))[1])
+        finite = jnp.ones(len(quantities(state.params)), bool)
+        start = (jnp.zeros((), jnp.int32), state, tree.zeros_like(tally), finite)
+        index, state, total, finite = lax.while_loop(go_on, body, start)
+        return state, Chunk(total.means(), index, finite)
+
+    everywhere = mesh.EVERYWHERE
+    return jax.jit(
+        _divided(chunk, run, way, (mesh.DIVIDED, everywhere, everywhere, everywhere)),
+        donate_argnums=0,
+    )
+
+
+def make_evaluate(
+    run: Experiment, batch_size: int = 500, way: str | None = None
+) -> Callable[[Params, DeviceSplit], Values]:
+    """Returns the jitted (params, split) -> metrics over all examples of a split.
+
+    Every device evaluates its part of the split. Its last batch is filled up, as the
+    last part is, and the filling masked, so that every example counts once.
+
+    Args:
+      run: what is evaluated.
+      batch_size: examples relaxed at a time.
+      way: as in `make_train_chunk`; parameters and metrics have a leading axis then.
     """
 
-    def __init__(self, experiments: Sequence[Experiment], how: str | None = None):
-        self._runs = len(experiments)
-        run, lift = experiments[0], None
-        if self._runs > 1:
-            how = how or ('map' if jax.default_backend() == 'cpu' else 'vmap')
-            if how not in LIFTS:
-                raise ValueError(f'no way {how!r}; choose from {", ".join(LIFTS)}')
-            lift = LIFTS[how]
-            run = run._replace(mesh=mesh.of_runs(run.mesh, self._runs))
-        self._experiments, self._mesh = experiments, run.mesh
-        dataset = run.dataset
-        self._train = mesh.place(dataset.train, run.mesh)
-        self._evaluated = {
-            name: mesh.place(split, run.mesh)
-            for name, split in (('eval', dataset.held_out), ('test', dataset.test))
-            if len(split.labels)
-        }
-        self._probe = first_examples(run, run.diagnostics.num_examples)
-        self._run_chunk = steps.make_train_chunk(run, lift=lift)
-        self._evaluate = steps.make_evaluate(run, lift=lift)
-        self._diagnose = make_diagnose(run, lift=lift)
-        self._scalars = ()
-        if lift is not None:
-            scalars = [experiment.scalars for experiment in experiments]
-            self._scalars = (self.pack(scalars),)
+    def evaluate(params: Params, split: DeviceSplit) -> Values:
+        rows = min(batch_size, split.size)
 
-    def pack(self, trees: Sequence[Any]) -> Any:
-        """Returns what each run has as what the programs take."""
-        if self._runs == 1:
-            return trees[0]
-        rows = mesh.filled_up(self._runs, self._mesh)
-        padded = [*trees, *(trees[-1],) * (rows - self._runs)]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
-        return jax.device_put(stacked, NamedSharding(self._mesh, mesh.RUNS_DIVIDED))
+        def one(index: Array) -> metrics.Tally:
+            positions = index * rows + jnp.arange(rows)
+            part = tree.take(split, jnp.minimum(positions, split.size - 1))
+            counted = (positions < split.size) & (part.labels >= 0)
+            batch = _batch(run, part, jnp.where(counted, positions, -1))
+            free = dynamics.relax(run.system, params, batch.x, run.solve)
+            values = metrics.of_equilibrium(run.system, params, batch, free)
+            return metrics.tally(batch, *values)
 
-    def unpack(self, packed: Any) -> list[Any]:
-        """Returns what each run has, on this host where there are several."""
-        if self._runs == 1:
-            return [packed]
-        here = jax.device_get(packed)
-        return [
-            jax.tree.map(lambda leaf, i=index: leaf[i], here)
-            for index in range(self._runs)
-        ]
+        each = lax.map(one, jnp.arange(-(-split.size // rows)))
+        largest = jax.tree.map(jnp.max, each.largest)
+        tally = jax.tree.map(jnp.sum, each).replace(largest=largest)
+        return mesh.total_tally(tally).means()
 
-    def train(
-        self, state: TrainState, epoch: int, first: int, num_steps: int
-    ) -> tuple[TrainState, list[steps.Chunk]]:
-        """Takes steps; as `steps.make_train_chunk`, with what came of it by run."""
-        position = (jnp.int32(number) for number in (epoch, first, num_steps))
-        state, chunk = self._run_chunk(state, self._train, *position, *self._scalars)
-        return state, self.unpack(jax.block_until_ready(chunk))
+    return jax.jit(_divided(evaluate, run, way, (mesh.DIVIDED,)))
 
-    def evaluate(self, state: TrainState) -> list[dict[str, Mapping[str, Any]]]:
-        """Returns for each run its metrics by split, 'eval' where there is one."""
-        found = {
-            name: self.unpack(self._evaluate(state.params, split))
-            for name, split in self._evaluated.items()
-        }
-        return [
-            {name: metrics[index] for name, metrics in found.items()}
-            for index in range(self._runs)
-        ]
 
-    def diagnose(self, state: TrainState, step: int) -> list[Mapping[str, Any]]:
-        """Returns for each run what is wrong with its gradient."""
-        keys = [
-            jax.random.fold_in(stream(experiment.seed, 'diagnose'), step)
-            for experiment in self._experiments
-        ]
-        rng = self.pack(keys)
-        return self.unpack(self._diagnose(state.params, self._probe, rng))
+def make_diagnose(
+    run: Experiment, way: str | None = None
+) -> Callable[[Params, jax.Array, Batch], Values]:
+    """Returns the jitted (params, rng, batch) -> `diagnosis`.
+
+    Args:
+      run: whose gradient it is.
+      way: as in `make_train_chunk`; parameters, keys and metrics have a leading axis
+        then.
+    """
+    return jax.jit(_of_runs(functools.partial(diagnosis, run), way, own=2))
+
+
+def _of_runs(fn: Callable, way: str | None, own: int = 1) -> Callable:
+    """Returns a function of one run as one of several, each with arguments of its own.
+
+    Args:
+      fn: of one run.
+      way: a key of `WAYS`; None: one run.
+      own: how many of the first arguments have a leading axis; the others are shared.
+    """
+    if way is None:
+        return fn
+
+    def of_all(*args: Any) -> Any:
+        return WAYS[way](lambda *each: fn(*each, *args[own:]))(*args[:own])
+
+    return of_all
+
+
+def _divided(fn: Callable, run: Experiment, way: str | None, shared: tuple) -> Callable:
+    """Returns (what a run has, *shared) -> ..., on the devices of a mesh."""
+    runs = mesh.EVERYWHERE if way is None else mesh.RUNS_DIVIDED
+    return jax.shard_map(
+        _of_runs(fn, way),
+        mesh=run.mesh,
+        in_specs=(runs, *shared),
+        out_specs=runs,
+        check_vma=False,  # while_loop: what it carries is the same on all devices
+    )
+
+
+def _batch(
+    run: Experiment,
+    part: DeviceSplit,
+    rows: Int[Array, ' B'],
+    augment: Callable[..., Array] | None = None,
+) -> Batch:
+    classes = run.dataset.num_classes
+    return pipeline.batch(part, run.preprocess, classes, rows=rows, augment=augment)

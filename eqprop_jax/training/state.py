@@ -14,7 +14,6 @@ from eqprop_jax.data.pipeline import Preprocess
 from eqprop_jax.data.sources import Dataset
 from eqprop_jax.homeostasis import Penalty
 from eqprop_jax.training import mesh
-from eqprop_jax.training.optimizers import Family
 from eqprop_jax.types import Estimator, Params, Solver, System
 
 # Positions are keys: append to it, and stored runs stay what they are.
@@ -29,10 +28,14 @@ class TrainState(struct.PyTreeNode):
 
     step: Any
     """Steps taken, int32 []."""
+    seed: Any
+    """Of all that is random in the run, int32 []."""
+    penalty_weight: Any
+    """λ of the homeostatic term, []."""
     params: Params
     """θ."""
     opt_state: optax.OptState
-    """The optimizer's memory."""
+    """The optimizer's memory, its learning rate and weight decay among it."""
 
 
 class Diagnostics(NamedTuple):
@@ -44,18 +47,6 @@ class Diagnostics(NamedTuple):
     """Training examples to measure on."""
     num_probes: int
     """Random probes of the symmetric share."""
-
-
-class Scalars(NamedTuple):
-    """Numbers in which runs of one program may differ; one of each, or [R] of each."""
-
-    seed: Any
-    learning_rate: Any
-    """η of the optimizer, where a layer has none of its own."""
-    weight_decay: Any
-    """λ of the optimizer, likewise; not 0 for some of the runs only."""
-    penalty_weight: Any
-    """λ of the homeostatic term, likewise."""
 
 
 class Experiment(NamedTuple):
@@ -78,11 +69,13 @@ class Experiment(NamedTuple):
     penalty: Penalty | None
     """Homeostasis, or None."""
     penalty_weight: float
-    """λ of the homeostatic term."""
+    """λ of the homeostatic term at the start."""
     penalty_fraction: float
     """Fraction of the steps that it is applied on."""
     kolen_pollack: bool
     """Whether paired weights share their gradients of the cost."""
+    skip_unconverged: bool
+    """Whether examples that do not settle are to be left out, all of a batch even."""
     mesh: Mesh
     """The devices, from `training.mesh.make`."""
     seed: int
@@ -96,33 +89,11 @@ class Experiment(NamedTuple):
     diagnostics: Diagnostics
     config: Mapping[str, Any]
     """Plain values, for the record."""
-    optimizers: Family
-    """(η, λ) ↦ the optimizer, for runs that are trained together."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch; what is left over waits for the next order."""
         return len(self.dataset.train.labels) // self.batch_size
-
-    @property
-    def scalars(self) -> Scalars:
-        """What runs that are trained together may differ in."""
-        optimizer = self.config['optimizer']
-        return Scalars(
-            seed=self.seed,
-            learning_rate=float(optimizer['learning_rate']),
-            weight_decay=float(optimizer.get('weight_decay', 0.0)),
-            penalty_weight=float(self.penalty_weight),
-        )
-
-    def having(self, scalars: Scalars) -> 'Experiment':
-        """Returns the run with other scalars, which may be traced."""
-        decay = scalars.weight_decay if self.scalars.weight_decay else 0.0
-        return self._replace(
-            seed=scalars.seed,
-            penalty_weight=scalars.penalty_weight,
-            optimizer=self.optimizers(scalars.learning_rate, decay),
-        )
 
     @property
     def num_steps(self) -> int:
@@ -151,14 +122,17 @@ def init_state(experiment: Experiment) -> TrainState:
         experiment.preprocess, jax.ShapeDtypeStruct(shape, jnp.uint8)
     )
 
-    def make(key: jax.Array) -> TrainState:
+    def make(seed: jax.Array) -> TrainState:
         x = jnp.zeros(example.shape, example.dtype)
-        params = experiment.system.init(key, x)
+        params = experiment.system.init(stream(seed, 'init'), x)
+        like = jnp.result_type(*jax.tree.leaves(params))
         return TrainState(
             step=jnp.zeros((), jnp.int32),
+            seed=seed,
+            penalty_weight=jnp.asarray(experiment.penalty_weight, like),
             params=params,
             opt_state=experiment.optimizer.init(params),
         )
 
     run = jax.jit(make, out_shardings=mesh.everywhere(experiment.mesh))
-    return jax.block_until_ready(run(stream(experiment.seed, 'init')))
+    return jax.block_until_ready(run(jnp.int32(experiment.seed)))

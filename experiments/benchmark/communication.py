@@ -12,10 +12,10 @@ where size is the whole array's on a device: of a reduce-scatter what it is give
 all-gather what it returns. Arrays of one message are taken together.
 
 A message counts as often as it is written in the program. What stands in the body of a
-loop counts once: of `training.step.make_train_chunk`, which loops over steps, the sum
-is that of one step, as long as nothing is sent in the relaxations, loops within that
-one (`Collective.loops`). Of a conditional all branches count. A CPU, an accelerator and
-two versions of XLA may divide the same sums differently into messages.
+loop counts once: of `training.programs.make_train_chunk`, which loops over steps, the
+sum is that of one step, as long as nothing is sent in the relaxations, loops within
+that one (`Collective.loops`). Of a conditional all branches count. A CPU, an
+accelerator and two versions of XLA may divide the same sums differently into messages.
 
 References:
   https://openxla.org/xla/operation_semantics

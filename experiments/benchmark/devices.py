@@ -33,8 +33,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, parts, training
 from eqprop_jax.analysis.methods import row_costs, sweep_cost
-from eqprop_jax.training import Experiment, mesh
-from eqprop_jax.training import step as steps
+from eqprop_jax.training import Experiment, mesh, programs
 from eqprop_jax.types import Batch, Params
 from experiments import budget
 from experiments.benchmark import communication
@@ -90,7 +89,7 @@ class Step(NamedTuple):
 
 def compiled(experiment: Experiment) -> jax.stages.Compiled:
     """Returns the program of a chunk of steps, on the experiment's devices."""
-    chunk: Any = steps.make_train_chunk(experiment)
+    chunk: Any = programs.make_train_chunk(experiment)
     return chunk.lower(*_arguments(experiment)).compile(compiler_options=QUICKLY)
 
 
@@ -106,7 +105,7 @@ def demand(experiment: Experiment, num_steps: int, num_examples: int) -> Demand:
     nudges, correction = parts.contour(section), section.get('correction')
     state, split, *position = _arguments(experiment)
     position[-1] = jnp.int32(num_steps)
-    state, chunk = steps.make_train_chunk(experiment)(state, split, *position)
+    state, chunk = programs.make_train_chunk(experiment)(state, split, *position)
     free, nudged = _evaluations(experiment, state.params, num_examples)
     image, label = split.images[0], split.labels[0]
     x = jax.eval_shape(experiment.preprocess, split.images[:1])

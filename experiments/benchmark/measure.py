@@ -258,8 +258,9 @@ def divided(
         work = method.step(params, batch, rng)
         info = work.info
         if info is not None:
-            means = jax.lax.pmean((info.converged, info.skipped), 'data')
-            info = Info(info.residual, info.num_steps, *means)
+            converged, skipped = jax.lax.pmean((info.converged, info.skipped), 'data')
+            count = jax.lax.psum(info.count, 'data')
+            info = Info(info.residual, info.num_steps, converged, skipped, count)
         return work._replace(grads=jax.lax.pmean(work.grads, 'data'), info=info)
 
     run = jax.shard_map(

@@ -215,7 +215,11 @@ def methods(network: Network) -> dict[str, Method]:
             nudged = dynamics.nudged_field(field, gradient, jnp.asarray(beta))
             end = solve(nudged, start)
             info = Info(
-                end.residual[None], end.num_steps[None], jnp.ones(()), jnp.zeros(())
+                residual=end.residual[None],
+                num_steps=end.num_steps[None],
+                converged=jnp.ones(()),
+                skipped=jnp.zeros(()),
+                count=jnp.int32(len(batch.x)),
             )
             return Work({}, info=info)
 
