@@ -191,7 +191,14 @@ def relax(
     """
     injection = system.inject(params, x)
     free = solve(free_field(system, params, injection), system.rest(injection))
-    return jax.lax.stop_gradient(free)
+    return jax.lax.stop_gradient(free._replace(injection=injection))
+
+
+def injected(
+    system: System, params: Params, x: Float[Array, 'B ...'], free: Equilibrium
+) -> Injection:
+    """Returns the injection of the free phase, computed anew only if it has none."""
+    return system.inject(params, x) if free.injection is None else free.injection
 
 
 def slopes(system: System, state: State) -> State:

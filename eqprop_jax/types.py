@@ -181,6 +181,9 @@ class Equilibrium(NamedTuple):
     """residual <= tol; False for NaN."""
     trajectory: Rates | None = None
     """Rates of every step, leaves [T + 1, B, ...], where the solver keeps them."""
+    injection: Injection | None = None
+    """The input's part of the drive, which a free phase has settled under, for whoever
+    goes on from there; None of other phases."""
 
 
 class Info(NamedTuple):

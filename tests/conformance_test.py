@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import zoo
 
@@ -324,3 +325,28 @@ def test_a_neumann_series_that_diverges_says_so(animal):
     assert jnp.all(radius > 1)
     estimate = build('recurrent_backprop_neumann', animal, system, None)
     assert jax.jit(estimate)(params, batch, free, RNG).info.converged == 0
+
+
+@pytest.mark.parametrize(
+    'name', ['corrected_adjoint', 'contrastive', 'oscillation', 'recurrent_backprop']
+)
+def test_the_input_is_injected_once(name):
+    """By the free phase, and once more where its weights get their gradient."""
+    system, params, batch = zoo.setting('tied')
+    calls = []
+
+    def inject(params, x):
+        calls.append(x.shape)
+        return system.inject(params, x)
+
+    counted, solve = system._replace(inject=inject), zoo.solver('tied', tol=1e-6)
+    free = ep.relax(counted, params, batch.x, solve)
+    assert len(calls) == 1
+    found = ESTIMATORS[name].make(counted, solve, 1.0)(params, batch, free, RNG)
+    assert len(calls) == (1 if name == 'contrastive' else 2)
+    alone = free._replace(injection=None)
+    wanted = ESTIMATORS[name].make(system, solve, 1.0)(params, batch, alone, RNG)
+    for a, b in zip(
+        jax.tree.leaves(found.grads), jax.tree.leaves(wanted.grads), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

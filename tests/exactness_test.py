@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.estimators.local_rule import kept
+from eqprop_jax.estimators.local_rule import account
 
 RNG = jax.random.key(0)
 TOL = 1e-14
@@ -312,15 +312,24 @@ def test_an_example_without_an_answer_is_left_out_of_the_mean(gain, skip):
 @pytest.mark.parametrize('skip', [True, False])
 def test_which_answers_are_left_out(skip):
     """Free phases that run away, lost answers, unfinished ones over ten pushes long."""
-    _, _, _, free = amplifier([0.5] * 8)
+    _, _, batch, free = amplifier([0.5] * 8)
     free = free._replace(residual=jnp.array([0, 0, 0, 0, 0, 1.1, jnp.nan, 0.5]))
     residual = jnp.array([[0.5, 1.0, 1.1, jnp.inf, 1.1, 0.1, 0.1, jnp.nan]])
     error = {'u': jnp.array([1.0, 99.0, 20.0, -20.0, 20.1, 1.0, 1.0, 1.0])}
     settled = jnp.arange(8) == 0
     push = {'u': jnp.full(8, -2.0)}
-    keep = kept(free, residual, settled, error, push, skip_unconverged=skip)
+    sweeps = jnp.full((1, 8), 7)
+    batch = batch._replace(rows=jnp.array([0, 1, 2, -1, 3, 4, 5, 6]))  # a filler
+    outcome = (batch, free, residual, sweeps, settled, error)
+    keep, info = account(*outcome, push, skip_unconverged=skip)
     unfinished = not skip
     assert keep.tolist() == [True, *[unfinished] * 3, *[False] * 4]
+    count = 3 if unfinished else 1
+    assert (info.count, info.converged) == (count, pytest.approx(1 / 7))
+    assert info.skipped == pytest.approx(1 - count / 7)
+    keep, info = account(*outcome, None, skip_unconverged=False)
+    assert keep.all()
+    assert info.count == 7
 
 
 @pytest.mark.parametrize('skip', [True, False])

@@ -137,9 +137,9 @@ def _check_same(
     ]
     if differences:
         raise CheckpointError(
-            f'{path} has the state of another configuration '
+            f'{path} has the state of another configuration or version '
             f'({folders.some(differences)}): build it from '
-            f'{path.parents[1] / "config.json"}'
+            f'{path.parents[1] / "config.json"}, by the version that wrote it'
         )
 
 

@@ -43,7 +43,6 @@ from eqprop_jax.types import (
     Estimate,
     Estimator,
     Field,
-    Info,
     Injection,
     Params,
     Rates,
@@ -90,7 +89,7 @@ def contour(
         rule one-sided nudges would have a bias of Cov(s*)/β.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
         phase did not converge. False: only those whose free phase or answer runs away
-        or is lost (`local_rule.kept`). `info.skipped` is their fraction.
+        or is lost (`local_rule.account`). `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
         (`lax.scan`), which needs the memory of one, and no more sweeps than each takes.
         None: together on accelerators, one after the other on a CPU.
@@ -132,7 +131,7 @@ def contour(
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
-        injection = system.inject(params, batch.x)
+        injection = dynamics.injected(system, params, batch.x, free)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         field_at = nudged_from(system, params, injection, free, correction)
         field = field_at(free)
@@ -159,22 +158,17 @@ def contour(
         error = phases.response(nudged, start.rates, axis_name)
         if correction is None:
             error = dynamics.signed(system, error)
-        residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
-        settled = free.converged & converged
-        keep = jnp.ones_like(settled)
-        if not noise:
-            keep = local_rule.kept(
-                free,
-                residual,
-                settled,
-                error,
-                gradient(free.rates),
-                skip_unconverged=skip_unconverged,
-            )
+        keep, info = local_rule.account(
+            batch,
+            free,
+            *phases.settled(nudged, contour, axis_name),
+            error,
+            None if noise else gradient(free.rates),
+            skip_unconverged=skip_unconverged,
+        )
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )
-        info = Info(residual, num_steps, *local_rule.shares(batch, settled, keep))
         return Estimate(grads, error, info)
 
     return estimate

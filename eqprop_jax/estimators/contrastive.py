@@ -27,7 +27,6 @@ from eqprop_jax.types import (
     Equilibrium,
     Estimate,
     Estimator,
-    Info,
     Params,
     Solver,
     System,
@@ -78,7 +77,7 @@ def contrastive(
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
-        injection = system.inject(params, batch.x)
+        injection = dynamics.injected(system, params, batch.x, free)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         field = dynamics.free_field(system, params, injection)
         drive = field.drive(free.rates)
@@ -98,13 +97,11 @@ def contrastive(
         )
 
         devices = 1 if axis_name is None else lax.axis_size(axis_name)
-        residual, num_steps, converged = phases.settled(nudged, contour, axis_name)
-        settled = free.converged & converged
         error = phases.response(nudged, free.rates, axis_name)
-        keep = local_rule.kept(
+        keep, info = local_rule.account(
+            batch,
             free,
-            residual,
-            settled,
+            *phases.settled(nudged, contour, axis_name),
             error,
             gradient(free.rates),
             skip_unconverged=skip_unconverged,
@@ -127,10 +124,7 @@ def contrastive(
         grads = jax.tree.map(
             lambda g: jnp.where(jnp.any(counted), g, 0), jax.grad(contrast)(params)
         )
-        return Estimate(
-            grads=grads if axis_name is None else lax.psum(grads, axis_name),
-            error=error,
-            info=Info(residual, num_steps, *local_rule.shares(batch, settled, keep)),
-        )
+        grads = grads if axis_name is None else lax.psum(grads, axis_name)
+        return Estimate(grads, error, info)
 
     return estimate

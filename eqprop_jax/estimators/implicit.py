@@ -36,7 +36,6 @@ from eqprop_jax.types import (
     Estimate,
     Estimator,
     Field,
-    Info,
     Injection,
     Params,
     Rates,
@@ -72,8 +71,8 @@ def tangent(
       step_size: as in `recurrent_backprop`.
       skip_unconverged: leave examples out of the mean of which the free phase or the
         solve did not converge. False: only those of which either runs away
-        (`local_rule.kept`): at an unstable equilibrium the solve diverges, and one such
-        example can outweigh all others.
+        (`local_rule.account`): at an unstable equilibrium the solve diverges, and one
+        such example can outweigh all others.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate; the key is not used.
@@ -180,7 +179,7 @@ def _implicit(
     ) -> Estimate:
         del rng
         dynamics.check_real('an estimator', free.state)
-        injection = system.inject(params, batch.x)
+        injection = dynamics.injected(system, params, batch.x, free)
         slopes = dynamics.slopes(system, free.state)
         g = dynamics.cost_gradient(system, params, batch.y)(free.rates)
         field = linear(params, injection, free.rates, slopes, g)
@@ -194,17 +193,16 @@ def _implicit(
         error = tree.mul(slopes, v.state)
         if not adjoint:
             error = dynamics.signed(system, error)
-        settled = free.converged & v.converged
-        keep = local_rule.kept(
+        keep, info = local_rule.account(
+            batch,
             free,
             v.residual[None],
-            settled,
+            v.num_steps[None],
+            v.converged,
             error,
             g,
             skip_unconverged=skip_unconverged,
         )
-        fractions = local_rule.shares(batch, settled, keep)
-        info = Info(v.residual[None], v.num_steps[None], *fractions)
         grads = local_rule.local_gradient(
             system, params, batch, free.rates, error, keep
         )

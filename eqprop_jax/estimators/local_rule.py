@@ -12,30 +12,23 @@ from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import tree
 from eqprop_jax.solvers import judge
-from eqprop_jax.types import Batch, Equilibrium, Params, Rates, State, System
+from eqprop_jax.types import Batch, Equilibrium, Info, Params, Rates, State, System
 
 LONGEST = 10  # pushes that an unfinished answer may be as long as
 
 
-def shares(
-    batch: Batch, settled: Bool[Array, ' B'], keep: Bool[Array, ' B']
-) -> tuple[Float[Array, ''], Float[Array, ''], Int[Array, '']]:
-    """Returns the fractions that settled and are left out, and how many are left."""
-    counted = batch.counted
-    settled, skipped = (tree.mean_of(counted, share) for share in (settled, ~keep))
-    return settled, skipped, jnp.sum(counted & keep)
-
-
-def kept(
+def account(
+    batch: Batch,
     free: Equilibrium,
     residual: Float[Array, 'P B'],
-    settled: Bool[Array, ' B'],
+    num_steps: Int[Array, 'P B'],
+    converged: Bool[Array, ' B'],
     error: Rates,
-    push: Rates,
+    push: Rates | None,
     *,
     skip_unconverged: bool,
-) -> Bool[Array, ' B']:
-    """Returns the examples whose answers enter the mean.
+) -> tuple[Bool[Array, ' B'], Info]:
+    """Returns the examples whose answers enter the mean, and how the phases settled.
 
     An answer that is not finished when its phase ends is the error signal of that many
     sweeps, as in backpropagation through so much time, and is kept, as in the code of
@@ -50,20 +43,34 @@ def kept(
         |δ| ≤ 10 |∂C/∂s|.
 
     Args:
+      batch: inputs and targets.
       free: where the free phase stopped.
       residual: of the other phases.
-      settled: whether all phases converged.
+      num_steps: their sweeps.
+      converged: whether all of them converged.
       error: δ.
-      push: ∂C/∂s at the free rates.
-      skip_unconverged: leave out what did not.
+      push: ∂C/∂s at the free rates; None: every answer is kept, as under noise.
+      skip_unconverged: leave out what did not converge.
     """
-    if skip_unconverged:
-        return settled
-    finished = jnp.all(judge.answered(residual), axis=0)
-    length = tree.per_example_norm(error)
-    bounded = length <= LONGEST * tree.per_example_norm(push)
-    bounded &= ~jnp.any(jnp.isnan(residual), axis=0)
-    return judge.answered(free.residual) & (finished | bounded)
+    settled = free.converged & converged
+    if push is None:
+        keep = jnp.ones_like(settled)
+    elif skip_unconverged:
+        keep = settled
+    else:
+        finished = jnp.all(judge.answered(residual), axis=0)
+        length = tree.per_example_norm(error)
+        bounded = length <= LONGEST * tree.per_example_norm(push)
+        bounded &= ~jnp.any(jnp.isnan(residual), axis=0)
+        keep = judge.answered(free.residual) & (finished | bounded)
+    counted = batch.counted
+    return keep, Info(
+        residual=residual,
+        num_steps=num_steps,
+        converged=tree.mean_of(counted, settled),
+        skipped=tree.mean_of(counted, ~keep),
+        count=jnp.sum(counted & keep),
+    )
 
 
 def local_gradient(

@@ -43,6 +43,7 @@ from eqprop_jax.types import (
     Estimate,
     Field,
     Info,
+    Injection,
     Params,
     Rates,
     State,
@@ -218,14 +219,16 @@ def oscillation(
     ) -> tuple[Estimate, Stream]:
         if correction and not burn_in:
             raise ValueError(NEEDS_BURN_IN)
-        return go_on(params, batch, stream, rng)
+        return go_on(params, batch, system.inject(params, batch.x), stream, rng)
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         dynamics.check_real('an estimator', free.state)
-        stream = start(params, batch.x, None if from_rest else free.state)
-        grads, error, info = go_on(params, batch, stream, rng)[0]
+        injection = dynamics.injected(system, params, batch.x, free)
+        state = system.rest(injection) if from_rest else free.state
+        stream = start(params, batch.x, state)
+        grads, error, info = go_on(params, batch, injection, stream, rng)[0]
         if not from_rest:
             settled = jnp.all(info.residual <= tol, axis=0) & free.converged
             converged = tree.mean_of(batch.counted, settled)
@@ -233,11 +236,14 @@ def oscillation(
         return Estimate(grads, error, info)
 
     def go_on(
-        params: Params, batch: Batch, stream: Stream, rng: jax.Array | None
+        params: Params,
+        batch: Batch,
+        injection: Injection,
+        stream: Stream,
+        rng: jax.Array | None,
     ) -> tuple[Estimate, Stream]:
         if noise and rng is None:
             raise ValueError('noise needs a key: pass rng')
-        injection = system.inject(params, batch.x)
         field = dynamics.free_field(system, params, injection)
         gradient = dynamics.cost_gradient(system, params, batch.y)
         keys = (None, None) if rng is None else jax.random.split(rng)
