@@ -4,8 +4,6 @@
     symmetric share      ‖S‖ / (‖S‖ + ‖A‖) with S, A = (J ± Jᵀ)/2: 1 if J = Jᵀ
     spectral radius      of J diag(σ′), by which an undamped synchronous relaxation
                          shrinks its error per sweep: it is stable below 1
-    Hessenberg matrix    of J diag(σ′) in its Krylov space, whose eigenvalues (Ritz
-                         values) approach the outermost of the spectrum
 
 The Jacobian of a batch is block-diagonal, one block for each example.
 
@@ -19,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -237,83 +234,3 @@ def spectral_radius(
     settled, _ = jax.lax.fori_loop(0, num_steps - window, grow, (start, zero))
     _, log_growth = jax.lax.fori_loop(0, window, grow, (settled, zero))
     return jnp.exp(log_growth / window)
-
-
-def hessenberg(
-    system: System,
-    params: Params,
-    x: Float[Array, 'B ...'],
-    free: Equilibrium,
-    rng: jax.Array,
-    *,
-    num_steps: int = 40,
-) -> Float[Array, 'B k k']:
-    """Returns J diag(σ′) of every example, projected onto a Krylov space (Arnoldi).
-
-    Its eigenvalues approximate the outermost ones of J diag(σ′), on either side; the
-    dynamics du/dt = F are stable while all real parts are below 1. A space that is
-    exhausted early adds eigenvalues of zero.
-
-    Args:
-      system: what moves.
-      params: θ.
-      x: clamped inputs.
-      free: the free equilibrium.
-      rng: key of the first vector.
-      num_steps: k, the dimension; all of them are kept in memory.
-    """
-    jacobian = linearize(system, params, system.inject(params, x), free.rates)
-    slopes = dynamics.slopes(system, free.state)
-    project = jax.vmap(tree.per_example_vdot, in_axes=(0, None))
-
-    def normalized(v: State) -> tuple[State, Array]:
-        length = tree.per_example_norm(v)
-        exhausted = length <= 100 * jnp.finfo(length.dtype).eps
-        length = jnp.where(exhausted, 0, length)
-        inverse = jnp.where(exhausted, 0, 1 / jnp.where(exhausted, 1, length))
-        return jax.vmap(tree.scale)(inverse, v), length
-
-    def orthogonal(w: State, basis: State) -> tuple[State, Array]:
-        parts = project(basis, w)
-
-        def remove(leaf: Array, vectors: Array) -> Array:
-            weights = parts.reshape(parts.shape + (1,) * (leaf.ndim - 1))
-            return leaf - jnp.sum(weights * vectors, axis=0)
-
-        return jax.tree.map(remove, w, basis), parts
-
-    def step(basis: State, index: Array) -> tuple[State, Array]:
-        v = jax.tree.map(lambda vectors: vectors[index], basis)
-        w = jacobian.apply(tree.mul(slopes, v))
-        w, first = orthogonal(w, basis)
-        w, second = orthogonal(w, basis)  # once more, for what rounding left
-        v, length = normalized(w)
-        basis = jax.tree.map(lambda vs, new: vs.at[index + 1].set(new), basis, v)
-        return basis, (first + second).at[index + 1].add(length)
-
-    start, _ = normalized(tree.random_normal(rng, free.state))
-    basis = jax.tree.map(
-        lambda leaf: (
-            jnp.zeros((num_steps + 1, *leaf.shape), leaf.dtype).at[0].set(leaf)
-        ),
-        start,
-    )
-    _, columns = jax.lax.scan(step, basis, jnp.arange(num_steps))
-    return jnp.transpose(columns[:, :num_steps], (2, 1, 0))
-
-
-def margin(krylov: np.ndarray) -> float:
-    """Returns 1 − max Re λ of J diag(σ′) over the batch: the distance to instability.
-
-    It is the rate of the slowest mode of du/dt = F; at 0 the equilibrium is lost.
-
-    Args:
-      krylov: from `hessenberg`, [B, k, k]; not a tracer.
-    """
-    largest = -np.inf
-    for matrix in krylov:
-        # An exhausted Krylov space ends with the first zero below the diagonal.
-        ends = np.flatnonzero(np.diagonal(matrix, -1) == 0)
-        size = ends[0] + 1 if ends.size else len(matrix)
-        largest = max(largest, np.linalg.eigvals(matrix[:size, :size]).real.max())
-    return 1 - float(largest)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, flags, logging
 
 if TYPE_CHECKING:
-    from eqprop_jax.analysis.bias import Report
+    from eqprop_jax.analysis import Report
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 

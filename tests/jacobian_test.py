@@ -134,7 +134,7 @@ def test_ritz_values_are_those_of_the_dense_matrix(animal):
 
     def ritz(num_steps):
         found = jax.jit(
-            lambda: ep.jacobian.hessenberg(
+            lambda: ep.analysis.stability.hessenberg(
                 *known[:2], known.batch.x, known.free, RNG, num_steps=num_steps
             )
         )()
@@ -175,6 +175,6 @@ def test_leading_ritz_values_come_first():
     )
     x = jnp.zeros((1, 30))
     free = ep.relax(system, {}, x, ep.solvers.relaxation())
-    (found,) = ep.jacobian.hessenberg(system, {}, x, free, RNG, num_steps=12)
+    (found,) = ep.analysis.stability.hessenberg(system, {}, x, free, RNG, num_steps=12)
     ritz = np.sort(np.linalg.eigvals(found).real)
     np.testing.assert_allclose([ritz[-1], ritz[0], ritz[-2]], values[:3], rtol=1e-6)

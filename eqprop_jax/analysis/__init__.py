@@ -4,12 +4,13 @@ from eqprop_jax.analysis import convergence as convergence
 from eqprop_jax.analysis import disc as disc
 from eqprop_jax.analysis import layers as layers
 from eqprop_jax.analysis import methods as methods
-from eqprop_jax.analysis.bias import Bias as Bias
-from eqprop_jax.analysis.bias import Report as Report
-from eqprop_jax.analysis.bias import as_dict as as_dict
+from eqprop_jax.analysis import stability as stability
 from eqprop_jax.analysis.bias import bias as bias
 from eqprop_jax.analysis.methods import Method as Method
 from eqprop_jax.analysis.methods import default_methods as default_methods
 from eqprop_jax.analysis.processes import Processes as Processes
 from eqprop_jax.analysis.processes import distances as distances
 from eqprop_jax.analysis.processes import processes as processes
+from eqprop_jax.analysis.report import Bias as Bias
+from eqprop_jax.analysis.report import Report as Report
+from eqprop_jax.analysis.report import as_dict as as_dict

@@ -14,9 +14,9 @@ References:
   Laborieux and Zenke 2024, Fig. 2, https://arxiv.org/abs/2309.02214
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,10 @@ import numpy as np
 from jaxtyping import Array
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
-from eqprop_jax.analysis import causes, disc, layers
+from eqprop_jax.analysis import causes, disc, layers, stability
+from eqprop_jax.analysis.layers import TOTAL
 from eqprop_jax.analysis.methods import Method, default_methods
+from eqprop_jax.analysis.report import WITHOUT_READOUT, Bias, Report, Worst
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -36,81 +38,6 @@ from eqprop_jax.types import (
     Solver,
     System,
 )
-
-TOTAL = 'total'
-WITHOUT_READOUT = 'without_readout'
-
-
-class Worst(NamedTuple):
-    """The layer whose δ̂ is furthest off; the first where none can be compared."""
-
-    layer: str
-    error: float
-    """|δ̂ − δ| / |δ| there."""
-    cosine: float
-    """Of δ̂ and δ there."""
-
-
-class Bias(NamedTuple):
-    """How one estimate compares with recurrent backprop; by layer, and in total.
-
-    Ratios are ∞ where the estimate is not finite, NaN where both sides are 0.
-    """
-
-    worst: Worst
-    cosine: dict[str, float]
-    """Of δ̂ and δ."""
-    norm_ratio: dict[str, float]
-    """|δ̂| / |δ|."""
-    gradient_cosine: dict[str, float]
-    """Of the gradients, by top-level name of the params; 'without_readout': of all that
-    δ enters, without what every method has exactly."""
-    gradient_norm_ratio: dict[str, float]
-    error: dict[str, float]
-    """|δ̂ − δ| / |δ|."""
-    settling: dict[str, float]
-    """|δ̂ − δ̂_settled| / |δ|."""
-    nudge: dict[str, float]
-    """|δ̂_settled − δ_limit| / |δ|."""
-    asymmetry: dict[str, float]
-    """|δ_limit − δ| / |δ|."""
-    unsettled: float
-    """Fraction of the examples of which a phase did not settle."""
-    evaluations: float | None
-    """Field evaluations an example, mean over the batch; a complex one counts twice."""
-    seconds: float | None
-    """Median wall time of a call for the batch, without the free phase; if measured."""
-    sentence: str
-    """The dominant cause, and what would reduce it."""
-    disc: dict[str, float] | None = None
-    """Of `disc.check`, for circles of an even number of points from 4 on: 'median' and
-    'largest' difference of an example, and 'beyond', the fraction of the examples for
-    which the radius is too large, or close to it."""
-
-
-class Report(NamedTuple):
-    """What is wrong with the gradients of a system, and why."""
-
-    methods: dict[str, Bias]
-    unsettled: float
-    """Fraction of the examples whose free phase is not at equilibrium."""
-    unsolved: float
-    """The same of the references: adjoint and tangent were not found for these."""
-    free_phase: float
-    """Relative error of the exact gradient by stopping the free phase where it did."""
-    symmetric_share: float
-    """‖S‖ / (‖S‖ + ‖A‖) of J: 1 at symmetry."""
-    asymmetry: dict[str, dict[str, float]]
-    """L_homeo by pairs of layers, from `homeostasis.by_layer`."""
-    penalty_noise: dict[str, dict[str, float]]
-    """`homeostasis.noise` of each form of the penalty; NaN where there is no signal."""
-    spectral_radius: float
-    """Of J diag(σ′), the largest over the batch; synchronous sweeps settle below 1."""
-    margin: float
-    """1 − max Re λ of J diag(σ′), the smallest over the batch: the rate of the slowest
-    mode; at 0 the equilibrium is lost."""
-    angles: dict[str, float]
-    """Degrees between paired weights, and 'overall'."""
 
 
 def bias(
@@ -159,18 +86,14 @@ def bias(
     free = relax(solve)
     best = free if settled is None else relax(settled)
 
-    def solution(make: Callable[..., Estimator], free: Equilibrium) -> Estimate:
-        """Returns what a linear solve finds; by Krylov where relaxation does not."""
-        relaxed = run(make(system, tol=tol, max_steps=5000), free)
-        if relaxed.info.converged >= jnp.mean(free.converged):
-            return relaxed
-        solved = run(make(system, tol=tol, max_steps=5000, method='krylov'), free)
-        better = solved.info.converged >= relaxed.info.converged
-        return solved if better else relaxed
-
-    exact = solution(estimators.recurrent_backprop, best)
-    tangent = solution(estimators.tangent, best)
-    at_free = solution(estimators.recurrent_backprop, free)
+    exact, tangent, at_free = (
+        _solution(run, functools.partial(make, system, tol=tol, max_steps=5000), where)
+        for make, where in (
+            (estimators.recurrent_backprop, best),
+            (estimators.tangent, best),
+            (estimators.recurrent_backprop, free),
+        )
+    )
     share, parts, noise, radius, krylov = jax.jit(
         lambda params, free: _measure(system, params, batch, free, keys, num_probes)
     )(params, best)
@@ -178,14 +101,14 @@ def bias(
         methods={},
         unsettled=1 - float(jnp.mean(free.converged)),
         unsolved=1 - float(jnp.minimum(exact.info.converged, tangent.info.converged)),
-        free_phase=_quotient(
+        free_phase=layers.quotient(
             tree.norm(tree.sub(at_free.grads, exact.grads)), tree.norm(exact.grads)
         ),
         symmetric_share=float(share),
         asymmetry=jax.tree.map(float, parts),
         penalty_noise=jax.tree.map(float, noise),
         spectral_radius=float(jnp.max(radius)),
-        margin=jacobian.margin(np.asarray(krylov)),
+        margin=stability.margin(np.asarray(krylov)),
         angles=_angles(system, params),
     )
     for name, method in methods.items():
@@ -202,6 +125,20 @@ def bias(
             comparison = comparison._replace(seconds=seconds)
         report.methods[name] = comparison
     return report
+
+
+def _solution(
+    run: Callable[[Estimator, Equilibrium], Estimate],
+    make: Callable[..., Estimator],
+    free: Equilibrium,
+) -> Estimate:
+    """Returns what a linear solve finds; by Krylov where relaxation does not."""
+    relaxed = run(make(), free)
+    if relaxed.info.converged >= jnp.mean(free.converged):
+        return relaxed
+    solved = run(make(method='krylov'), free)
+    better = solved.info.converged >= relaxed.info.converged
+    return solved if better else relaxed
 
 
 def _measure(
@@ -223,7 +160,7 @@ def _measure(
         for form in homeostasis.FORMS
     }
     radius = jacobian.spectral_radius(system, params, batch.x, free, keys[3])
-    krylov = jacobian.hessenberg(system, params, batch.x, free, keys[4])
+    krylov = stability.hessenberg(system, params, batch.x, free, keys[4])
     return share, parts, noise, radius, krylov
 
 
@@ -257,15 +194,15 @@ def _compare(
 ) -> Bias:
     """Returns what is to be said of one method; the errors are told apart by cause."""
     error = estimate.error
-    size = _by_part(tree.norm, exact.error)
+    size = layers.by_part(tree.norm, exact.error)
 
     def distance(a: Rates, b: Rates) -> dict[str, float]:
-        norms = _by_part(tree.norm, tree.sub(a, b))
-        return {part: _quotient(norm, size[part]) for part, norm in norms.items()}
+        norms = layers.by_part(tree.norm, tree.sub(a, b))
+        return {part: layers.quotient(norm, size[part]) for part, norm in norms.items()}
 
     def ratio(a: Rates, b: Rates) -> dict[str, float]:
-        norms, others = _by_part(tree.norm, a), _by_part(tree.norm, b)
-        return {part: _quotient(norms[part], others[part]) for part in norms}
+        norms, others = layers.by_part(tree.norm, a), layers.by_part(tree.norm, b)
+        return {part: layers.quotient(norms[part], others[part]) for part in norms}
 
     steps = np.asarray(estimate.info.num_steps)
     evaluations = None
@@ -277,7 +214,7 @@ def _compare(
         'asymmetry': distance(limit.error, exact.error),
     }
     off = distance(error, exact.error)
-    cosine = _by_part(tree.cosine, error, exact.error)
+    cosine = layers.by_part(tree.cosine, error, exact.error)
     layer = layers.worst({name: off[name] for name in off if name != TOTAL})
     grads, lower = (
         (cut(estimate.grads), cut(exact.grads))
@@ -287,7 +224,7 @@ def _compare(
         worst=Worst(layer, off[layer], cosine[layer]),
         cosine=cosine,
         norm_ratio=ratio(error, exact.error),
-        gradient_cosine=_by_part(tree.cosine, *grads)
+        gradient_cosine=layers.by_part(tree.cosine, *grads)
         | {WITHOUT_READOUT: float(tree.cosine(*lower))},
         gradient_norm_ratio=ratio(*grads) | {WITHOUT_READOUT: ratio(*lower)[TOTAL]},
         error=off,
@@ -318,28 +255,3 @@ def _with_disc(comparison: Bias, found: disc.Disc) -> Bias:
     }
     sentence = f'{comparison.sentence}{causes.too_far(beyond)}'
     return comparison._replace(disc=said, sentence=sentence)
-
-
-def _by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:
-    """Returns fn of every top-level part of some trees, and of the whole."""
-    parts = {name: fn(*(tree[name] for tree in trees)) for name in trees[0]}
-    return {name: float(value) for name, value in parts.items()} | {
-        TOTAL: float(fn(*trees))
-    }
-
-
-def _quotient(a: Array | float, b: Array | float) -> float:
-    """Returns a/b: NaN for 0/0, with nothing to compare, and ∞ if a is not finite."""
-    a, b = float(a), float(b)
-    if not np.isfinite(a):
-        return np.inf
-    return a / b if b else (np.inf if a else np.nan)
-
-
-def as_dict(report: Report) -> dict:
-    """Returns a report as nested dicts of plain values, as JSON has them."""
-    methods = {
-        name: method._asdict() | {'worst': method.worst._asdict()}
-        for name, method in report.methods.items()
-    }
-    return report._asdict() | {'methods': methods}

@@ -4,7 +4,7 @@ The readout, under which no unit settles, receives its exact local gradient from
 method, and lifts each number that includes it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from eqprop_jax import tree
 from eqprop_jax.systems import readout
 from eqprop_jax.types import Params, Rates
+
+TOTAL = 'total'
 
 
 def errors(estimate: Rates, exact: Rates) -> dict[str, Float[Array, '']]:
@@ -47,3 +49,19 @@ def worst(errors: Mapping[str, float]) -> str:
 def without_readout(params: Params) -> Params:
     """Returns parameters, or their gradients, but for the readout's."""
     return {name: leaf for name, leaf in params.items() if name != readout.NAME}
+
+
+def by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:
+    """Returns fn of every top-level part of some trees, and of the whole, 'total'."""
+    parts = {name: fn(*(tree[name] for tree in trees)) for name in trees[0]}
+    return {name: float(value) for name, value in parts.items()} | {
+        TOTAL: float(fn(*trees))
+    }
+
+
+def quotient(a: Array | float, b: Array | float) -> float:
+    """Returns a/b: NaN for 0/0, with nothing to compare, and ∞ if a is not finite."""
+    a, b = float(a), float(b)
+    if not np.isfinite(a):
+        return np.inf
+    return a / b if b else (np.inf if a else np.nan)
