@@ -14,6 +14,7 @@ from tally import BATCH, INFO, count, tally
 
 from eqprop_jax import records, training
 from eqprop_jax.figures import curves
+from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
 from eqprop_jax.types import Estimate
 

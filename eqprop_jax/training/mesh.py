@@ -153,14 +153,15 @@ def gather(split: DeviceSplit, positions: Int[Array, ' filled']) -> DeviceSplit:
 
 def total(sums: Any) -> Any:
     """Returns `step.Sums` over all parts of a batch, on all devices the same."""
-    added = _add_up(sums)
     largest = _largest(sums.tally.largest)
+    added = _add_up(sums.replace(tally=sums.tally.replace(largest={})))
     return added.replace(tally=added.tally.replace(largest=largest))
 
 
 def total_tally(tally: Any) -> Any:
     """Returns a `metrics.Tally` of all devices, on each of them."""
-    return _add_up(tally).replace(largest=_largest(tally.largest))
+    largest = _largest(tally.largest)
+    return _add_up(tally.replace(largest={})).replace(largest=largest)
 
 
 def _add_up(sums: Any) -> Any:

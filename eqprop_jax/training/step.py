@@ -36,8 +36,8 @@ class Sums(struct.PyTreeNode):
     """How many examples that is of."""
     penalty: Any
     """L_homeo and its gradient; None where there is no penalty."""
-    measured: Float[Array, '']
-    """How many examples that is of."""
+    measured: Any
+    """How many examples that is of, likewise."""
     tally: Tally
     """What is measured beside it."""
 
@@ -87,7 +87,7 @@ def _of_part(run: Experiment, state: TrainState, batch: Batch) -> Sums:
         'skipped': info.skipped,
     }
     largest['nudged_residual'] = metrics.at_most_all(info.residual)
-    kept, measured, penalty = info.count.astype(batch.x.dtype), jnp.zeros(()), None
+    kept, measured, penalty = info.count.astype(batch.x.dtype), None, None
     if run.penalty is not None:
         measured = jnp.sum(homeostasis.measured(batch, free)).astype(kept.dtype)
         penalty = _on_a_fraction(

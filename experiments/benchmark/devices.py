@@ -119,7 +119,7 @@ def demand(experiment: Experiment, num_steps: int, num_examples: int) -> Demand:
         nudged=nudged,
         costs=row_costs(system, nudges, correction),
         shared=sweep_cost(system, correction, is_complex=nudges.is_complex),
-        sums=1 + len(chunk.metrics) - largest + penalty,
+        sums=2 + len(chunk.metrics) - largest + penalty,
         largest=largest,
     )
 
