@@ -17,7 +17,8 @@ Not yet run: the full networks need an accelerator, and the data set was not at 
 
 import ml_collections
 
-from configs import cifar10_conv_free, cifar10_conv_tied, variants
+from configs import cifar10_conv_free, cifar10_conv_tied
+from eqprop_jax.config import variants
 
 PUBLISHED = {  # test error
     'plain': '64.8',

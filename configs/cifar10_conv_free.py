@@ -63,7 +63,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import defaults, variants
+from eqprop_jax.config import defaults, variants
 
 BASE_RATE = 7e-3
 RATES = {'layer_1': 25, 'layer_2': 15, 'layer_3': 10, 'layer_4': 8, 'readout': 5}

@@ -42,7 +42,8 @@ from typing import Any
 
 import ml_collections
 
-from configs import cifar10_conv_free, variants
+from configs import cifar10_conv_free
+from eqprop_jax.config import variants
 
 GAIN = 0.58  # PyTorch's initialisation, uniform within 1/√(fan in), has 1/√3
 RATES = {

@@ -21,7 +21,8 @@ sweeps. A run of one epoch (`--config.num_epochs=1`, commit 0297e06) came to 2.0
 
 import ml_collections
 
-from configs import cifar10_conv_free, defaults, variants
+from configs import cifar10_conv_free
+from eqprop_jax.config import defaults, variants
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

@@ -32,7 +32,8 @@ from typing import Any
 
 import ml_collections
 
-from configs import fmnist_mlp, variants
+from configs import fmnist_mlp
+from eqprop_jax.config import variants
 
 PLAIN = {'estimator.correction': None}
 RBP = {'estimator.name': 'recurrent_backprop'}

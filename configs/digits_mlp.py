@@ -23,7 +23,7 @@ records are kept.)
 
 import ml_collections
 
-from configs import defaults
+from eqprop_jax.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,7 +7,8 @@ compiled and not trained; docs/running.md and docs/speed.md have what comes of i
 
 import ml_collections
 
-from configs import cifar10_conv_free, fmnist_mlp, variants
+from configs import cifar10_conv_free, fmnist_mlp
+from eqprop_jax.config import variants
 
 
 def get_config(variant: str = 'mlp') -> ml_collections.ConfigDict:

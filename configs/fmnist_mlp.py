@@ -19,7 +19,7 @@ second-hand) from angle 0 with N = 6, β = 0.5 and 50 epochs: 14.3 %.
 
 import ml_collections
 
-from configs import defaults
+from eqprop_jax.config import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -31,7 +31,7 @@ paired with, which is not yet measured. `:deep` and `:small`: not yet run.
 
 import ml_collections
 
-from configs import defaults, variants
+from eqprop_jax.config import defaults, variants
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

@@ -18,7 +18,8 @@ in 3.4 minutes; the gradient's cosine to the exact one is 0.997 at the end. `:sm
 
 import ml_collections
 
-from configs import fmnist_mlp, variants
+from configs import fmnist_mlp
+from eqprop_jax.config import variants
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

@@ -20,7 +20,7 @@ end. `:free` and `:small`: not yet run.
 
 import ml_collections
 
-from configs import defaults, variants
+from eqprop_jax.config import defaults, variants
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

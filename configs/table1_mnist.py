@@ -38,7 +38,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import defaults, variants
+from eqprop_jax.config import defaults, variants
 
 ONE = {
     'estimator.contour': 'one_sided',

@@ -5,8 +5,8 @@
 
 from eqprop_jax import alignment as alignment
 from eqprop_jax import analysis as analysis
-from eqprop_jax import build as build
 from eqprop_jax import checkpoint as checkpoint
+from eqprop_jax import config as config
 from eqprop_jax import data as data
 from eqprop_jax import dynamics as dynamics
 from eqprop_jax import estimators as estimators
@@ -15,7 +15,6 @@ from eqprop_jax import jacobian as jacobian
 from eqprop_jax import linear as linear
 from eqprop_jax import noise as noise
 from eqprop_jax import nudges as nudges
-from eqprop_jax import parts as parts
 from eqprop_jax import records as records
 from eqprop_jax import solvers as solvers
 from eqprop_jax import systems as systems

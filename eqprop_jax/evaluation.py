@@ -1,8 +1,8 @@
 """What a network makes of every example of a split, and what that comes to.
 
 `evaluate` relaxes each example once and keeps its numbers apart; `summarize` takes
-their means and percentiles. By `solver` a run's network can be settled more tightly, or
-by another solver, than it was trained with.
+their means and percentiles. A run's network can be settled more tightly, or by another
+solver, than it was trained with.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from eqprop_jax import dynamics, parts
+from eqprop_jax import dynamics
 from eqprop_jax.data.sources import Split
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Params, Solver
@@ -170,47 +170,6 @@ def summarize(examples: Examples, num_classes: int) -> Summary:
             float(np.mean(those)) if those.size else None for those in by_class
         ),
     )
-
-
-def solver(
-    experiment: Experiment,
-    *,
-    name: str | None = None,
-    tol: float | None = None,
-    max_steps: int | None = None,
-) -> tuple[dict[str, Any], Solver]:
-    """Returns the section of a run's solver with some values replaced, and the solver.
-
-    What bounds the sweeps of a solver that stops by itself is the number of them for
-    'unrolled', which calls it `num_steps`, and the other way round.
-
-    Args:
-      experiment: a run, built.
-      name: a key of `parts.SOLVERS`; None: the run's.
-      tol: relative error of the worst layer at which an example is settled; None:
-        the run's.
-      max_steps: bound on the number of sweeps; None: the run's.
-
-    Raises:
-      ConfigError: for an unknown name, or a value out of range.
-    """
-    own = experiment.config['solver']
-    section = dict(own)
-    if name is not None:
-        section['name'] = name
-    if tol is not None:
-        section['tol'] = tol
-    bound = section.pop(_bound(own['name']), None)
-    if max_steps is not None:
-        bound = max_steps
-    if bound is not None:
-        section[_bound(section['name'])] = bound
-    return section, parts.solver('solver', section)
-
-
-def _bound(name: str) -> str:
-    """Returns what a solver calls the bound on its sweeps."""
-    return 'num_steps' if name == 'unrolled' else 'max_steps'
 
 
 def _percentile(values: np.ndarray, percent: int) -> Any:

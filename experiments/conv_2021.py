@@ -23,8 +23,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eqprop_jax as ep
 from configs import cifar10_conv_tied
-from eqprop_jax import build
 from eqprop_jax.analysis import layers
+from eqprop_jax.config import build
 from eqprop_jax.records.drawn import provenance
 from eqprop_jax.training.diagnose import first_examples
 

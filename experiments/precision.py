@@ -28,8 +28,8 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eqprop_jax as ep
-from eqprop_jax import build
 from eqprop_jax.analysis import layers
+from eqprop_jax.config import build
 from eqprop_jax.precision import ROUNDING
 from eqprop_jax.records.drawn import provenance
 from eqprop_jax.training.diagnose import first_examples

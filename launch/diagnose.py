@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import jax
 
-    from eqprop_jax import analysis, build, checkpoint, diagnosis, records, training
+    from eqprop_jax import analysis, checkpoint, config, records, training
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.figures import bias
 
@@ -52,15 +52,15 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     try:
         workdir = records.folder(WORKDIR.value)
-        experiment, state = build.restored(workdir)
+        experiment, state = config.restored(workdir)
     except (
-        build.ConfigError,
+        config.ConfigError,
         NotPreparedError,
         records.WorkdirError,
         checkpoint.CheckpointError,
     ) as error:
         _fail(str(error))
-    settled, methods = diagnosis.prepare(experiment)
+    settled, methods = config.bias_methods(experiment)
     report = analysis.bias(
         experiment.system,
         state.params,

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     _check_flags()
     import jax
 
-    from eqprop_jax import build, checkpoint, evaluation, records
+    from eqprop_jax import checkpoint, config, evaluation, records
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.records import files
 
@@ -78,13 +78,13 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     try:
         workdir = records.folder(WORKDIR.value)
-        experiment, state = build.restored(workdir, best=BEST.value)
-        section, solve = evaluation.solver(
+        experiment, state = config.restored(workdir, best=BEST.value)
+        section, solve = config.solver(
             experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
         )
         recorded = _recorded(workdir, 'best' if BEST.value else 'last', SPLIT.value)
     except (
-        build.ConfigError,
+        config.ConfigError,
         NotPreparedError,
         records.WorkdirError,
         checkpoint.CheckpointError,

@@ -30,7 +30,7 @@ from absl import app, flags, logging
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eqprop_jax as ep
-from eqprop_jax import build
+from eqprop_jax.config import build
 from experiments import budget
 from experiments.benchmark import devices, digits, settings
 from experiments.figures import angles as angles_figure

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eqprop_jax.records.sweep import Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # configurations import each other as `configs.name`
+sys.path.insert(0, str(ROOT))  # of the library, and of `configs`
 
 CONFIG = flags.DEFINE_string('config', None, 'The experiment.', required=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs.', required=True)
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         return
     import jax
 
-    from eqprop_jax import build, checkpoint, records, training
+    from eqprop_jax import checkpoint, config, records, training
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.figures import sweep as figure
     from eqprop_jax.records import sweep
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
             failures |= _train(module, group)
             jax.clear_caches()
     except (
-        build.ConfigError,
+        config.ConfigError,
         checkpoint.CheckpointError,
         NotPreparedError,
         records.WorkdirError,
@@ -157,7 +157,7 @@ def _names(group: list['Run']) -> str:
 
 def _load(config: str) -> dict[str, Any]:
     """Returns what an experiment's file defines, `get_config` with its variant."""
-    from configs import variants
+    from eqprop_jax.config import variants
 
     path, colon, variant = config.partition(':')
     if not pathlib.Path(path).is_file():
@@ -239,13 +239,13 @@ def _build(module: dict[str, Any], run: 'Run', *, alone: bool) -> 'training.Expe
     """Builds a run; of several each takes one device, unless told otherwise."""
     import ml_collections
 
-    from eqprop_jax import build
+    from eqprop_jax import config
 
     values = _values(module, run)
     devices = values.setdefault('mesh', {})
     if not alone and devices.get('data') is None:
         devices['data'] = 1
-    return build.experiment(ml_collections.ConfigDict(values))
+    return config.experiment(ml_collections.ConfigDict(values))
 
 
 def _values(module: dict[str, Any], run: 'Run') -> dict[str, Any]:

@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-# Configurations import each other as `configs.name`.
+# Configurations import the library, and each other as `configs.name`.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # Unknown keys are let through: building the experiment refuses them by name.
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import jax
 
-    from eqprop_jax import build, checkpoint, records, training
+    from eqprop_jax import checkpoint, config, records, training
     from eqprop_jax.data import NotPreparedError
     from eqprop_jax.figures import curves
 
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     except (RuntimeError, ValueError) as error:
         _fail(str(error))
     try:
-        experiment = build.experiment(CONFIG.value)
+        experiment = config.experiment(CONFIG.value)
         training.train_and_evaluate(
             experiment, workdir, save_every=SAVE_EVERY.value, keep=KEEP.value
         )
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
         _tell(str(error))
         os._exit(1)  # orbax's threads may wait minutes for one that failed
     except (
-        build.ConfigError,
+        config.ConfigError,
         NotPreparedError,
         records.WorkdirError,
         training.TrainingError,
@@ -118,16 +118,12 @@ def main(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; tells in one line what is wrong with them."""
-    from configs import variants
-
     nothing = [found[1] for arg in argv if (found := NOTHING.fullmatch(arg))]
     try:
         rest = flags.FLAGS([arg for arg in argv if not NOTHING.fullmatch(arg)])
         is_config = hasattr(CONFIG.value, 'to_dict')
         for key in nothing if is_config else ():
             config_path.set_value(key, CONFIG.value, None, accept_new_attributes=True)
-    except variants.NoVariantError as error:
-        _fail(str(error))
     except Exception as error:  # a configuration is a program: it may raise anything
         _fail(_reason(error, argv))
     if not is_config:
@@ -138,8 +134,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _reason(error: BaseException, argv: list[str]) -> str:
     """Returns what is wrong with flags or configuration, and in which line of it."""
+    from eqprop_jax.config.variants import NoVariantError
+
     is_flag = isinstance(error, flags.Error)
-    if is_flag and 'parsing config file' not in str(error):
+    if isinstance(error, NoVariantError) or (
+        is_flag and 'parsing config file' not in str(error)
+    ):
         return str(error)
     cause = error
     while deeper := cause.__cause__ or cause.__context__:

@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
-import zoo
 from runs import run_chunk
 
 import eqprop_jax as ep
-from eqprop_jax import parts
-from eqprop_jax.sections import ConfigError
+from eqprop_jax.config import ConfigError
 from eqprop_jax.training.state import init_state
 
 pytestmark = pytest.mark.whole
@@ -141,7 +139,7 @@ def test_configurations_that_are_refused(changes, said):
         without='system.feedback' if loop else None,
     )
     with pytest.raises(ConfigError, match='alignment.kolen_pollack') as raised:
-        ep.build.experiment(config)
+        ep.config.experiment(config)
     assert said in str(raised.value)
 
 
@@ -158,8 +156,10 @@ def test_configurations_that_are_refused(changes, said):
 )
 def test_configurations_that_are_not_refused(optimizer, warns, caplog):
     """Without a decay nothing dies out, which is said and not refused."""
-    system = zoo.ZOO['free'].make()
-    assert parts.kolen_pollack(system, {'kolen_pollack': True}, optimizer)
+    changes = {'optimizer': {'learning_rate': 1e-3, **optimizer}}
+    for alignment in ({'kolen_pollack': False}, {}):
+        assert not runs.experiment(changes | {'alignment': alignment}).kolen_pollack
+    assert 'does not die out' not in caplog.text
+    changes['alignment'] = {'kolen_pollack': True}
+    assert runs.experiment(changes).kolen_pollack
     assert ('does not die out' in caplog.text) == warns
-    assert not parts.kolen_pollack(system, {'kolen_pollack': False}, optimizer)
-    assert not parts.kolen_pollack(system, {}, optimizer)

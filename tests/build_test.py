@@ -15,17 +15,15 @@ import runs
 
 from eqprop_jax import (
     alignment,
-    build,
-    checks,
     dynamics,
     estimators,
     nudges,
-    parts,
     solvers,
     systems,
     training,
     tree,
 )
+from eqprop_jax.config import ConfigError, build, checks, registry, variants
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
 from experiments.benchmark import digits
@@ -33,7 +31,6 @@ from experiments.benchmark import digits
 CONFIGS = [
     (path.stem, variant)
     for path in sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
-    if path.stem != 'variants'
     for variant in getattr(
         importlib.import_module(f'configs.{path.stem}'), 'VARIANTS', ['']
     )
@@ -47,7 +44,7 @@ def rows_of(module):
     return rows
 
 
-def refused(tmp_path, changes, error=build.ConfigError, **options):
+def refused(tmp_path, changes, error=ConfigError, **options):
     """Returns the message with which a run of that configuration is refused."""
     workdir = tmp_path / 'run'
     with pytest.raises(error) as raised:
@@ -100,11 +97,11 @@ class TestKeysAndNames:
     @pytest.mark.parametrize(
         ('key', 'choices'),
         [
-            ('system.name', parts.SYSTEMS),
-            ('solver.name', parts.SOLVERS),
-            ('nudged_solver.name', parts.SOLVERS),
-            ('estimator.name', parts.ESTIMATORS),
-            ('estimator.contour', parts.CONTOURS),
+            ('system.name', registry.SYSTEMS),
+            ('solver.name', registry.SOLVERS),
+            ('nudged_solver.name', registry.SOLVERS),
+            ('estimator.name', registry.ESTIMATORS),
+            ('estimator.contour', registry.CONTOURS),
             ('estimator.correction', ['None', 'antisymmetric']),
             ('system.activation', systems.activations.ACTIVATIONS),
             ('system.cost', ['cross_entropy', 'squared_error']),
@@ -203,7 +200,7 @@ class TestValues:
     def test_the_radius_keeps_its_name(self, tmp_path, contour):
         changes = {'estimator.contour': contour, 'estimator.radius': 0.0}
         message = refused(tmp_path, changes)
-        assert message.startswith('estimator: radius has to be')
+        assert message.startswith('estimator.radius: beta has to be')
 
     @pytest.mark.parametrize(
         ('key', 'value', 'kind'),
@@ -412,7 +409,8 @@ class TestBuilt:
         ],
     )
     def test_estimators(self, section, estimate):
-        built = parts.estimator(self.system, self.solve, {'name': 'contour', **section})
+        section = {'name': 'contour', **section}
+        built = registry.estimator(self.system, self.solve, section)
         wanted = gradients(estimate(self.system, self.solve), self.system)
         jax.tree.map(
             np.testing.assert_array_equal, gradients(built, self.system), wanted
@@ -421,8 +419,8 @@ class TestBuilt:
     def test_keys_of_other_choices_are_logged(self, caplog):
         section = {'name': 'tangent', 'radius': 0.3, 'correction': 'antisymmetric'}
         with caplog.at_level('WARNING', logger='absl'):
-            parts.estimator(self.system, self.solve, section)
-        says(caplog.text, "'tangent' does not use: radius", 'not use: correction')
+            registry.estimator(self.system, self.solve, section)
+        says(caplog.text, "'tangent' does not use: radius, correction")
 
     def test_max_pooling_with_feedback_of_its_own_is_logged(self, caplog):
         section = {'name': 'conv', 'image_shape': (8, 8, 1), 'channels': (2, 2)}
@@ -436,14 +434,14 @@ class TestBuilt:
         ):
             caplog.clear()
             with caplog.at_level('WARNING', logger='absl'):
-                parts.system(section | changes)
+                registry.system(section | changes)
             assert ('no equilibrium' in caplog.text) is expected
 
     def test_the_angle_of_leaky_integrators_is_used(self, caplog):
         section = {'name': 'leaky', 'sizes': (6, 5, 4), 'feedback': 'tied'}
         section |= {'angle': 10.0}
         with caplog.at_level('WARNING', logger='absl'):
-            system = parts.system(section)
+            system = registry.system(section)
         says(caplog.text, "'leaky' does not use: feedback")
         assert 'angle' not in caplog.text
         params = system.init(jax.random.key(0), np.ones((1, 6), np.float32))
@@ -560,7 +558,7 @@ def test_what_is_prepared_for_a_gpu_trains(tmp_path, name):
 
 
 def test_an_unknown_variant_is_refused():
-    from configs import cifar10_conv_free, variants
+    from configs import cifar10_conv_free
 
     with pytest.raises(
         variants.NoVariantError, match=r"'big'.*'corrected', 'ninety', 'small'"

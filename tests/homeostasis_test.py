@@ -13,9 +13,8 @@ from jax.flatten_util import ravel_pytree
 from tally import BATCH, SIZE, tally
 
 import eqprop_jax as ep
-from eqprop_jax import parts
+from eqprop_jax.config import ConfigError
 from eqprop_jax.data import to_device
-from eqprop_jax.sections import ConfigError
 from eqprop_jax.training import programs
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.state import init_state
@@ -323,10 +322,9 @@ def test_a_fraction_of_training_steps():
     [(0.0, 'above 0'), (-0.5, 'above 0'), (1.5, 'up to 1'), ('half', 'number')],
 )
 def test_fractions_that_are_refused(fraction, said):
-    system = zoo.ZOO['free'].make()
-    section = {'weight': 1.0, 'fraction': fraction}
+    changes = {'homeostasis.weight': 1.0, 'homeostasis.fraction': fraction}
     with pytest.raises(ConfigError, match=f'homeostasis.fraction.*{said}'):
-        parts.penalty(system, section)
+        runs.experiment(changes)
 
 
 def test_the_fraction_of_a_configuration_reaches_the_run():

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 from tally import tally
 
-from eqprop_jax import build, checkpoint, checks, records, training
+from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
+from eqprop_jax.config import ConfigError, checks
 from eqprop_jax.data import NotPreparedError, arrays
 from eqprop_jax.records import files
 from eqprop_jax.training.state import init_state
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.whole
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120  # that a command may take
 ERRORS = (  # that launch/train.py tells in one line
-    build.ConfigError,
+    ConfigError,
     checkpoint.CheckpointError,
     NotPreparedError,
     records.WorkdirError,
@@ -628,7 +629,7 @@ class TestArrayCache:
     def test_damages(self, tmp_path, name):
         CACHES[name](fill(tmp_path))
         changes = cached_in(tmp_path)
-        refused(lambda: runs.experiment(changes), build.ConfigError)
+        refused(lambda: runs.experiment(changes), ConfigError)
         fill(tmp_path)  # as prepare_data.py --overwrite does
         assert runs.experiment(changes).num_steps > 0
 
@@ -643,7 +644,7 @@ class TestArrayCache:
             (folder / 'manifest.json').write_text('{}')  # of something else
         assert arrays.folder_of(name, tmp_path).resolve().parent == root
         changes = {'data.name': name, 'data.data_dir': str(tmp_path)}
-        message = refused(lambda: runs.experiment(changes), build.ConfigError)
+        message = refused(lambda: runs.experiment(changes), ConfigError)
         assert 'data set' in message
 
     @pytest.mark.parametrize(
@@ -675,7 +676,7 @@ class TestConfigurations:
     @pytest.mark.parametrize('section', ['', 'mesh', 'data.augment', *runs.SECTIONS])
     def test_unknown_keys(self, section):
         key = f'{section}.no_such_key'.lstrip('.')
-        message = refused(lambda: runs.experiment({key: 1}), build.ConfigError)
+        message = refused(lambda: runs.experiment({key: 1}), ConfigError)
         assert f'unknown key {key}' in message
 
     @pytest.mark.parametrize(
@@ -691,7 +692,7 @@ class TestConfigurations:
                 own = {f'{section}.{key}'.lstrip('.'): value}
                 try:
                     runs.experiment(own if isinstance(tree[key], dict) else MORE | own)
-                except build.ConfigError as error:
+                except ConfigError as error:
                     one_line(error)
                     number += 1
         assert number >= (len(WRONG) - 2) * len(tree)
@@ -728,7 +729,7 @@ class TestConfigurations:
         ids=str,
     )
     def test_out_of_range(self, changes):
-        refused(lambda: runs.experiment(changes), build.ConfigError)
+        refused(lambda: runs.experiment(changes), ConfigError)
 
     @pytest.mark.filterwarnings('ignore:overflow')
     @pytest.mark.parametrize(
@@ -812,7 +813,7 @@ def test_absurd_hyperparameters(changes):
     small = {'data.num_train': 40, 'system.sizes': (64, 5, 4, 10)}
     try:
         built = runs.experiment(small | changes)
-    except build.ConfigError as error:
+    except ConfigError as error:
         one_line(error)
         return
     state, chunk = runs.run_chunk(built, init_state(built), 0, 0, 2)

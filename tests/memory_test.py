@@ -10,7 +10,7 @@ import zoo
 
 import eqprop_jax as ep
 from configs import cifar10_conv_free
-from eqprop_jax import build
+from eqprop_jax.config import build
 from eqprop_jax.data import pipeline, sources
 from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import runs
 
-from eqprop_jax import build, records, training
+from eqprop_jax import records, training
+from eqprop_jax.config import ConfigError
 from eqprop_jax.data import Split
 from eqprop_jax.training import mesh, programs
 from eqprop_jax.training.state import init_state
@@ -243,7 +244,7 @@ def test_images_are_divided_and_filled_up():
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
-    with pytest.raises(build.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         runs.experiment(changes)
 
 

@@ -15,8 +15,6 @@ import importlib, json, pathlib, runpy, shlex, sys
 from absl import flags
 
 sys.path.insert(0, '.')
-from configs import variants
-
 train = runpy.run_path('launch/train.py', run_name='train')
 wrong, count = [], 0
 for path in sorted(pathlib.Path('configs').glob('*.py')):

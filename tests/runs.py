@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from eqprop_jax import build, training
+from eqprop_jax import training
+from eqprop_jax.config import build
 from eqprop_jax.data import to_device
 from eqprop_jax.training import programs
 

@@ -46,7 +46,7 @@ def train_and_evaluate(
     one of them gets the signal.
 
     Args:
-      experiment: from `eqprop_jax.build.experiment`.
+      experiment: from `eqprop_jax.config.experiment`.
       workdir: where config.json, metrics.jsonl, tensorboard/, checkpoint/ and
         summary.json go.
       progress: show a progress bar (on process 0).

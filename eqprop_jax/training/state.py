@@ -50,7 +50,7 @@ class Diagnostics(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A run, built: `eqprop_jax.build` makes one from a configuration."""
+    """A run, built: `eqprop_jax.config` makes one from a configuration."""
 
     system: System
     solve: Solver
@@ -88,7 +88,7 @@ class Experiment(NamedTuple):
     """0: at the end of every epoch."""
     diagnostics: Diagnostics
     config: Mapping[str, Any]
-    """Plain values, for the record."""
+    """The plain values that it was built from, to write down: training reads none."""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -31,8 +31,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from eqprop_jax import dynamics, parts, training
+from eqprop_jax import dynamics, training
 from eqprop_jax.analysis.methods import row_costs, sweep_cost
+from eqprop_jax.config import registry
 from eqprop_jax.training import Experiment, mesh, programs
 from eqprop_jax.types import Batch, Params
 from experiments import budget
@@ -102,7 +103,7 @@ def demand(experiment: Experiment, num_steps: int, num_examples: int) -> Demand:
       num_examples: of which the slowest is waited for.
     """
     system, section = experiment.system, experiment.config['estimator']
-    nudges, correction = parts.contour(section), section.get('correction')
+    nudges, correction = registry.contour(section), section.get('correction')
     state, split, *position = _arguments(experiment)
     position[-1] = jnp.int32(num_steps)
     state, chunk = programs.make_train_chunk(experiment)(state, split, *position)

@@ -24,7 +24,7 @@ class Tols(NamedTuple):
     """And in linear solves."""
 
 
-TIGHT = Tols(1e-3, 1e-2)  # those of `configs.defaults`
+TIGHT = Tols(1e-3, 1e-2)  # those of `config.defaults`
 LOOSE = Tols(3e-2, 1e-1)  # δ within 5 % in the worst layer, unless sweeps creep
 MAX_STEPS = 200
 LAYERS = (784, 256, 256, 10)
