@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     try:
         workdir = records.folder(WORKDIR.value)
         experiment, state = config.restored(workdir, best=BEST.value)
-        section, solve = config.solver(
+        section, solve = config.other_solver(
             experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
         )
         recorded = _recorded(workdir, 'best' if BEST.value else 'last', SPLIT.value)

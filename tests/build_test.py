@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import chex
 import jax
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import runs
 
+import eqprop_jax as ep
 from eqprop_jax import (
     alignment,
     dynamics,
@@ -132,6 +136,24 @@ class TestKeysAndNames:
             tmp_path, {'optimizer.layers': {'layer_7': {'learning_rate': 0.1}}}
         )
         says(message, 'optimizer.layers.layer_7', 'layer_1, layer_2, readout')
+
+    def test_all_that_is_wrong_is_told_at_once(self, tmp_path):
+        changes = {'colour': 1, 'data.augment': {'turn': 10}, 'solver.speed': 2}
+        changes |= {'system.name': 'fancy', 'estimator.radius': 'abc'}
+        changes |= {'optimizer': {'name': 'adam', 'nesterov': True}}
+        message = refused(tmp_path, changes, without='homeostasis.weight')
+        unknown = ('colour', 'data.augment.turn', 'solver.speed', 'optimizer.nesterov')
+        says(message, *(f'unknown key {key}: choose from' for key in unknown))
+        says(message, "system.name='fancy': choose from conv, mlp")
+        says(message, "estimator.radius has to be a number, not 'abc'")
+        missing = ('homeostasis.weight', 'optimizer.learning_rate')
+        says(message, *(f'key {key} is missing' for key in missing))
+        assert message.count('; ') == 7
+
+    def test_all_ranges_are_told_at_once(self, tmp_path):
+        changes = {'batch_size': 0, 'homeostasis.weight': -1.0, 'precision': 'half'}
+        message = refused(tmp_path, changes)
+        says(message, 'batch_size', 'homeostasis.weight', "'half'")
 
     def test_unknown_option_of_a_layer(self, tmp_path):
         message = refused(tmp_path, {'optimizer.layers': {'layer_1': {'speed': 0.1}}})
@@ -524,6 +546,45 @@ def on_digits(folder, name, variant):
 @pytest.mark.parametrize(('name', 'variant'), CONFIGS)
 def test_configurations_of_the_repository(tmp_path, name, variant):
     assert build.experiment(on_digits(tmp_path, name, variant)).num_steps > 0
+
+
+FAR = """
+from eqprop_jax.config import defaults, variants
+
+
+def get_config(variant='small'):
+    config = variants.choose(variant, {'small': defaults.get_config})
+    config.system.sizes = (64, 5, 4, 10)
+    return config
+"""
+BUILD = """
+import runpy
+from eqprop_jax.config import build
+
+config = runpy.run_path('config.py')['get_config']()
+print(build.experiment(config).num_steps)
+"""
+
+
+@pytest.mark.whole
+def test_a_configuration_far_from_the_checkout_needs_the_library_alone(tmp_path):
+    """No package of another project gets in its way, whatever that is called."""
+    library, other, here = (tmp_path / name for name in ('library', 'other', 'here'))
+    for folder in (library, other / 'configs', here):
+        folder.mkdir(parents=True)
+    (library / 'eqprop_jax').symlink_to(pathlib.Path(ep.__file__).parent)
+    (other / 'configs' / '__init__.py').write_text('raise RuntimeError')
+    (here / 'config.py').write_text(FAR)
+    path = os.pathsep.join(map(str, (other, library)))
+    result = subprocess.run(
+        [sys.executable, '-c', BUILD],
+        cwd=here,
+        env=os.environ | {'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu'},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 0
 
 
 @pytest.mark.parametrize(('name', 'variant', 'row'), SWEEPS)

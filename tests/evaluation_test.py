@@ -197,23 +197,23 @@ class TestSolver:
     def test_values_are_replaced_by_name(self):
         experiment = runs.experiment({'solver.step_size': 0.5})
         own = experiment.config['solver']
-        assert config.solver(experiment)[0] == own
-        section, _ = config.solver(experiment, tol=1e-5)
+        assert config.other_solver(experiment)[0] == own
+        section, _ = config.other_solver(experiment, tol=1e-5)
         assert section == own | {'tol': 1e-5}
-        section, _ = config.solver(experiment, name='anderson', max_steps=7)
+        section, _ = config.other_solver(experiment, name='anderson', max_steps=7)
         assert section == own | {'name': 'anderson', 'max_steps': 7}
 
     def test_a_fixed_number_of_sweeps(self, double):
         experiment, params, split = double
-        section, solve = config.solver(experiment, name='unrolled', max_steps=3)
+        section, solve = config.other_solver(experiment, name='unrolled', max_steps=3)
         assert section == {'name': 'unrolled', 'tol': TOL, 'num_steps': 3}
         found = evaluation.evaluate(experiment, params, split, solve)
         assert set(found.num_steps) == {3}
-        section, _ = config.solver(experiment, name='unrolled')
+        section, _ = config.other_solver(experiment, name='unrolled')
         assert section['num_steps'] == MAX_STEPS
         values = {'name': 'unrolled', 'num_steps': 30}
         unrolled = runs.experiment({'solver': values})
-        section, _ = config.solver(unrolled, name='relaxation', tol=1e-2)
+        section, _ = config.other_solver(unrolled, name='relaxation', tol=1e-2)
         assert section == {'name': 'relaxation', 'max_steps': 30, 'tol': 1e-2}
 
     @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ class TestSolver:
     )
     def test_mistakes(self, double, changes, part):
         with pytest.raises(config.ConfigError, match=part):
-            config.solver(double[0], **changes)
+            config.other_solver(double[0], **changes)
 
 
 def launch(workdir, *arguments):

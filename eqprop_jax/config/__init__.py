@@ -10,5 +10,5 @@ from eqprop_jax.config import variants as variants
 from eqprop_jax.config.build import experiment as experiment
 from eqprop_jax.config.build import restored as restored
 from eqprop_jax.config.rebuilt import bias_methods as bias_methods
-from eqprop_jax.config.rebuilt import solver as solver
+from eqprop_jax.config.rebuilt import other_solver as other_solver
 from eqprop_jax.config.schema import ConfigError as ConfigError

@@ -16,13 +16,8 @@ from eqprop_jax import checkpoint, estimators, homeostasis, records, systems, tr
 from eqprop_jax.config import checks, registry, schema
 from eqprop_jax.config.schema import ConfigError
 from eqprop_jax.data import augment, pipeline, sources
-from eqprop_jax.training import mesh, optimizers
-from eqprop_jax.training.state import (
-    REFERENCE_TOL,
-    Diagnostics,
-    Experiment,
-    TrainState,
-)
+from eqprop_jax.training import mesh, optimizers, state
+from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
 from eqprop_jax.types import Estimator, System
 
 
@@ -63,22 +58,23 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             return estimator(system, axis_name)
         return estimators.dropout(system, lambda s: estimator(s, axis_name))
 
-    estimate = estimator(system)
     exact = estimators.recurrent_backprop(
-        full, tol=REFERENCE_TOL, method='aitken', step_size=nudged.get('step_size', 1.0)
+        full,
+        tol=state.REFERENCE_TOL,
+        method='aitken',
+        step_size=nudged.get('step_size', 1.0),
     )
     dataset, preprocess, augmented = _data(values['data'])
     devices = _devices(values)
-    num_examples = len(dataset.train.labels)
-    num_steps = checks.steps(values, num_examples, devices.shape[mesh.DATA])
+    steps = checks.steps(values, dataset.train, devices)
     with schema.naming('optimizer'):
         optimizer = optimizers.make(
-            **values['optimizer'], num_steps=num_steps, pairs=system.pairs
+            **values['optimizer'], num_steps=steps, pairs=system.pairs
         )
     built = Experiment(
         system=system,
         solve=solve,
-        estimate=estimate,
+        estimate=estimator(system),
         learn=learner(mesh.CONTOUR if devices.shape[mesh.CONTOUR] > 1 else None),
         exact=exact,
         optimizer=optimizer,
@@ -91,14 +87,10 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         kolen_pollack=_kolen_pollack(system, values),
         skip_unconverged=values['estimator'].get('skip_unconverged', False),
         mesh=devices,
-        seed=values['seed'],
-        batch_size=values['batch_size'],
         accumulation_steps=values['accumulation_steps'],
-        num_epochs=values['num_epochs'],
-        log_every_steps=values['log_every_steps'],
-        eval_every_steps=values['eval_every_steps'],
         diagnostics=Diagnostics(**values['diagnostics']),
         config=values,
+        **{key: values[key] for key in checks.TOP_LEVEL},
     )
     checks.fit(built, learner())
     return built
@@ -169,10 +161,9 @@ def _data(
     values: Mapping[str, Any],
 ) -> tuple[sources.Dataset, pipeline.Preprocess, augment.Augment | None]:
     """Returns the data set, and what its images go through; in training only, last."""
-    options = dict(values)
-    section = options.pop('augment', {})
-    scaling = {'normalization': options.pop('normalization')}
-    scaling['std_factor'] = options.pop('std_factor', 1.0)
+    options: dict[str, Any] = {'augment': {}, 'std_factor': 1.0, **values}
+    section = options.pop('augment')
+    scaling = {key: options.pop(key) for key in ('normalization', 'std_factor')}
     with schema.naming('data'):
         dataset = sources.load(**options)
         pipeline.check(dataset)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from eqprop_jax import dynamics, homeostasis, precision
 from eqprop_jax.config import registry, schema
@@ -13,18 +14,6 @@ from eqprop_jax.training import mesh, optimizers
 from eqprop_jax.training.state import Diagnostics, Experiment
 from eqprop_jax.types import Batch, Estimator
 
-KEYS = {  # of sections that name no part
-    'data': schema.keys(sources.load)
-    | schema.keys(pipeline.normalizer, given=('dataset',))
-    | {'augment': schema.key(dict, {})},
-    'homeostasis': {'weight': schema.key(float), 'fraction': schema.key(float, 1.0)}
-    | schema.keys(homeostasis.penalty, given=('system',)),
-    'alignment': {'kolen_pollack': schema.key(bool, False)},
-    'optimizer': schema.keys(optimizers.make, given=('num_steps', 'pairs')),
-    'diagnostics': schema.keys(Diagnostics),
-    'data.augment': schema.keys(augment.augmentation),
-    'mesh': schema.keys(mesh.make),
-}
 SECTIONS = (
     *('data', 'system', 'solver', 'nudged_solver', 'estimator'),
     *('homeostasis', 'alignment', 'optimizer', 'diagnostics'),
@@ -36,12 +25,21 @@ DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
     'convolution': None,
     'mesh': {},
 }
-RUN = {
-    **dict.fromkeys(SECTIONS, schema.key(dict)),
-    **dict.fromkeys((*TOP_LEVEL, 'accumulation_steps'), schema.key(int)),
-    'precision': schema.key(str),
-    'convolution': schema.key(str | None),
-    'mesh': schema.key(dict),
+KEYS = {  # of sections that name no part; '' is the top level
+    '': dict.fromkeys(SECTIONS, schema.key(dict))
+    | dict.fromkeys((*TOP_LEVEL, 'accumulation_steps'), schema.key(int))
+    | {'precision': schema.key(str), 'convolution': schema.key(str | None)}
+    | {'mesh': schema.key(dict)},
+    'data': schema.keys(sources.load)
+    | schema.keys(pipeline.normalizer, given=('dataset',))
+    | {'augment': schema.key(dict, {})},
+    'data.augment': schema.keys(augment.augmentation),
+    'homeostasis': {'weight': schema.key(float), 'fraction': schema.key(float, 1.0)}
+    | schema.keys(homeostasis.penalty, given=('system',)),
+    'alignment': {'kolen_pollack': schema.key(bool, False)},
+    'optimizer': schema.keys(optimizers.make, given=('num_steps', 'pairs')),
+    'diagnostics': schema.keys(Diagnostics),
+    'mesh': schema.keys(mesh.make),
 }
 COUNTS = (
     *('batch_size', 'accumulation_steps', 'num_epochs', 'log_every_steps'),
@@ -52,94 +50,74 @@ NOT_NEGATIVE = (
     *('diagnostics.every_evals', 'homeostasis.weight'),
 )
 MOST = {  # of loops that a signal has to wait for, far above what is of use
-    'max_steps': 100_000,
-    'num_steps': 100_000,
+    **dict.fromkeys(('max_steps', 'num_steps', 'steps_per_point'), 100_000),
+    **dict.fromkeys(('periods', 'burn_in', 'num_probes'), 10_000),
     'num_points': 1000,
-    'steps_per_point': 100_000,
-    'periods': 10_000,
-    'burn_in': 10_000,
-    'num_probes': 10_000,
 }
 
 
 def sections(values: Mapping[str, Any]) -> None:
-    """Raises one ConfigError of all keys that are unknown or missing, and all values.
-
-    Args:
-      values: of all sections, plain.
-    """
-    schema.refuse(_keys(values))
-    schema.refuse(_ranges(values))
-
-
-def _keys(values: Mapping[str, Any]) -> list[str]:
-    """Returns which keys are unknown or missing, and which values of a wrong type."""
-    found = schema.problems('', values, RUN)
-    for section, own in _flat(values).items():
+    """Raises one ConfigError of all keys and types that are wrong, or of ranges."""
+    nested = _nested(values)
+    wrong = []
+    for section, own in nested.items():
         if section in registry.TABLES:
-            found += registry.problems(section, own)
+            wrong += registry.problems(section, own)
         elif section in KEYS:
-            found += schema.problems(section, own, KEYS[section])
+            wrong += schema.problems(section, own, KEYS[section])
+    schema.refuse(wrong)
+    schema.refuse(_ranges(nested))
+
+
+def _nested(values: Mapping[str, Any], section: str = '') -> dict[str, Any]:
+    """Returns a section, and all those within it, by their dotted names."""
+    found: dict[str, Any] = {section: values}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _nested(value, f'{section}.{key}'.lstrip('.'))
     return found
 
 
-def _ranges(values: Mapping[str, Any]) -> list[str]:
+def _ranges(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns which values, of the right types, are too small or too large."""
     found = []
-    for section, own in {'': values, **_flat(values)}.items():
-        for name, value in own.items():
-            key = f'{section}.{name}'.lstrip('.')
+    for section, values in sections.items():
+        for name, value in values.items():
+            key, most = f'{section}.{name}'.lstrip('.'), MOST.get(name)
             if key in COUNTS and value < 1:
                 found.append(f'{key} has to be a positive integer, not {value}')
             if key in NOT_NEGATIVE and value < 0:
                 found.append(f'{key} cannot be negative: {value}')
-            most = MOST.get(name)
             if most and isinstance(value, int) and value > most:
                 found.append(f'{key} is at most {most:,}, not {value:,}')
-    if not 0 < (fraction := values['homeostasis'].get('fraction', 1.0)) <= 1:
+    if not 0 < (fraction := sections['homeostasis'].get('fraction', 1.0)) <= 1:
         found.append(f'homeostasis.fraction lies above 0 and up to 1, not {fraction}')
     try:
-        precision.check(values['precision'], values['convolution'])
+        precision.check(sections['']['precision'], sections['']['convolution'])
     except ValueError as error:
         found.append(str(error))
     return found
 
 
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Returns all sections, those within others too, by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= {prefix + key: value} | _flat(value, f'{prefix}{key}.')
-    return found
-
-
-def steps(config: Mapping[str, Any], num_examples: int, parts: int) -> int:
-    """Returns the number of steps of a run.
-
-    Args:
-      config: plain values.
-      num_examples: in the training split.
-      parts: of a batch, on devices of their own.
-
-    Raises:
-      ConfigError: if there is no batch to be divided so, or no end to count to.
-    """
-    size, turns = config['batch_size'], config['accumulation_steps']
-    if turns > -(-size // parts):
+def steps(values: Mapping[str, Any], train: sources.Split, devices: Mesh) -> int:
+    """Returns the number of steps, of which all devices can take and JAX count each."""
+    size, turns = values['batch_size'], values['accumulation_steps']
+    num_examples, num_devices = len(train.labels), devices.shape[mesh.DATA]
+    most = -(-size // num_devices)
+    if turns > most:
         raise ConfigError(
-            f'accumulation_steps={turns} is more than the {-(-size // parts)} examples '
-            f'of batch_size={size} that each of {parts} devices has'
+            f'accumulation_steps={turns} is more than the {most} examples of '
+            f'batch_size={size} that each of {num_devices} devices has'
         )
     if size > num_examples:
         raise ConfigError(
             f'batch_size={size} is more than the {num_examples} training examples of '
-            f'{config["data"]["name"]!r}'
+            f'{values["data"]["name"]!r}'
         )
-    num_steps = num_examples // size * config['num_epochs']
+    num_steps = num_examples // size * values['num_epochs']
     if num_steps >= 2**31:
         raise ConfigError(
-            f'num_epochs={config["num_epochs"]} makes {num_steps} steps, of which '
+            f'num_epochs={values["num_epochs"]} makes {num_steps} steps, of which '
             f'{2**31 - 1} can be counted'
         )
     return num_steps
@@ -168,12 +146,8 @@ def fit(experiment: Experiment, learn: Estimator) -> None:
             f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
             f'{dataset.num_classes}: set system.classes, or the last of system.sizes'
         )
-    unknown = set(experiment.config['optimizer'].get('layers') or {}) - set(params)
-    schema.refuse(
-        [
-            f'unknown key optimizer.layers.{layer}: choose from {", ".join(params)}'
-            for layer in sorted(unknown)
-        ]
-    )
+    layers = experiment.config['optimizer'].get('layers') or {}
+    known = dict.fromkeys(params, schema.key(Any, None))
+    schema.refuse(schema.problems('optimizer.layers', layers, known))
     with schema.naming('solver, nudged_solver and estimator do not work together'):
         jax.eval_shape(gradient, x, y)

@@ -14,7 +14,7 @@ from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Solver, System
 
 
-def solver(
+def other_solver(
     built: Experiment,
     *,
     name: str | None = None,
