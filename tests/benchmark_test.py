@@ -191,7 +191,8 @@ def test_rows_of_several_devices_are_counted_apart(network):
     """Each gathers what is left of its own share of a batch."""
     method = methods.methods(network)['symmetric']._replace(devices=2, compacts=False)
     num_steps = jnp.array([[[3, 1, 1, 1, 2, 2], [2, 2, 2, 4, 4, 4]]])
-    info = ep.types.Info(num_steps, num_steps, jnp.ones(1), jnp.zeros(1))
+    others = jnp.ones(1), jnp.zeros(1), jnp.full(1, 6)
+    info = ep.types.Info(num_steps, num_steps, *others)
     # anchored once; shares of three examples: 3 and 2 sweeps, then 2 and 4
     wanted = 1 + (3 + 2) / 2 + (2 + 4) / 2
     found = measure.evaluations(method, methods.Work({}, info=info))
