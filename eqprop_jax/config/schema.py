@@ -52,10 +52,11 @@ def keys(constructor: Callable[..., Any], given: Collection[str] = ()) -> Keys:
     return {key: parameters[key] for key in parameters if key not in given}
 
 
-def key(kind: Any, default: Any = _EMPTY) -> inspect.Parameter:
-    """Returns a key that is no argument of a constructor."""
+def key(kind: Any, *default: Any) -> inspect.Parameter:
+    """Returns a key that is no argument of a constructor; without a default, required."""
+    value = default[0] if default else _EMPTY
     keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter('key', keyword, default=default, annotation=kind)
+    return inspect.Parameter('key', keyword, default=value, annotation=kind)
 
 
 def problems(
