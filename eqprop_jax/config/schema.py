@@ -53,7 +53,7 @@ def keys(constructor: Callable[..., Any], given: Collection[str] = ()) -> Keys:
 
 
 def key(kind: Any, *default: Any) -> inspect.Parameter:
-    """Returns a key that is no argument of a constructor; without a default, required."""
+    """Returns a key that is no argument of a constructor; required without default."""
     value = default[0] if default else _EMPTY
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter('key', keyword, default=value, annotation=kind)

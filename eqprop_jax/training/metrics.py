@@ -1,9 +1,11 @@
 """What is measured of examples while a network learns: sums, and the largest values."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from eqprop_jax import tree
 from eqprop_jax.types import Batch, Equilibrium, Params, System
@@ -14,12 +16,12 @@ Values = dict[str, Array]
 class Tally(struct.PyTreeNode):
     """What was measured of some examples; tallies of others are added to it."""
 
-    count: Float[Array, '']
-    """How many examples."""
-    sums: Values
-    """Of each quantity, by name, the sum over them."""
-    largest: Values
-    """Of others the largest."""
+    count: Any
+    """How many examples, []."""
+    sums: Any
+    """`Values`: of each quantity the sum over them."""
+    largest: Any
+    """`Values`: of others the largest."""
 
     def __add__(self, other: 'Tally') -> 'Tally':
         """Returns the tally of both."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from eqprop_jax import alignment, dynamics, homeostasis, tree
 from eqprop_jax.training import mesh, metrics
@@ -32,14 +32,14 @@ class Sums(struct.PyTreeNode):
 
     grads: Params
     """dC/dθ."""
-    kept: Float[Array, '']
-    """How many examples that is of."""
+    kept: Any
+    """How many examples that is of, []."""
     penalty: Any
     """L_homeo and its gradient; None where there is no penalty."""
     measured: Any
     """How many examples that is of, likewise."""
-    tally: Tally
-    """What is measured beside it."""
+    tally: Any
+    """The `Tally` of what is measured beside it."""
 
     def __add__(self, other: 'Sums') -> 'Sums':
         """Returns the sums over both parts."""
