@@ -55,10 +55,11 @@ tolerance of 3 %, and that of recurrent backprop by 0.6 to 0.7 at 1 %
 settle there in 50 sweeps. "tied, plain" has not been run.
 
 `:two_hours` is `:small` with kernels twice as large at first, Adam at 3e-3, batches of
-16 and four epochs. By recurrent backprop, seed 0, on one core of an AMD EPYC within two
-hours: 22.47 % (2026-11-28, commit 8235784), 33.5, 25.6 and 23.4 in the epochs before;
-δ off by 0.2 to 0.4 % in the worst layer (results/cifar10_conv_free_two_hours.json).
-Corrected and tied have not been run to the end.
+16 and four epochs. By recurrent backprop, seed 0, in 6,452 s of training (evaluations
+apart) on one core of an AMD EPYC beside other work: 22.47 % (2026-11-28, commit
+8235784), 33.5, 25.6 and 23.4 after the epochs before; δ off by 0.2 to 0.4 % in the
+worst layer (results/cifar10_conv_free_two_hours.json). Corrected and tied have not been
+run to the end.
 
 A batch of 256 takes 0.7 GiB as published, with homeostasis: temporary memory of the
 program compiled for a CPU, which `tests/memory_test.py` bounds.

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Inexact
 
 from eqprop_jax import program, tree, wiring
+from eqprop_jax.program import Drive
 from eqprop_jax.types import (
     Equilibrium,
     Field,
@@ -30,7 +31,6 @@ from eqprop_jax.types import (
     System,
 )
 
-Drive = Callable[[Rates], State]
 CostGradient = Callable[[Rates], Rates]
 """(rates) -> ∂C/∂s, a `Partial` like the drive of a `Field`."""
 

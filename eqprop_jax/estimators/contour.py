@@ -31,12 +31,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from eqprop_jax import dynamics, jacobian, tree
-from eqprop_jax.dynamics import Drive
 from eqprop_jax.estimators import local_rule, phases
 from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.noise import Disturb, disturbance
 from eqprop_jax.noise import check as check_noise
 from eqprop_jax.nudges import Contour
+from eqprop_jax.program import Drive
 from eqprop_jax.types import (
     Batch,
     Equilibrium,

@@ -22,8 +22,8 @@ from eqprop_jax.types import Equilibrium, Field, State
 
 SHARE = 3  # what is gathered is the batch divided by this
 FEWEST = 4  # examples in a batch that is gathered
-ROWS = ('origin', 'rates', 'drive', 'pushed', 'scale')  # of a response, for examples
 FEWEST_ON_ACCELERATOR = 12  # a guess: there fewer should take no less time
+ROWS = ('origin', 'rates', 'drive', 'pushed', 'scale')  # of a response, [B, ...]
 
 Advance = Callable[[Field, State, Any, Int[Array, '']], tuple[State, State, Any]]
 """(field, u, memory, sweeps so far) -> (u after one more, what it moved, memory). The
