@@ -108,6 +108,27 @@ def test_nudged_phases_are_taken_apart(correction, contour):
             np.testing.assert_allclose(part, reference[layer], rtol=1e-6, atol=1e-9)
 
 
+def test_those_that_go_on_alone_are_rounded_relative_to_their_change():
+    """With a nudge of 1e-6, which rounding relative to the rates would swallow."""
+    base, params, batch = slow_and_fast(activation='tanh')
+    free = ep.relax(base, params, batch.x, ep.solvers.relaxation(tol=1e-11))
+    contour = ep.nudges.symmetric(1e-6)
+
+    def error(system, **options):
+        solve = ep.solvers.relaxation(max_steps=500, **options)
+        estimate = ep.estimators.contour(system, solve, contour=contour)
+        return jax.jit(estimate)(params, batch, free, None).error
+
+    exact = error(base, tol=1e-6, compact=False)
+    coarse = ep.systems.rounded(base, 'bfloat16')
+    whole, parted = (error(coarse, tol=1e-2, compact=c) for c in (False, True))
+    for layer, found in parted.items():
+        np.testing.assert_allclose(found, whole[layer], rtol=1e-6, atol=1e-12)
+    top = {'layer_2': parted['layer_2'] - exact['layer_2']}  # layer 1 is saturated
+    size = ep.tree.per_example_norm({'layer_2': exact['layer_2']})
+    assert (ep.tree.per_example_norm(top) < 0.03 * size).all()
+
+
 def test_dropout_goes_with_its_example():
     system = ep.systems.conv(
         (4, 4, 2), (3,), kernels=3, hidden=(5,), classes=3, dropout=0.5
