@@ -103,6 +103,7 @@ COMPLEX_STEP = {
 }
 CORRECTED = COMPLEX_STEP | {'estimator.correction': 'adjoint'}
 TIED = {'system.feedback': 'tied', 'system.angle': None}
+GAIN_1 = {'system.gain': 1.0, 'optimizer.learning_rate': 1e-3}
 PUBLISHED = {  # test error
     'plain': '39.6 ± 0.4',
     'homeostasis': '18.6 ± 0.1',
@@ -148,6 +149,7 @@ def network(channels: tuple[int, ...], feedback: str) -> ml_collections.ConfigDi
     config.system.paddings = ('SAME', 'SAME', 'SAME', 'VALID')
     config.system.pooling = 'softmax'
     config.system.activation = 'dsilu'
+    config.system.gain = 1.0
     config.system.feedback = feedback
     config.system.classes = 10
     config.diagnostics.num_examples = 32
@@ -266,6 +268,7 @@ def sweep(add: Callable[[str, dict[str, Any]], None]) -> None:
     add('corrected, bfloat16', CORRECTED | {'precision': 'bfloat16'})
     add('tied, plain', TIED | PLAIN | {'estimator.name': 'contrastive'})
     add('tied, complex step', TIED | COMPLEX_STEP)
+    add('tied, complex step, gain 1', TIED | COMPLEX_STEP | GAIN_1)
 
 
 VARIANTS = {
