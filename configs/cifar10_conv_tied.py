@@ -1,40 +1,17 @@
-r"""CIFAR-10, convolutional networks with tied feedback: 2021 and 2022.
+"""CIFAR-10: convolutional networks with tied feedback, as in 2021 and 2022.
 
-Laborieux et al. 2021 (https://arxiv.org/abs/2006.03824): 128-256-512-512 with kernels
-of 3 x 3 (the last without padding), max-pooling, hard sigmoid, ten output units with
-the squared error; symmetric nudging with β = 0.5; SGD with momentum 0.9 and cosine
-decay from 0.25, 0.15, 0.1, 0.08 and 0.05, decay 3e-4, batch 128, 120 epochs; crops from
-40 x 40. Ours, since no published value is at hand: pixels over three standard
-deviations, crops padded with the edge, a dropout of one half. Published test error:
-12.5 ± 0.2 %; one-sided 86.7, random sign 21.6; feedback of its own 75.5 ± 4.7, with
-Kolen-Pollack updates 13.2 ± 0.5; with a softmax readout and β = 1
-(`:2021_cross_entropy`) 11.7 ± 0.2, with dropout too (`:2021_dropout`) 11.9 ± 0.3.
+Laborieux et al. 2021 (https://arxiv.org/abs/2006.03824) and, `:2022`, Laborieux and
+Zenke 2022 (https://arxiv.org/abs/2209.00530): 128-256-512-512, contrastive rule. The
+sweep trains the comparisons of 2021, and beside them exact gradients.
 
     python launch/prepare_data.py --dataset=cifar10        # once
     python launch/train.py --config=configs/cifar10_conv_tied.py --workdir=runs/tied
     python launch/sweep.py --config=configs/cifar10_conv_tied.py --workdir=runs/table1
 
-The second command trains these rows, and exact gradients beside them.
-
-Laborieux and Zenke 2022 (`:2022`, https://arxiv.org/abs/2209.00530): the same sizes and
-rates with softmax pooling, dSiLU and a softmax readout, two nudges of ±1, 90 epochs;
-pixels over 1.5 standard deviations, crops from 36 x 36. Their decay of 2e-3 shrinks
-the weights themselves; here it passes through the momentum, which makes ten times as
-much of it, so it is 2e-4. Published test accuracy: 88.6 ± 0.2 %. `:ninety` is that
-for one GPU, as in `cifar10_conv_free`.
-
-Tied networks learn by the contrastive rule here, as published. At nudges of 1 the local
-rule is another, under which fewer and fewer examples settle (docs/howto/gpu.md).
-
-`:small` is 32-64-128-128 by the complex step, for two cores:
-
-    python launch/train.py --config=configs/cifar10_conv_tied.py:small \
-        --workdir=runs/tied_small
-
-Not yet run: the full networks, which need an accelerator; an earlier setting of
-`:ninety` was tried on one and came apart (docs/howto/gpu.md). `:small` is the row
-"tied, complex step" of `cifar10_conv_free:small`: 51.94 ± 0.06 % after an epoch (three
-seeds).
+Published test error: 12.5 ± 0.2 % (2021), 11.4 ± 0.2 (2022). Measured: `:small` is a
+row of `cifar10_conv_free:small`, 51.94 ± 0.06 % after an epoch (2026-11-27, 588b4a5).
+Not yet run: the full networks; an earlier setting of `:ninety` was tried on a GPU and
+broke down (docs/howto/gpu.md). Setting and log: results/log/cifar10_conv_tied.md.
 """
 
 from collections.abc import Callable
@@ -72,14 +49,16 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     """Returns the configuration.
 
     Args:
-      variant: '' (2021), '2021_cross_entropy', '2021_dropout', '2022', 'ninety' or
-        'small'.
+      variant: '' (2021); '2021_cross_entropy', with a softmax readout and β = 1;
+        '2021_dropout', with dropout before that readout; '2022'; 'ninety', that for
+        90 epochs on one GPU; or 'small', 32-64-128-128 channels by the complex step
+        for two cores.
     """
     return variants.choose(variant, VARIANTS)
 
 
 def of_2021() -> ml_collections.ConfigDict:
-    """Returns max-pooling and the squared error."""
+    """Returns the setting of 2021: max-pooling and the squared error."""
     config = cifar10_conv_free.network((128, 256, 512, 512), 'tied')
     config.batch_size = 128
     config.num_epochs = 120
@@ -105,7 +84,7 @@ def of_2021() -> ml_collections.ConfigDict:
 
 
 def cross_entropy() -> ml_collections.ConfigDict:
-    """Returns the same with a softmax readout in place of the output units."""
+    """Returns the setting of 2021 with a softmax readout in place of output units."""
     config = of_2021()
     config.system.cost = 'cross_entropy'
     config.system.dropout = 0.0
@@ -116,14 +95,14 @@ def cross_entropy() -> ml_collections.ConfigDict:
 
 
 def dropout() -> ml_collections.ConfigDict:
-    """Returns that with half of the readout's inputs left out."""
+    """Returns that with a dropout of one half on the readout's inputs."""
     config = cross_entropy()
     config.system.dropout = 0.5
     return config
 
 
 def of_2022() -> ml_collections.ConfigDict:
-    """Returns softmax pooling and the holomorphic activation."""
+    """Returns the setting of 2022: softmax pooling and a holomorphic activation."""
     config = cifar10_conv_free.network((128, 256, 512, 512), 'tied')
     config.batch_size = 128
     config.num_epochs = 90

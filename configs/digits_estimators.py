@@ -1,20 +1,15 @@
-r"""Every estimator on the handwritten digits: which of them train, and which do not.
+r"""Handwritten digits: every estimator, to see which of them train.
 
-The setting of `digits_mlp` (64-128-128-10, squared error, Adam with cosine decay) from
-feedback at 90 degrees, or tied with a softmax readout; one row for each estimator.
-Contours, tangent and recurrent backprop leave examples that do not settle out of the
-mean.
+The setting of `digits_mlp`, with feedback initialised at 90 degrees to the transposes,
+or tied with a softmax readout; one row for each estimator. No published paper has such
+an experiment.
 
     python launch/sweep.py --config=configs/digits_estimators.py \
         --workdir=runs/digits_estimators        # --dry_run prints the single commands
 
 Measured on 2 cores of an AMD EPYC, float32, 2026-11-23, commits d0093fa to f3cf02c,
 seeds 0, 1, 2: docs/results.md has the table, results/digits_estimators.json the runs.
-The clip norm, the cost of the tied rows, the weight of homeostasis and the decay with
-Kolen-Pollack are those with the least error on held-out images (three or four splits
-each, of which no records are kept); the tolerance of the one-sided rows is that at
-which the gradient's cosine to recurrent backprop stays above 0.99. No published paper
-has such an experiment.
+How the hyperparameters were chosen: results/log/digits_estimators.md.
 """
 
 from collections.abc import Callable

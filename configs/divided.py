@@ -1,8 +1,9 @@
-r"""Training that `launch/figures.py --figure=devices` compiles for several devices.
+"""Two training programs that `launch/figures.py --figure=devices` compiles.
 
 `:mlp` is `fmnist_mlp`, `:conv` the small network of `cifar10_conv_free`, both with four
 nudges of 0.1, of which three are relaxed, and with loops as on an accelerator. They are
-compiled and not trained; docs/running.md and docs/speed.md have what comes of it.
+compiled for several devices and not trained; docs/running.md and docs/speed.md have the
+result.
 """
 
 import ml_collections

@@ -1,9 +1,9 @@
-r"""Fashion-MNIST from seven angles, Fig. 3 of Laborieux and Zenke 2024.
+"""Fashion-MNIST from seven angles, Fig. 3 of Laborieux and Zenke 2024.
 
-The network and the optimizer of `table1_fmnist`, with feedback that starts at 0, 15,
+The network and the optimizer of `table1_fmnist`, with feedback initialised at 0, 15,
 ... 90 degrees to the transposes, trained by recurrent backprop and by EP in the limit
-of small nudges, as published (https://arxiv.org/abs/2309.02214); and, which the paper
-has not, by corrected EP. 10 epochs and not 50, on 55,000 training images.
+of small nudges, as published (https://arxiv.org/abs/2309.02214), and by corrected EP,
+which the paper does not have. 10 epochs instead of 50, on 55,000 training images.
 
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/fig3_fmnist.py --workdir=runs/fig3

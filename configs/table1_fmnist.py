@@ -1,53 +1,17 @@
-r"""Fashion-MNIST, Table 1 of Laborieux and Zenke 2024, and what it is held against.
+"""Fashion-MNIST, Table 1 of Laborieux and Zenke 2024.
 
-The published setting (https://arxiv.org/abs/2309.02214; values from the authors' code):
-784-256-256-10, ten settling units at the end and a softmax readout behind them,
-sigmoid(4z − 2), feedback of its own that starts as the transposes (angle 0), SGD with
-momentum 0.9 at a constant 0.01, batch 50, 50 epochs, pixels in [0, 1]. Rows: N points
-on a circle of |β| = 0.05 or 0.5, the limit of small nudges, and the nudge that turns.
-
-Differences: 55,000 training images (5,000 are held out to choose an epoch by); phases
-end at a tolerance and not after 150 and 20 synchronous sweeps, of which a free phase
-from angle 0 needs more; nudged phases end after 20 sweeps, as there, if they have not
-before. Examples whose linear solve has not ended after 50 are left out of the mean:
-with 20 sweeps and all examples, recurrent backprop fell apart in the sixth epoch, it
-seems by the few whose equilibrium was about to vanish, and ended at chance
-(seed 0, commit 93b4d58, 2026-11-26, 2 cores of an AMD EPYC).
-
-With one nudge the sign matters. In the authors' code a positive β pushes away from the
-target; that is −β here, and both signs are rows.
+https://arxiv.org/abs/2309.02214: 784-256-256-10 from angle 0, SGD, 50 epochs. Rows: N
+points on a circle of |β| = 0.05 or 0.5, the limit of small nudges, the nudge that turns
+while the network runs, and, for comparison, the correction and exact gradients.
 
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/table1_fmnist.py --workdir=runs/table1
 
-Measured before 2026-11-27, by one residual for all layers (results/table1_fmnist.json
-has the runs; 10 epochs where 50 are published, but for the first five rows): corrected
-EP has 11.35 ± 0.16 % after 50 epochs, recurrent backprop 11.51 ± 0.38 and backprop of
-the feed-forward network 11.32 ± 0.22, five seeds each. At a constant rate last epochs
-of 50 are up to 1.6 points above the best ones. Against the paper:
-
-* N = 6, radius 0.5: 13.6 ± 0.6 % last, 13.4 best, five seeds; published 14.3. Which
-  difference of the settings makes it less was not looked into.
-* The limit of small nudges: 16.2 % after 10 epochs; published 14.7. It is taken as
-  there, by 20 synchronous steps, which are 10 alternating sweeps here. Solved further
-  (50 sweeps, 1e-2) it follows examples next to losing their equilibrium: 30.2 ± 2.2 %,
-  three seeds, commit 1882a10.
-* One nudge of 0.5, away from the target: 53 to 81 % by seed; published 38.4. Runs are
-  there after the first epoch and stay: nudged phases end after a single sweep (1.0 to
-  1.6, metrics.jsonl, commit 1882a10), so that it seems the readout alone learns.
-  Towards the target: 15.6 %, less than with two or four nudges.
-* Nudges of 0.05, and two of 0.5, ended at 3e-5 and not at 1e-3 of the state, which they
-  hardly move it by: with 1e-3 two of 0.05 took 1.05 sweeps, lower layers heard little,
-  and the error was 23.7 ± 0.9 % (three seeds, commit 1882a10) and not 16.4.
-* Online: 16.1 % after 10 epochs; published 17.3. Here the first turn is not averaged,
-  and the second is the estimate: 15 alternating sweeps at each point, where five turns
-  of 60 synchronous ones are all averaged there.
-* Homeostasis with λ = 0.1, which is ours: 13.9 ± 0.8 %, five seeds, not better than
-  without. The weights stay within 13 degrees and nine tenths of J symmetric, and the
-  gradient's cosine to the exact one is 0.14 to 0.74, in the median 0.54, where the
-  spectral radius is below 1; it is 0.93 to 1.12 (metrics.jsonl, commits c4340b0,
-  537afe2 and c710752). Next to symmetry the network is next to the loss of its
-  equilibrium, too.
+Measured before 2026-11-27 (results/table1_fmnist.json), five seeds of 50 epochs:
+corrected 11.35 ± 0.16 %, recurrent backprop 11.51 ± 0.38, feed-forward backprop 11.32 ±
+0.22; plain EP with N = 6 and |β| = 0.5 has 13.6 ± 0.6, published 14.3. The rows from
+the limit of small nudges on are of 10 epochs where 50 are published. Setting, row by
+row against the paper, and log: results/log/table1_fmnist.md.
 """
 
 from collections.abc import Callable

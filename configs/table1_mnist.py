@@ -1,36 +1,16 @@
-r"""MNIST, Table 1 of Laborieux and Zenke 2022: finite nudges and noise, tied weights.
+"""MNIST, Table 1 of Laborieux and Zenke 2022: finite nudges and noise, tied weights.
 
-784-256-256 with a softmax readout of ten behind it, sigmoid(4z − 2), feedback through
-the transposes, SGD at 0.05 without momentum, batch 20, 50 epochs
-(https://arxiv.org/abs/2209.00530; settings from the authors' code). Rows: one nudge of
-0.1 and of 0.4, ten points on a circle of 0.4, and the nudge that turns through these
-ten points while the network runs, without and with noise of 0.04 in every sweep.
-
-Differences: 55,000 training images (5,000 are held out); the local rule, and not that
-of Φ. Phases without noise end at a tolerance, and not after 350 synchronous sweeps each
-(N = 1) or 200 and 50 (N = 10); those with noise take 50 alternating ones. There noise
-is in the real parts alone, one draw for all examples of a batch, and with N = 1 five
-samples of each phase are averaged; here it is in both parts and every example's own,
-and the last state counts. There the turning nudge stays 30 sweeps at each point for
-three turns from rest, all of them averaged; here 20, for one turn after one that is not
-averaged, from the free equilibrium. Free phases, by which errors are counted, have no
-noise.
+https://arxiv.org/abs/2209.00530: 784-256-256 with a softmax readout, SGD, 50 epochs.
+Rows: one nudge of 0.1 and 0.4, ten points on a circle of 0.4, and the nudge that turns
+through these points while the network runs, without noise and with noise of 0.04.
 
     python launch/prepare_data.py --dataset=mnist        # once
     python launch/sweep.py --config=configs/table1_mnist.py --workdir=runs/mnist
 
-`:short` ends after one epoch, which takes a core half a minute (one nudge) to nine
-minutes (ten points that turn).
-
-Published test error at the best epoch, three seeds (from the authors' logs): 1.87 % and
-2.24 % with one nudge of 0.1 and 0.4, 1.97 % with ten points, 2.05 % in continuous time,
-1.91 % there with noise. With noise one nudge of 0.1 fails (88.65 %), one of 0.4 has
-3.01 % and ten points 1.96.
-
-Measured: `:short` (results/table1_mnist_short.json), after one epoch. Without noise one
-nudge of 0.1 and of 0.4 have 6.4 %, ten points 5.7 and online 5.8, with noise one nudge
-of 0.1 stays at chance, as published, one of 0.4 has 7.4, ten points 6.2 and online 6.3,
-three seeds each. The 50 epochs have not been run.
+Published: 1.87, 2.24, 1.97 and 2.05 %; with noise 88.65, 3.01, 1.96 and 1.91. Measured,
+`:short`, after one epoch, three seeds (results/table1_mnist_short.json): 6.4, 6.4, 5.7
+and 5.8 %; with noise at chance, 7.4, 6.2 and 6.3. The 50 epochs have not been run.
+Setting and log: results/log/table1_mnist.md.
 """
 
 from collections.abc import Callable
@@ -66,7 +46,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     """Returns what the rows change: N = 10, |β| = 0.4.
 
     Args:
-      variant: '' as published, or 'short'.
+      variant: '' as published, or 'short' with one epoch.
     """
     return variants.choose(variant, VARIANTS)
 

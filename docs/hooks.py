@@ -1,16 +1,14 @@
-"""What the site takes from outside of docs/: sections of README, records, sources.
+"""Hooks of the site: they include sections of README, records, logs and sources.
 
 A line of its own is replaced by
 
-    <!-- include README.md: Results -->    a section, without its heading
-    <!-- include configs/X.py: Title -->   what a docstring has from `Title:` on
+    <!-- include README.md: Results -->    a section of a file, without its heading
     <!-- records -->                       a table of results/*.json
 
 so that nothing has to be written twice. Links out of docs/ lead to a page with the
 file they name, or to the reference where it is a public module.
 """
 
-import ast
 import json
 import pathlib
 import posixpath
@@ -18,7 +16,14 @@ import re
 from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHOWN = ('configs/*.py', 'experiments/**/*.py', 'launch/*', 'results/**/*.json')
+LOGS = 'results/log'
+SHOWN = (
+    'configs/*.py',
+    'experiments/**/*.py',
+    'launch/*',
+    'results/**/*.json',
+    f'{LOGS}/*.md',
+)
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.sbatch': 'bash', '.json': 'json'}
 INCLUDE = re.compile(r'^<!-- include (\S+): (.+) -->$', re.MULTILINE)
 FENCED = re.compile(r'^```.*?^```$', re.MULTILINE | re.DOTALL)
@@ -52,15 +57,6 @@ def section(text: str, title: str) -> str:
     return text[found.end() :].strip('\n')
 
 
-def remarks(source: str, title: str) -> str:
-    """Returns what a module's docstring has behind a line that ends in `title:`."""
-    docstring = ast.get_docstring(ast.parse(source)) or ''
-    _, found, text = docstring.partition(f'{title}:\n')
-    if not found:
-        raise ValueError(f'no line of the docstring ends in {title!r}:')
-    return text.strip('\n')
-
-
 def expand(markdown: str, page: str) -> str:
     """Returns a page with its includes, as `page` (relative to docs/) should have it.
 
@@ -70,8 +66,7 @@ def expand(markdown: str, page: str) -> str:
     """
 
     def include(match: re.Match) -> str:
-        take = remarks if match[1].endswith('.py') else section
-        body = take((ROOT / match[1]).read_text(encoding='utf-8'), match[2])
+        body = section((ROOT / match[1]).read_text(encoding='utf-8'), match[2])
         start = posixpath.dirname(f'docs/{page}')
         base = posixpath.dirname(match[1])
 
@@ -130,7 +125,7 @@ def home(path: str) -> str | None:
     if path == 'README.md':
         return 'index.md'
     shown = file.parts[0] in {'configs', 'experiments', 'launch', 'results'}
-    return f'files/{path}.md' if shown else None
+    return f'files/{path.removesuffix(".md")}.md' if shown else None
 
 
 def on_files(files, config):
@@ -141,13 +136,13 @@ def on_files(files, config):
         if not path.is_file():
             continue
         name = path.relative_to(ROOT).as_posix()
-        language = LANGUAGES.get(path.suffix, 'text')
         text = path.read_text(encoding='utf-8').rstrip()
-        content = (
-            f'---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n\n'
-            f'# {name}\n\n````{language}\n{text}\n````\n'
-        )
-        files.append(File.generated(config, f'files/{name}.md', content=content))
+        if path.suffix != '.md':
+            language = LANGUAGES.get(path.suffix, 'text')
+            text = f'# {name}\n\n````{language}\n{text}\n````'
+        head = '---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n\n'
+        content = f'{head}{text}\n'
+        files.append(File.generated(config, home(name), content=content))
     return files
 
 
@@ -165,13 +160,16 @@ def on_page_content(html, page, config, files):
 def on_page_markdown(markdown, page, config, files):
     """Expands a page and mends its links."""
     source = page.file.src_uri
-    if source.startswith('files/'):
-        return markdown
     here = posixpath.dirname(source)
+    is_log = here == f'files/{LOGS}'
+    if here.startswith('files/') and not is_log:
+        return markdown
+    folder = LOGS if is_log else f'docs/{here}'
 
     def mended(target: str) -> str:
-        path = posixpath.normpath(posixpath.join('docs', here, target))
-        found = None if path.startswith('docs/') else home(path)
+        path = posixpath.normpath(posixpath.join(folder, target))
+        inside = path.startswith('docs/')
+        found = path.removeprefix('docs/') if inside else home(path)
         return target if found is None else posixpath.relpath(found, here or '.')
 
-    return relink(expand(markdown, source), mended)
+    return relink(markdown if is_log else expand(markdown, source), mended)

@@ -153,11 +153,34 @@ def test_the_examples_in_docstrings(name):
     assert not result.failed
 
 
-def test_a_page_can_take_the_end_of_a_docstring():
-    source = '"""Rows.\n\nSeen:\n\n* one\n* two\n"""\n'
-    assert hooks().remarks(source, 'Seen') == '* one\n* two'
+def test_a_page_can_take_a_section_of_a_log():
+    source = '# Log\n\n## Seen\n\n* one\n* two\n\n## Other\n'
+    assert hooks().section(source, 'Seen') == '* one\n* two'
     with pytest.raises(ValueError, match='Unseen'):
-        hooks().remarks(source, 'Unseen')
+        hooks().section(source, 'Unseen')
+
+
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+LOGS = sorted((ROOT / 'results' / 'log').glob('*.md'))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_is_described_in_fifteen_lines(path):
+    """What is longer is in a log, which the docstring names."""
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert len(docstring.splitlines()) <= 15
+    for name in re.findall(r'results/[\w/.]+\w', docstring):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize('path', LOGS, ids=lambda path: path.stem)
+def test_a_log_is_named_and_names_what_exists(path):
+    """By a configuration and by the page of results."""
+    name = f'results/log/{path.name}'
+    assert any(name in config.read_text() for config in CONFIGS)
+    assert name in (DOCS / 'results.md').read_text()
+    for target in re.findall(r'\]\((?!https?:)([^)#]+)', path.read_text()):
+        assert (path.parent / target).exists(), target
 
 
 def test_every_record_has_a_date():
