@@ -10,7 +10,7 @@ sweep trains the published rows, and beside them exact gradients and the correct
 Published test accuracy (quoted second-hand): untied with homeostasis 51.1 %, with
 homeostasis and the true derivative 53.8 %, without homeostasis 35.2 %; tied 61.6 %.
 
-Not yet run: the full networks need an accelerator, and the data set was not at hand.
+Not yet run: the full networks need an accelerator, and the data set was not available.
 """
 
 import ml_collections

@@ -20,7 +20,7 @@ import ml_collections
 from configs import digits_mlp
 
 PLAIN = {'estimator.correction': None}
-TIED = {  # the cost with the less error on held-out images, by recurrent backprop
+TIED = {  # the cost with the smaller held-out error, by recurrent backprop
     'system.feedback': 'tied',
     'system.angle': None,
     'system.cost': 'cross_entropy',

@@ -3,7 +3,7 @@
 https://arxiv.org/abs/2309.02214. Value and error neurons, 784-128-128-10; feedback from
 45 degrees. Rows: EP in the limit of small nudges, that with homeostasis and with
 Kolen-Pollack updates, corrected EP, recurrent backprop. Only the system is taken from
-the paper: its settings are not at hand.
+the paper: its settings are not known.
 
     python launch/prepare_data.py --dataset=fashion_mnist        # once
     python launch/sweep.py --config=configs/fig5_fmnist.py --workdir=runs/fig5

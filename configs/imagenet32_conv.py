@@ -10,7 +10,7 @@ derivative.
 Published top-1 and top-5 accuracy: untied with homeostasis and the true derivative
 31.4 ± 0.1 and 55.2 ± 0.1 %; tied 36.5 ± 0.3 and 60.8 ± 0.4 %.
 
-Not yet run: the full networks need an accelerator, and the data set was not at hand.
+Not yet run: the full networks need an accelerator, and the data set was not available.
 """
 
 import ml_collections

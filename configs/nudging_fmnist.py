@@ -22,7 +22,7 @@ from configs import fmnist_mlp
 
 RBP = {
     'estimator.name': 'recurrent_backprop',
-    'estimator.skip_unconverged': True,  # else one such example ends a run
+    'estimator.skip_unconverged': True,  # one such example can end a run
 }
 DECAY = {'optimizer.name': 'adamw', 'optimizer.weight_decay': 0.3}
 TIED = DECAY | {'system.feedback': 'tied', 'system.angle': None}

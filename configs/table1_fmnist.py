@@ -21,7 +21,7 @@ import ml_collections
 
 from configs import fmnist_mlp
 
-SHORT = {'num_epochs': 10}  # rows beside the headline ones
+SHORT = {'num_epochs': 10}  # all rows but the first five
 RBP = {
     'estimator.name': 'recurrent_backprop',
     'estimator.method': 'anderson',
