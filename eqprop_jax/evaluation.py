@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import dynamics
-from eqprop_jax.data.sources import Split
+from eqprop_jax.data.splits import Split
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Params, Solver
 

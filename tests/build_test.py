@@ -329,7 +329,7 @@ class TestCheck:
         labels = np.array([0, 1, label, 0], np.int32)
         with pytest.raises(ValueError, match='outside 0 to 1') as raised:
             check(dataset(**{split: {'labels': labels}}))
-        says(str(raised.value), 'tiny', split, f'label {label} of image 2')
+        says(str(raised.value), 'tiny', split, f'label {label} of example 2')
 
     @pytest.mark.parametrize('value', [np.nan, np.inf])
     def test_pixels(self, value):
@@ -352,7 +352,7 @@ class TestCheck:
         bad = dataset(train={'labels': np.array([0, 1, 5, 0], np.int32)})
         monkeypatch.setattr(build.sources, 'load', lambda name: bad)
         changes = {'data': {'name': 'tiny', 'normalization': 'unit'}}
-        says(refused(tmp_path, changes), 'data: tiny', 'label 5 of image 2')
+        says(refused(tmp_path, changes), "data: 'tiny'", 'label 5 of example 2')
 
 
 def gradients(estimate, system):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from eqprop_jax.data import DATASETS, arrays, load, prepare, sources, tfds_reader
+from eqprop_jax.data import DATASETS, Split, arrays, load, prepare, sources, tfds_reader
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 60, 'test': 20}
@@ -72,7 +72,7 @@ class TestDigits:
     def test_splits_partition_scikit_learns_arrays(self):
         data = load('digits')
         digits = load_digits()
-        original = sources.Split(digits.images[..., None], digits.target)
+        original = Split(digits.images[..., None], digits.target)
         np.testing.assert_array_equal(
             rows(data.train, data.held_out, data.test), rows(original)
         )
@@ -155,7 +155,8 @@ class TestCache:
     def test_images_are_copied_once_at_most(self, tmp_path, held_out, copies):
         images = np.zeros((20_000, 16, 16, 1), np.uint8)
         labels = np.arange(len(images)) % NUM_CLASSES
-        fill(tmp_path, train=stream(images, labels, batch=1000))
+        test = stream(images[:20], labels[:20])
+        fill(tmp_path, train=stream(images, labels, batch=1000), test=test)
         tracemalloc.start()
         try:
             data = load('fashion_mnist', data_dir=tmp_path, held_out=held_out)
@@ -484,5 +485,5 @@ def test_reads_what_tfds_prepared(tmp_path, file_format):
     data = load('kmnist', data_dir=tmp_path, held_out=0)
     assert data.num_classes == 10
     for split, images in ((data.train, content['train']), (data.test, content['test'])):
-        original = sources.Split(images, np.arange(len(images)) % 10)
+        original = Split(images, np.arange(len(images)) % 10)
         np.testing.assert_array_equal(rows(split), rows(original))

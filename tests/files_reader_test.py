@@ -119,7 +119,7 @@ def refusal(tmp_path, source):
                 'test_images': np.zeros((0, 4, 6), np.uint8),
                 'test_labels': np.zeros(0, int),
             },
-            ['no images in test'],
+            ["'test' is empty", 'no images'],
         ),
         ({'test_images': np.array([None] * 5)}, ['no .npz file of images']),
     ],

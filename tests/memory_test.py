@@ -11,7 +11,7 @@ import zoo
 import eqprop_jax as ep
 from configs import cifar10_conv_free
 from eqprop_jax.config import build
-from eqprop_jax.data import pipeline, sources
+from eqprop_jax.data import pipeline, sources, splits
 from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
 
@@ -61,8 +61,8 @@ def test_memory_of_backprop_through_time_grows_with_the_steps():
 def step_of(monkeypatch):
     """Returns config ↦ temporary bytes of a training step on images of CIFAR-10."""
     images = np.zeros((600, 32, 32, 3), np.uint8)
-    split = sources.Split(images, np.zeros(len(images), np.int32))
-    data = sources.Dataset('cifar10', split, split, split, num_classes=10, scale=255.0)
+    split = splits.Split(images, np.zeros(len(images), np.int32))
+    data = splits.Dataset('cifar10', split, split, split, num_classes=10, scale=255.0)
     load = functools.wraps(sources.load)(lambda *_, **__: data)
     monkeypatch.setattr(sources, 'load', load)
 

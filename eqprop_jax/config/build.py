@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from eqprop_jax import checkpoint, estimators, homeostasis, records, systems, training
 from eqprop_jax.config import checks, registry, schema
 from eqprop_jax.config.schema import ConfigError
-from eqprop_jax.data import augment, pipeline, sources
+from eqprop_jax.data import augment, pipeline, sources, splits
 from eqprop_jax.training import mesh, optimizers, state
 from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
 from eqprop_jax.types import Estimator, System
@@ -159,14 +159,14 @@ def _kolen_pollack(system: System, values: Mapping[str, Any]) -> bool:
 
 def _data(
     values: Mapping[str, Any],
-) -> tuple[sources.Dataset, pipeline.Preprocess, augment.Augment | None]:
+) -> tuple[splits.Dataset, pipeline.Preprocess, augment.Augment | None]:
     """Returns the data set, and what its images go through; in training only, last."""
     options: dict[str, Any] = {'augment': {}, 'std_factor': 1.0, **values}
     section = options.pop('augment')
     scaling = {key: options.pop(key) for key in ('normalization', 'std_factor')}
     with schema.naming('data'):
         dataset = sources.load(**options)
-        pipeline.check(dataset)
+        splits.check(dataset)
         preprocess = pipeline.normalizer(dataset, **scaling)
     if scaling['normalization'] == 'unit' and scaling['std_factor'] != 1:
         logging.warning("data.normalization='unit' does not use: std_factor")

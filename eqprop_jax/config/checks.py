@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from eqprop_jax import dynamics, homeostasis, precision
 from eqprop_jax.config import registry, schema
 from eqprop_jax.config.schema import ConfigError
-from eqprop_jax.data import augment, pipeline, sources
+from eqprop_jax.data import augment, pipeline, sources, splits
 from eqprop_jax.training import mesh, optimizers
 from eqprop_jax.training.state import Diagnostics, Experiment
 from eqprop_jax.types import Batch, Estimator
@@ -99,7 +99,7 @@ def _ranges(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def steps(values: Mapping[str, Any], train: sources.Split, devices: Mesh) -> int:
+def steps(values: Mapping[str, Any], train: splits.Split, devices: Mesh) -> int:
     """Returns the number of steps, of which all devices can take and JAX count each."""
     size, turns = values['batch_size'], values['accumulation_steps']
     num_examples, num_devices = len(train.labels), devices.shape[mesh.DATA]

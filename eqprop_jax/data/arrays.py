@@ -17,15 +17,17 @@ import json
 import os
 import pathlib
 import shlex
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from eqprop_jax.data.splits import Dataset, Split, check_labels, whole
+
 HASHED_BYTES = 1_000_000_000  # larger files are checked by size alone
 SPLITS = ('train', 'test')
+FILES = tuple(f'{split}_{part}.npy' for split in SPLITS for part in Split._fields)
 
 
 class Stream(NamedTuple):
@@ -36,17 +38,10 @@ class Stream(NamedTuple):
 
 
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Return the folder of all data sets.
+    """Return the folder of all data sets, which need not exist; it cannot be a URL.
 
-    Args:
-      data_dir: a local folder; None means the environment variable TFDS_DATA_DIR, or
-        else ~/tensorflow_datasets, as for TFDS.
-
-    Returns:
-      The folder's path; it need not exist.
-
-    Raises:
-      ValueError: if `data_dir` is a URL.
+    None means the environment variable TFDS_DATA_DIR, or else ~/tensorflow_datasets, as
+    for TFDS.
     """
     given = os.fspath(data_dir or os.environ.get('TFDS_DATA_DIR') or '')
     if '://' in given:
@@ -60,88 +55,47 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
 def folder_of(
     name: str, data_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
-    """Return the folder that holds, or would hold, the arrays of data set `name`.
-
-    It lies in the folder eqprop_arrays, whatever the name.
-    """
+    """Return the folder of a data set's arrays; in eqprop_arrays, whatever the name."""
     own = name.replace('/', '_')
-    return (
-        data_root(data_dir) / 'eqprop_arrays' / (own if own.strip('.') else f'_{own}')
-    )
+    own = own if own.strip('.') else f'_{own}'
+    return data_root(data_dir) / 'eqprop_arrays' / own
 
 
-def check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:
-    """Check that all labels lie in 0..num_classes - 1.
-
-    Args:
-      name: the data set's name, for the message.
-      split: the split's name, for the message.
-      labels: integers [n].
-      num_classes: how many classes there are.
-
-    Raises:
-      ValueError: naming the first offending value and its position.
-    """
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if wrong.size:
-        raise ValueError(
-            f'data set {name!r}, split {split!r}: label {labels[wrong[0]]} of example '
-            f'{wrong[0]} is outside 0..{num_classes - 1} ({wrong.size} such labels); '
-            'a data set without labels in this split cannot be used'
-        )
+def command(name: str, root: pathlib.Path, *more: str) -> str:
+    """Return the command line that prepares a data set in the folder of all of them."""
+    options = (f'--dataset={name}', f'--data_dir={root}', *more)
+    return shlex.join(['python', 'launch/prepare_data.py', *options])
 
 
-def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read a cached data set.
+def read(folder: pathlib.Path) -> Dataset:
+    """Return a data set with nothing held out, its images memory-mapped.
 
-    Args:
-      folder: from `folder_of`; it must hold a manifest.
-
-    Returns:
-      The manifest, and the arrays by file name without suffix: 'train_images' and
-      'test_images', memory-mapped uint8 [n, height, width, channels], 'train_labels'
-      and 'test_labels', int32 [n].
-
-    Raises:
-      ValueError: if a file is missing, or is not what the manifest says, or the arrays
-        are not of these types and shapes.
+    Raises ValueError if a file is missing, is not what the manifest says, or holds
+    other than the arrays described above.
     """
     try:
         manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
-        name, files = manifest['name'], manifest['files']
-        sums = {
-            key: [files[f'{key}.npy'][value] for value in ('bytes', 'sha256')]
-            for key in _keys()
-        }
-        num_classes = manifest['num_classes']
+        name, num_classes = manifest['name'], manifest['num_classes']
+        source = manifest.get('versions', {}).get('source')
+        entries = [manifest['files'][file] for file in FILES]
+        sums = [(entry['bytes'], entry['sha256']) for entry in entries]
         if type(num_classes) is not int or num_classes < 1:
             raise ValueError(f'num_classes is {num_classes!r}')
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
             f'{folder / "manifest.json"} is damaged ({error!r}): run '
             'launch/prepare_data.py with --overwrite'
         ) from error
-    arrays: dict[str, np.ndarray] = {}
-    for key, (size, digest) in sums.items():
-        path = folder / f'{key}.npy'
-        fault = _fault(path, size, digest)
-        if not fault:
-            try:
-                arrays[key] = _load(path)
-            except (OSError, ValueError) as error:
-                fault = f'is not one of its arrays ({error})'
-        if not fault and key.endswith('labels'):
-            images = arrays[key.replace('labels', 'images')]
-            if len(arrays[key]) != len(images):
-                fault = f'has {len(arrays[key])} labels for {len(images)} images'
-        if fault:
-            own = manifest.get('versions', {}).get('source')
-            source = f' --source={shlex.quote(own)}' if own else ''
-            raise ValueError(
-                f'{path} {fault}: run `python launch/prepare_data.py --dataset={name} '
-                f'--data_dir={folder.parent.parent}{source} --overwrite`'
-            )
-    return manifest, arrays
+    try:
+        files = [
+            _open(folder / file, *wanted)
+            for file, wanted in zip(FILES, sums, strict=True)
+        ]
+        return whole(name, Split(*files[:2]), Split(*files[2:]), num_classes)
+    except ValueError as error:
+        options = [f'--source={source}'] if source else []
+        again = command(name, folder.parent.parent, *options, '--overwrite')
+        raise ValueError(f'{error}: run `{again}`') from error
 
 
 def write(
@@ -154,77 +108,59 @@ def write(
 ) -> None:
     """Write a data set, one batch in memory at a time, and replace an earlier one.
 
-    Args:
-      folder: from `folder_of`; its parents are made.
-      name: the data set's name.
-      num_classes: how many classes there are.
-      versions: what the arrays were read from, recorded in the manifest.
-      splits: 'train' and 'test'.
-
-    Raises:
-      ValueError: if a split does not hold as many images as it announced, an image has
-        another shape, or a label is outside the classes. An earlier folder is kept.
-      OSError: if the folder cannot be written.
+    `versions` is what the arrays were read from, for the manifest. Raises ValueError if
+    a split does not hold as many images as it announced, an image has another shape, or
+    a label is outside the classes; an earlier folder is then kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f'.{folder.name}.incomplete.{uuid.uuid4().hex}')
-    earlier = partial.with_name(f'{partial.name}.earlier')
-    partial.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{folder.name}.incomplete.',
+        dir=folder.parent,
+        ignore_cleanup_errors=True,
+    ) as place:
+        partial, earlier = pathlib.Path(place, 'new'), pathlib.Path(place, 'earlier')
+        partial.mkdir()
         for split in SPLITS:
-            labels = _write_split(partial, name, split, splits[split])
-            check_labels(name, split, labels, num_classes)
+            where = f'{name!r}, split {split!r}'
+            labels = _write_images(
+                partial / f'{split}_images.npy', where, splits[split]
+            )
+            check_labels(where, labels, num_classes)
+            np.save(partial / f'{split}_labels.npy', labels)
         manifest = {
             'name': name,
             'num_classes': num_classes,
             'versions': dict(versions),
-            'files': {
-                f'{key}.npy': _describe(partial / f'{key}.npy') for key in _keys()
-            },
+            'files': {file: _describe(partial / file) for file in FILES},
         }
         text = json.dumps(manifest, indent=2) + '\n'
         (partial / 'manifest.json').write_text(text, encoding='utf-8')
         if folder.exists():
             folder.rename(earlier)
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _keys() -> Iterator[str]:
-    """Return the four files' names without suffix."""
-    return (f'{split}_{part}' for split in SPLITS for part in ('images', 'labels'))
-
-
-def _write_split(
-    folder: pathlib.Path, name: str, split: str, stream: Stream
-) -> np.ndarray:
-    """Write the two files of one split and return its labels, int32 [n]."""
+def _write_images(path: pathlib.Path, where: str, stream: Stream) -> np.ndarray:
+    """Write the images of a split and return its labels, int32 [n]."""
     num_images, *image_shape = stream.shape
     labels = np.empty(num_images, np.int32)
     start = 0
     # Not memory-mapped: where the disk is full that ends in a bus error.
-    with (folder / f'{split}_images.npy').open('wb') as file:
+    with path.open('wb') as file:
         header = {'descr': '|u1', 'fortran_order': False, 'shape': stream.shape}
         np.lib.format.write_array_header_1_0(file, header)
         for image_batch, label_batch in stream.batches:
             stop = start + len(image_batch)
             if stop > num_images or list(image_batch.shape[1:]) != image_shape:
                 raise ValueError(
-                    f'data set {name!r}, split {split!r}: announced {stream.shape}, '
-                    f'but images {start} to {stop - 1} have shape '
-                    f'{image_batch.shape[1:]}'
+                    f'{where}: announced {stream.shape}, but images {start} to '
+                    f'{stop - 1} have shape {image_batch.shape[1:]}'
                 )
             file.write(image_batch.astype(np.uint8).tobytes())
             labels[start:stop] = label_batch
             start = stop
     if start != num_images:
-        raise ValueError(
-            f'data set {name!r}, split {split!r}: announced {num_images} images, but '
-            f'holds {start}'
-        )
-    np.save(folder / f'{split}_labels.npy', labels)
+        raise ValueError(f'{where}: announced {num_images} images, but holds {start}')
     return labels
 
 
@@ -239,25 +175,22 @@ def _describe(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _fault(path: pathlib.Path, wanted: int, digest: str) -> str | None:
-    """Return how the file differs from its manifest entry, or None."""
+def _open(path: pathlib.Path, wanted: int, digest: str) -> np.ndarray:
+    """Return the array of a file of that size and sum; raise ValueError for another."""
     if not path.is_file():
-        return 'is missing'
+        raise ValueError(f'{path} is missing')
     size = path.stat().st_size
     if size != wanted:
-        return f'has {size} bytes instead of {wanted}'
+        raise ValueError(f'{path} has {size} bytes instead of {wanted}')
     if size < HASHED_BYTES and _sha256(path) != digest:
-        return 'does not match its sha256'
-    return None
-
-
-def _load(path: pathlib.Path) -> np.ndarray:
-    """Return the array of a file; raise ValueError if it has another type or shape."""
-    array = np.lib.format.open_memmap(path, mode='r')
+        raise ValueError(f'{path} does not match its sha256')
     is_images = path.stem.endswith('images')
-    dtype, num_axes = (np.uint8, 4) if is_images else (np.int32, 1)
-    if array.dtype != dtype or array.ndim != num_axes:
-        raise ValueError(f'{array.dtype} of shape {array.shape}')
+    try:
+        array = np.lib.format.open_memmap(path, mode='r')
+        if (array.dtype, array.ndim) != ((np.uint8, 4) if is_images else (np.int32, 1)):
+            raise ValueError(f'{array.dtype} of shape {array.shape}')
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path} is not one of its arrays ({error})') from error
     return array if is_images else np.array(array)
 
 

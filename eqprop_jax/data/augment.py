@@ -1,13 +1,12 @@
 """Random crops and mirror images, on the device, inside the jitted training step."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt8
-
-from eqprop_jax import tree
+from jaxtyping import Array, Int, UInt8
 
 PADDINGS = ('zero', 'edge', 'reflect')
 
@@ -23,8 +22,8 @@ def augmentation(*, pad: int = 0, flip: bool = False, padding: str = 'zero') -> 
 
     x̃ is the image, continued p pixels beyond its edges. Every image has an offset
     (a, b) and a side of its own. All that is random comes from the key; whether an
-    image is mirrored does not depend on p. No padded copy is made: indices beyond an
-    edge are mapped back into the image, and one gather reads the batch.
+    image is mirrored does not depend on p. No padded copy is made: one gather reads the
+    batch.
 
     Mirroring keeps the class of an object, but not that of a digit or a letter.
 
@@ -70,46 +69,38 @@ def augmentation(*, pad: int = 0, flip: bool = False, padding: str = 'zero') -> 
             return images
         if numbers is None:
             numbers = jnp.arange(num_images)
-        offset_rng, flip_rng = jax.random.split(rng)
-        rows, columns = (
-            jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (num_images, size))
-            for size in (height, width)
-        )
-        if flip:
-            mirrored = tree.per_example_draw(
-                lambda key: jax.random.bernoulli(key, shape=(1,)), flip_rng, numbers
-            )
-            columns = jnp.where(mirrored, columns[:, ::-1], columns)
-        if pad:
-            offsets = tree.per_example_draw(
-                lambda key: jax.random.randint(key, (2,), -pad, pad + 1, jnp.int32),
-                offset_rng,
-                numbers,
-            )
-            rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
-        each = jnp.arange(num_images, dtype=jnp.int32)[:, None, None]
-        moved = images[
-            each,
-            _inside(rows, height, padding)[:, :, None],
-            _inside(columns, width, padding)[:, None, :],
-        ]
-        if not pad or padding != 'zero':
-            return moved
-        known = _known(rows, height)[:, :, None] & _known(columns, width)[:, None, :]
-        return jnp.where(known[..., None], moved, jnp.zeros((), images.dtype))
+        move = functools.partial(_move, rng, pad=pad, flip=flip, padding=padding)
+        return jax.vmap(move)(images, numbers)
 
     return augment
 
 
-def _inside(
-    indices: Int[Array, 'B size'], size: int, padding: str
-) -> Int[Array, 'B size']:
-    """Returns the indices of the pixels that stand for those beyond the edges."""
-    if padding != 'reflect':
-        return jnp.clip(indices, 0, size - 1)
-    return size - 1 - jnp.abs(size - 1 - jnp.abs(indices))
-
-
-def _known(indices: Int[Array, 'B size'], size: int) -> Bool[Array, 'B size']:
-    """Whether the indices lie within the image."""
-    return (indices >= 0) & (indices < size)
+def _move(
+    rng: Array,
+    image: UInt8[Array, 'height width channels'],
+    number: Int[Array, ''],
+    *,
+    pad: int,
+    flip: bool,
+    padding: str,
+) -> UInt8[Array, 'height width channels']:
+    """Returns one image, shifted and mirrored as the key and its number say."""
+    height, width, _ = image.shape
+    rows = jnp.arange(height, dtype=jnp.int32)
+    columns = jnp.arange(width, dtype=jnp.int32)
+    offset_rng, flip_rng = jax.random.split(rng)
+    if flip:
+        mirrored = jax.random.bernoulli(jax.random.fold_in(flip_rng, number))
+        columns = jnp.where(mirrored, columns[::-1], columns)
+    if pad:
+        key = jax.random.fold_in(offset_rng, number)
+        down, right = jax.random.randint(key, (2,), -pad, pad + 1, jnp.int32)
+        rows, columns = rows + down, columns + right
+    if padding == 'reflect':
+        rows = height - 1 - jnp.abs(height - 1 - jnp.abs(rows))
+        columns = width - 1 - jnp.abs(width - 1 - jnp.abs(columns))
+    return image.at[rows[:, None], columns[None, :]].get(
+        mode='fill' if padding == 'zero' else 'clip',
+        fill_value=0,
+        wrap_negative_indices=False,
+    )

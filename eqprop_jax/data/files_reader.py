@@ -23,13 +23,9 @@ import numpy as np
 
 from eqprop_jax.data import arrays
 from eqprop_jax.data.sources import DATASETS
+from eqprop_jax.data.splits import Split, whole
 
-BATCH = 1024  # images in memory at a time
 TESTS = ('test', 'val', 'validation')  # folders; the first that is there
-NAMES = {  # images and labels of a split in an .npz: ours, and those of Keras
-    'train': (('train_images', 'x_train'), ('train_labels', 'y_train')),
-    'test': (('test_images', 'x_test'), ('test_labels', 'y_test')),
-}
 DAMAGED = (TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
 GREY = ('1', 'L', 'LA')  # modes of Pillow
 COLOUR = ('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # others would lose bits
@@ -70,8 +66,7 @@ def prepare_files(
         )
     if not source.exists():
         raise FileNotFoundError(f'there is no file or folder {source}')
-    read = _of_folder if source.is_dir() else _of_npz
-    num_classes, streams = read(source)
+    num_classes, streams = (_of_folder if source.is_dir() else _of_npz)(source)
     arrays.write(
         folder,
         name=name,
@@ -86,84 +81,67 @@ def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
     """Return the number of classes, and the splits of an .npz file."""
     try:
         with source.open('rb') as file, np.load(file) as content:
-            entries = {
-                split: [_entry(content, *either) for either in NAMES[split]]
+            found = {
+                split: (
+                    _entry(content, f'{split}_images', f'x_{split}'),
+                    _entry(content, f'{split}_labels', f'y_{split}'),
+                )
                 for split in arrays.SPLITS
             }
     except DAMAGED as error:
         raise ValueError(f'{source} is no .npz file of images ({error})') from error
-    shapes, num_classes, streams = set(), 0, {}
-    for split, (images, labels) in entries.items():
-        images = images[..., None] if images.ndim == 3 else images
-        size, *shape = images.shape or (0,)
-        if images.dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
-            raise ValueError(
-                f'{source}: the images of {split} are {images.dtype} of shape '
-                f'{images.shape}; they have to be uint8, [n, height, width], with 1 or '
-                '3 channels behind or none'
-            )
-        if not images.size:
-            raise ValueError(f'{source}: there are no images in {split}')
-        if labels.shape == (size, 1):
-            labels = labels[:, 0]
-        if labels.dtype.kind not in 'iu' or labels.shape != (size,):
-            raise ValueError(
-                f'{source}: the labels of {split} are {labels.dtype} of shape '
-                f'{labels.shape}; they have to be {size} integers (of one-hot rows '
-                'take the argmax)'
-            )
-        if split == 'train':
-            num_classes = len(np.unique(labels))
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(
-                f'{source}: the labels of {split} go from {labels.min()} to '
-                f'{labels.max()}; they have to be from 0 to {num_classes - 1}, since '
-                f'{num_classes} classes are trained on'
-            )
-        shapes.add(tuple(shape))
-        streams[split] = arrays.Stream(images.shape, [(images, labels)])
-    if len(shapes) > 1:
-        raise ValueError(
-            f'{source}: the images of train and test differ: '
-            f'{" and ".join(map(str, sorted(shapes)))}'
-        )
-    return num_classes, streams
+    train, test = (_split(f'{source}, {key}', *found[key]) for key in arrays.SPLITS)
+    dataset = whole(str(source), train, test, len(np.unique(train.labels)))
+    return dataset.num_classes, {
+        'train': arrays.Stream(train.images.shape, [train]),
+        'test': arrays.Stream(test.images.shape, [test]),
+    }
 
 
 def _entry(content: Mapping[str, np.ndarray], own: str, other: str) -> np.ndarray:
-    """Return an array, under either name."""
+    """Return an array, under our name or that of Keras."""
     if own not in content and other not in content:
         raise ValueError(f'it has neither {own} nor {other}, only {", ".join(content)}')
     return content[own if own in content else other]
 
 
+def _split(where: str, images: np.ndarray, labels: np.ndarray) -> Split:
+    """Return images [n, height, width, 1 or 3] and labels [n], if they are such."""
+    images = images[..., None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f'{where}: the images are {images.dtype} of shape {images.shape}; they '
+            'have to be uint8, [n, height, width], with 1 or 3 channels behind or none'
+        )
+    size = len(images)
+    labels = labels[:, 0] if labels.shape == (size, 1) else labels
+    if labels.dtype.kind not in 'iu' or labels.shape != (size,):
+        raise ValueError(
+            f'{where}: the labels are {labels.dtype} of shape {labels.shape}; they '
+            f'have to be {size} integers (of one-hot rows take the argmax)'
+        )
+    return Split(images, labels)
+
+
 def _of_folder(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
     """Return the number of classes, and the splits of a folder of images."""
-    folders = {'train': source / 'train'}
-    folders['test'] = next(
-        (source / name for name in TESTS if (source / name).is_dir()), source / TESTS[0]
-    )
-    files = {split: _by_class(folder) for split, folder in folders.items()}
-    classes = list(files['train'])
-    unknown = sorted(set(files['test']) - set(classes))
+    tests = [source / name for name in TESTS if (source / name).is_dir()]
+    train, test = source / 'train', (tests or [source / TESTS[0]])[0]
+    trained, tested = _by_class(train), _by_class(test)
+    classes = list(trained)
+    unknown = sorted(set(tested) - set(classes))
     if unknown:
-        raise ValueError(
-            f'{folders["test"]} has the class {unknown[0]!r}, which '
-            f'{folders["train"]} has not'
-        )
-    empty = [name for name, paths in files['train'].items() if not paths]
+        raise ValueError(f'{test} has the class {unknown[0]!r}, which {train} has not')
+    empty = [name for name, files in trained.items() if not files]
     if empty:
-        raise ValueError(f'there are no images in {folders["train"] / empty[0]}')
-    first = _read(files['train'][classes[0]][0])
+        raise ValueError(f'there are no images in {train / empty[0]}')
+    shape = _read(trained[classes[0]][0]).shape
     streams = {}
-    for split, by_class in files.items():
-        labelled = [
-            (path, classes.index(name))
-            for name, paths in by_class.items()
-            for path in paths
-        ]
-        shape = (len(labelled), *first.shape)
-        streams[split] = arrays.Stream(shape, _batches(labelled, first.shape))
+    for split, files_of in zip(arrays.SPLITS, (trained, tested), strict=True):
+        num_images = sum(map(len, files_of.values()))
+        streams[split] = arrays.Stream(
+            (num_images, *shape), _images(files_of, classes, shape)
+        )
     return len(classes), streams
 
 
@@ -171,27 +149,30 @@ def _by_class(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Return the images of each class, in the order of their names."""
     if not folder.is_dir():
         raise ValueError(f'there is no folder {folder} with a folder for each class')
-    visible = [path for path in sorted(folder.iterdir()) if path.name[0] != '.']
-    stray = [path for path in visible if not path.is_dir()]
-    if stray:
-        raise ValueError(f'{stray[0]} is in no class: {folder} holds a folder for each')
-    found = {
-        path.name: [file for file in sorted(path.iterdir()) if file.name[0] != '.']
-        for path in visible
-    }
+    found = {}
+    for path in _visible(folder):
+        if not path.is_dir():
+            raise ValueError(f'{path} is in no class: {folder} holds a folder for each')
+        found[path.name] = _visible(path)
     if not any(found.values()):
         raise ValueError(f'there are no images in {folder}')
     return found
 
 
-def _batches(
-    labelled: list[tuple[pathlib.Path, int]], shape: tuple[int, ...]
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return what is in a folder, but for hidden files, by name."""
+    return [path for path in sorted(folder.iterdir()) if path.name[0] != '.']
+
+
+def _images(
+    files_of: Mapping[str, list[pathlib.Path]],
+    classes: list[str],
+    shape: tuple[int, ...],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield images and labels, a batch at a time."""
-    for start in range(0, len(labelled), BATCH):
-        some = labelled[start : start + BATCH]
-        images = [_read(path, shape) for path, _ in some]
-        yield np.stack(images), np.array([label for _, label in some])
+    """Yield each image and its label, as a batch of one."""
+    for name, files in files_of.items():
+        for file in files:
+            yield _read(file, shape)[None], np.array([classes.index(name)])
 
 
 def _read(path: pathlib.Path, shape: tuple[int, ...] | None = None) -> np.ndarray:

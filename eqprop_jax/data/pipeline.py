@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from eqprop_jax.data.sources import Dataset, Split
+from eqprop_jax.data.splits import Dataset, Split
 from eqprop_jax.types import Batch
 
 NORMALIZATIONS = ('unit', 'standard')
@@ -22,12 +22,10 @@ Preprocess = Callable[[Array], Float[Array, 'B height width channels']]
 
 
 class DeviceSplit(NamedTuple):
-    """A split in device memory."""
+    """A split in device memory: raw pixels and class numbers."""
 
     images: UInt8[Array, 'n height width channels']
-    """Raw pixels."""
     labels: Int[Array, ' n']
-    """Class numbers."""
 
     @property
     def size(self) -> int:
@@ -58,10 +56,8 @@ def normalizer(
       ValueError: for an unknown normalization, or a factor that is not positive.
     """
     if normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f'no normalization {normalization!r}; choose from '
-            + ', '.join(NORMALIZATIONS)
-        )
+        choices = ', '.join(NORMALIZATIONS)
+        raise ValueError(f'no normalization {normalization!r}; choose from {choices}')
     if not (std_factor > 0 and math.isfinite(std_factor)):
         raise ValueError(f'std_factor has to be positive and finite, not {std_factor}')
     shift, scale = np.zeros(1), np.full(1, dataset.scale)
@@ -93,7 +89,7 @@ def take(
       positions: which of them, 0 to n − 1.
       preprocess: from raw pixels to network inputs.
       num_classes: length of a target.
-      augment: as in `batch`.
+      augment: (raw images, rows) -> what becomes of them first; None: nothing.
     """
     examples = DeviceSplit(split.images[positions], split.labels[positions])
     return batch(examples, preprocess, num_classes, augment=augment)
@@ -107,55 +103,10 @@ def batch(
     rows: Int[Array, ' B'] | None = None,
     augment: Callable[..., Array] | None = None,
 ) -> Batch:
-    """Returns examples preprocessed, with their targets one-hot.
-
-    Args:
-      examples: raw images and labels.
-      preprocess: from raw pixels to network inputs.
-      num_classes: length of a target.
-      rows: as in `Batch`.
-      augment: (raw images, rows) -> what becomes of them first; None: nothing.
-    """
+    """Returns examples as `take` does; `rows`, also for `augment`, as in `Batch`."""
     images, labels = examples
     x = preprocess(images if augment is None else augment(images, rows))
     return Batch(x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype), rows)
-
-
-def check(dataset: Dataset) -> None:
-    """Raises ValueError for a split that is empty, or holds what cannot be trained on.
-
-    That is images of another size than those of the others, NaN, or labels out of
-    range.
-    """
-    for name in ('train', 'held_out', 'test'):
-        split = getattr(dataset, name)
-        if len(split.images) != len(split.labels):
-            raise ValueError(
-                f'{dataset.name}, split {name!r}: {len(split.images)} images but '
-                f'{len(split.labels)} labels'
-            )
-        if name != 'held_out' and not len(split.labels):
-            raise ValueError(f'{dataset.name}, split {name!r} is empty')
-        wanted = dataset.train.images.shape[1:]
-        if split.images.shape[1:] != wanted:
-            raise ValueError(
-                f'{dataset.name}, split {name!r} has images of shape '
-                f'{split.images.shape[1:]}, but {wanted} are trained on'
-            )
-        if not np.issubdtype(split.images.dtype, np.integer):
-            bad = ~np.isfinite(split.images).reshape(len(split.images), -1).all(axis=1)
-            if bad.any():
-                raise ValueError(
-                    f'{dataset.name}, split {name!r}: image {np.argmax(bad)} holds NaN '
-                    f'or infinity ({bad.sum()} images do): remove or repair them'
-                )
-        bad = (split.labels < 0) | (split.labels >= dataset.num_classes)
-        if bad.any():
-            raise ValueError(
-                f'{dataset.name}, split {name!r}: label '
-                f'{split.labels[np.argmax(bad)]} of image {np.argmax(bad)} is outside '
-                f'0 to {dataset.num_classes - 1}'
-            )
 
 
 def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

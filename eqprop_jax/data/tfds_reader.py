@@ -80,7 +80,7 @@ def _fill(folder: pathlib.Path, name: str, root: pathlib.Path) -> None:
             f'TFDS cannot build {name!r} ({reason}): choose one of '
             f'{", ".join(list(DATASETS)[1:])}, or another TFDS image classification set'
         ) from error
-    image_key, label_key = _supervised_keys(tfds, builder.info, name)
+    keys = _supervised_keys(tfds, builder.info, name)
     if not builder.is_prepared():
         _check_reachable(tfds, builder, name, root / 'downloads')
         try:
@@ -94,23 +94,20 @@ def _fill(folder: pathlib.Path, name: str, root: pathlib.Path) -> None:
         origins = (source.train_split, source.test_split)
     else:
         origins = ('train', 'test' if 'test' in info.splits else 'validation')
-    missing = [origin for origin in origins if origin not in info.splits]
-    if missing:
-        raise ValueError(
-            f'TFDS data set {name!r} has no split {missing[0]!r}, only '
-            f'{", ".join(info.splits)}'
-        )
-    streams = {
-        split: arrays.Stream(
-            (info.splits[origin].num_examples, *info.features[image_key].shape),
-            _batches(tfds, builder, origin, image_key, label_key),
-        )
-        for split, origin in zip(arrays.SPLITS, origins, strict=True)
-    }
+    image, label = (info.features[key] for key in keys)
+    streams = {}
+    for split, origin in zip(arrays.SPLITS, origins, strict=True):
+        if origin not in info.splits:
+            raise ValueError(
+                f'TFDS data set {name!r} has no split {origin!r}, only '
+                f'{", ".join(info.splits)}'
+            )
+        shape = (info.splits[origin].num_examples, *image.shape)
+        streams[split] = arrays.Stream(shape, _batches(tfds, builder, origin, *keys))
     arrays.write(
         folder,
         name=name,
-        num_classes=info.features[label_key].num_classes,
+        num_classes=label.num_classes,
         versions={'data': info.full_name, 'tfds': tfds.__version__},
         splits=streams,
     )
@@ -142,19 +139,15 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield images and labels in the order of TFDS's files, a batch at a time."""
     if builder.info.file_format.value in ('array_record', 'parquet'):
-        examples = builder.as_data_source(split)
-        for start in range(0, len(examples), BATCH):
-            stop = min(start + BATCH, len(examples))
-            batch = [examples[i] for i in range(start, stop)]
-            images = np.stack([example[image_key] for example in batch])
-            yield images, np.stack([example[label_key] for example in batch])
-    else:
-        in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        examples = builder.as_dataset(
-            split=split, batch_size=BATCH, shuffle_files=False, read_config=in_order
-        )
-        for batch in tfds.as_numpy(examples):
-            yield batch[image_key], batch[label_key]
+        for example in builder.as_data_source(split):
+            yield example[image_key][None], np.array([example[label_key]])
+        return
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    examples = builder.as_dataset(
+        split=split, batch_size=BATCH, shuffle_files=False, read_config=in_order
+    )
+    for batch in tfds.as_numpy(examples):
+        yield batch[image_key], batch[label_key]
 
 
 def _check_reachable(

@@ -26,7 +26,7 @@ from jaxtyping import Array, Int
 
 from eqprop_jax import tree
 from eqprop_jax.data.pipeline import DeviceSplit
-from eqprop_jax.data.sources import Split
+from eqprop_jax.data.splits import Split
 
 RUNS, DATA, CONTOUR = 'runs', 'data', 'contour'
 EVERYWHERE, DIVIDED = PartitionSpec(), PartitionSpec(DATA)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from eqprop_jax.data.augment import Augment
 from eqprop_jax.data.pipeline import Preprocess
-from eqprop_jax.data.sources import Dataset
+from eqprop_jax.data.splits import Dataset
 from eqprop_jax.homeostasis import Penalty
 from eqprop_jax.training import mesh
 from eqprop_jax.types import Estimator, Params, Solver, System

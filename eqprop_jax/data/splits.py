@@ -1,0 +1,125 @@
+"""A data set in memory: splits of images with labels, as NumPy arrays."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+    """Examples in a fixed order."""
+
+    images: np.ndarray  # uint8 [n, height, width, channels]
+    labels: np.ndarray  # int32 [n]
+
+
+class Dataset(NamedTuple):
+    """A data set in three disjoint splits."""
+
+    name: str
+    train: Split
+    held_out: Split  # drawn from the training images, for choosing hyperparameters
+    test: Split
+    num_classes: int
+    scale: float  # largest possible pixel value
+
+
+def hold_out(
+    dataset: Dataset, held_out: int, num_train: int | None = None, seed: int = 0
+) -> Dataset:
+    """Return the data set with training examples set aside, and others kept.
+
+    Args and errors are those of `sources.load`.
+    """
+    name, train = dataset.name, dataset.train
+    total = len(train.labels)
+    if not 0 <= held_out < total:
+        raise ValueError(
+            f'held_out = {held_out} of data set {name!r}: choose 0 to {total - 1}, '
+            f'since it has {total} training examples'
+        )
+    left = total - held_out
+    if num_train is not None and not 1 <= num_train <= left:
+        raise ValueError(
+            f'num_train = {num_train} of data set {name!r}: choose 1 to {left}, which '
+            f'held_out = {held_out} leaves of {total} training examples'
+        )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f'seed = {seed}: choose 0 to {2**32 - 1}')
+    # RandomState's stream is frozen; a Generator's may change between NumPy versions.
+    random = np.random.RandomState(seed)
+    aside, rest = _draw(train.labels, held_out, random)
+    if num_train is not None:
+        rest = rest[_draw(train.labels[rest], num_train, random)[0]]
+    return dataset._replace(train=_take(train, rest), held_out=_take(train, aside))
+
+
+def whole(
+    name: str, train: Split, test: Split, num_classes: int, scale: float = 255.0
+) -> Dataset:
+    """Return a data set with nothing held out, if it passes `check`."""
+    none = Split(train.images[:0], train.labels[:0])
+    dataset = Dataset(name, train, none, test, num_classes, scale)
+    check(dataset)
+    return dataset
+
+
+def check(dataset: Dataset) -> None:
+    """Raises ValueError for a split that is empty, or holds what cannot be trained on.
+
+    That is images of another size than those of the others, NaN, or labels out of
+    range.
+    """
+    wanted = dataset.train.images.shape[1:]
+    for split in ('train', 'held_out', 'test'):
+        images, labels = getattr(dataset, split)
+        where = f'{dataset.name!r}, split {split!r}'
+        if len(images) != len(labels):
+            raise ValueError(f'{where}: {len(images)} images but {len(labels)} labels')
+        if split != 'held_out' and not images.size:
+            raise ValueError(f'{where} is empty: there are no images in it')
+        if images.shape[1:] != wanted:
+            raise ValueError(
+                f'{where} has images of shape {images.shape[1:]}, but {wanted} are '
+                'trained on'
+            )
+        if not np.issubdtype(images.dtype, np.integer):
+            bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+            if bad.size:
+                raise ValueError(
+                    f'{where}: image {bad[0]} holds NaN or infinity ({bad.size} images '
+                    'do): remove or repair them'
+                )
+        check_labels(where, labels, dataset.num_classes)
+
+
+def check_labels(where: str, labels: np.ndarray, num_classes: int) -> None:
+    """Raise ValueError for a label outside 0 to num_classes − 1."""
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if bad.size:
+        raise ValueError(
+            f'{where}: label {labels[bad[0]]} of example {bad[0]} is outside 0 to '
+            f'{num_classes - 1}, one for each of {num_classes} classes ({bad.size} '
+            f'such labels; they go from {labels.min()} to {labels.max()})'
+        )
+
+
+def _draw(
+    labels: np.ndarray, num: int, random: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions of `num` random examples, and of the others, both ascending.
+
+    The examples are shuffled, sorted by class, and taken at even distances, so that
+    each class comes within one example of its share.
+    """
+    shuffled = random.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
+    drawn = np.zeros(len(labels), bool)
+    drawn[by_class[np.arange(num) * len(labels) // max(num, 1)]] = True
+    return np.flatnonzero(drawn), np.flatnonzero(~drawn)
+
+
+def _take(split: Split, positions: np.ndarray) -> Split:
+    """Return the examples at ascending positions; no copy if these are all."""
+    if len(positions) == len(split.labels):
+        return split
+    return Split(split.images[positions], split.labels[positions])
