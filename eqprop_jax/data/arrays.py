@@ -28,6 +28,7 @@ from eqprop_jax.data.splits import Dataset, Split, check_labels, whole
 HASHED_BYTES = 1_000_000_000  # larger files are checked by size alone
 SPLITS = ('train', 'test')
 FILES = tuple(f'{split}_{part}.npy' for split in SPLITS for part in Split._fields)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Stream(NamedTuple):
@@ -77,21 +78,18 @@ def read(folder: pathlib.Path) -> Dataset:
         manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
         name, num_classes = manifest['name'], manifest['num_classes']
         source = manifest.get('versions', {}).get('source')
-        entries = [manifest['files'][file] for file in FILES]
-        sums = [(entry['bytes'], entry['sha256']) for entry in entries]
+        entries = manifest['files']
+        wanted = {f: (entries[f]['bytes'], entries[f]['sha256']) for f in FILES}
         if type(num_classes) is not int or num_classes < 1:
             raise ValueError(f'num_classes is {num_classes!r}')
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f'{folder / "manifest.json"} is damaged ({error!r}): run '
             'launch/prepare_data.py with --overwrite'
         ) from error
     try:
-        files = [
-            _open(folder / file, *wanted)
-            for file, wanted in zip(FILES, sums, strict=True)
-        ]
-        return whole(name, Split(*files[:2]), Split(*files[2:]), num_classes)
+        found = [_open(folder / file, *wanted[file]) for file in FILES]
+        return whole(name, Split(*found[:2]), Split(*found[2:]), num_classes)
     except ValueError as error:
         options = [f'--source={source}'] if source else []
         again = command(name, folder.parent.parent, *options, '--overwrite')
@@ -122,9 +120,8 @@ def write(
         partial.mkdir()
         for split in SPLITS:
             where = f'{name!r}, split {split!r}'
-            labels = _write_images(
-                partial / f'{split}_images.npy', where, splits[split]
-            )
+            images = partial / f'{split}_images.npy'
+            labels = _write_images(images, where, splits[split])
             check_labels(where, labels, num_classes)
             np.save(partial / f'{split}_labels.npy', labels)
         manifest = {

@@ -138,10 +138,13 @@ def _of_folder(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
     shape = _read(trained[classes[0]][0]).shape
     streams = {}
     for split, files_of in zip(arrays.SPLITS, (trained, tested), strict=True):
-        num_images = sum(map(len, files_of.values()))
-        streams[split] = arrays.Stream(
-            (num_images, *shape), _images(files_of, classes, shape)
-        )
+        labelled = [
+            (file, label)
+            for label, name in enumerate(classes)
+            for file in files_of.get(name, [])
+        ]
+        images = _images(labelled, shape)
+        streams[split] = arrays.Stream((len(labelled), *shape), images)
     return len(classes), streams
 
 
@@ -165,14 +168,11 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _images(
-    files_of: Mapping[str, list[pathlib.Path]],
-    classes: list[str],
-    shape: tuple[int, ...],
+    labelled: list[tuple[pathlib.Path, int]], shape: tuple[int, ...]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each image and its label, as a batch of one."""
-    for name, files in files_of.items():
-        for file in files:
-            yield _read(file, shape)[None], np.array([classes.index(name)])
+    for file, label in labelled:
+        yield _read(file, shape)[None], np.array([label])
 
 
 def _read(path: pathlib.Path, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -99,7 +99,8 @@ def check_labels(where: str, labels: np.ndarray, num_classes: int) -> None:
         raise ValueError(
             f'{where}: label {labels[bad[0]]} of example {bad[0]} is outside 0 to '
             f'{num_classes - 1}, one for each of {num_classes} classes ({bad.size} '
-            f'such labels; they go from {labels.min()} to {labels.max()})'
+            f'such labels; all go from {labels.min()} to {labels.max()}; a split '
+            'without labels cannot be used)'
         )
 
 

@@ -10,7 +10,6 @@ import os
 import pathlib
 import queue
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -187,10 +186,7 @@ def _any_answers(urls: Collection[str], seconds: float = 5.0) -> bool:
     # Daemon threads, because a name lookup cannot be given a time limit.
     for url in urls:
         threading.Thread(target=ask, args=(url,), daemon=True).start()
-    deadline = time.monotonic() + seconds
     try:
-        return any(
-            answers.get(timeout=max(deadline - time.monotonic(), 0.0)) for _ in urls
-        )
+        return any(answers.get(timeout=seconds) for _ in urls)
     except queue.Empty:
         return False
