@@ -18,12 +18,13 @@ from experiments.benchmark import report
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 
-# Of tables and figures of their own.
+# Of tables, figures and logs of their own.
 OTHERS = {
     'table',
     'benchmark',
     'benchmark_h200',
     'conv_2021',
+    'cifar10_conv_free_small',
     'gpu_h200',
     'gpu_h200_tied',
     'precision',
