@@ -19,8 +19,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import cifar10_conv_free
 from eqprop_jax.config import variants
+
+cifar10_conv_free = variants.beside(__file__, 'cifar10_conv_free')
 
 GAIN = 0.58  # PyTorch's initialisation, uniform within 1/√(fan in), has 1/√3
 RATES = {

@@ -14,8 +14,9 @@ channels and one epoch, has not been run. Log: results/log/conv_mnist.md.
 
 import ml_collections
 
-from configs import cifar10_conv_free
 from eqprop_jax.config import defaults, variants
+
+cifar10_conv_free = variants.beside(__file__, 'cifar10_conv_free')
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

@@ -17,7 +17,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import digits_mlp
+from eqprop_jax.config import variants
+
+digits_mlp = variants.beside(__file__, 'digits_mlp')
 
 PLAIN = {'estimator.correction': None}
 TIED = {  # the cost with the smaller held-out error, by recurrent backprop

@@ -8,8 +8,10 @@ result.
 
 import ml_collections
 
-from configs import cifar10_conv_free, fmnist_mlp
 from eqprop_jax.config import variants
+
+cifar10_conv_free = variants.beside(__file__, 'cifar10_conv_free')
+fmnist_mlp = variants.beside(__file__, 'fmnist_mlp')
 
 
 def get_config(variant: str = 'mlp') -> ml_collections.ConfigDict:

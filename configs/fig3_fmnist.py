@@ -18,7 +18,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import table1_fmnist
+from eqprop_jax.config import variants
+
+table1_fmnist = variants.beside(__file__, 'table1_fmnist')
 
 ANGLES = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0)
 METHODS = {

@@ -18,8 +18,10 @@ from typing import Any
 
 import ml_collections
 
-from configs import cifar10_conv_free as conv
-from configs import fig4_fmnist
+from eqprop_jax.config import variants
+
+conv = variants.beside(__file__, 'cifar10_conv_free')
+fig4_fmnist = variants.beside(__file__, 'fig4_fmnist')
 
 CURVES = fig4_fmnist.CURVES
 

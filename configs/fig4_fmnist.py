@@ -17,7 +17,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import table1_fmnist
+from eqprop_jax.config import variants
+
+table1_fmnist = variants.beside(__file__, 'table1_fmnist')
 
 LIMIT = table1_fmnist.TANGENT
 TWO = {'estimator.num_points': 2}

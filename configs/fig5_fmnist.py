@@ -19,7 +19,10 @@ from typing import Any
 
 import ml_collections
 
-from configs import correction_fmnist, pcn_fmnist
+from eqprop_jax.config import variants
+
+correction_fmnist = variants.beside(__file__, 'correction_fmnist')
+pcn_fmnist = variants.beside(__file__, 'pcn_fmnist')
 
 SOLVE = {
     'estimator.method': 'anderson',

@@ -12,7 +12,9 @@ Measured on one core of an AMD EPYC, float32, 2026-11-26, commit fc76b58, seeds 
 
 import ml_collections
 
-from configs import fmnist_mlp
+from eqprop_jax.config import variants
+
+fmnist_mlp = variants.beside(__file__, 'fmnist_mlp')
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -15,8 +15,10 @@ Not yet run: the full networks need an accelerator, and the data set was not ava
 
 import ml_collections
 
-from configs import cifar10_conv_free, cifar10_conv_tied
 from eqprop_jax.config import variants
+
+cifar10_conv_free = variants.beside(__file__, 'cifar10_conv_free')
+cifar10_conv_tied = variants.beside(__file__, 'cifar10_conv_tied')
 
 BASE_RATE = 5e-3
 

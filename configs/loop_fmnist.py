@@ -15,8 +15,9 @@ after three epochs, in two minutes beside other work (71005a7).
 
 import ml_collections
 
-from configs import fmnist_mlp
 from eqprop_jax.config import variants
+
+fmnist_mlp = variants.beside(__file__, 'fmnist_mlp')
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

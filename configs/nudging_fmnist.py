@@ -18,7 +18,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import fmnist_mlp
+from eqprop_jax.config import variants
+
+fmnist_mlp = variants.beside(__file__, 'fmnist_mlp')
 
 RBP = {
     'estimator.name': 'recurrent_backprop',

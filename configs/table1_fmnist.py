@@ -19,7 +19,9 @@ from typing import Any
 
 import ml_collections
 
-from configs import fmnist_mlp
+from eqprop_jax.config import variants
+
+fmnist_mlp = variants.beside(__file__, 'fmnist_mlp')
 
 SHORT = {'num_epochs': 10}  # all rows but the first five
 RBP = {

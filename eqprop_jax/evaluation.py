@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import dynamics
+from eqprop_jax.data import pipeline
 from eqprop_jax.data.splits import Split
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Params, Solver
@@ -90,9 +91,6 @@ def evaluate(
       solve: relaxes the free phase; None: the run's own solver.
       batch_size: examples relaxed at a time; positive. Results do not depend on it.
 
-    Returns:
-      The numbers of each example.
-
     Raises:
       ValueError: if the split is empty, or the batch size is not positive.
     """
@@ -106,10 +104,10 @@ def evaluate(
 
     @jax.jit
     def numbers(params: Params, images: Array, labels: Array) -> tuple[Array, ...]:
-        x = experiment.preprocess(images)
-        free = dynamics.relax(system, params, x, relax_by)
-        y = jax.nn.one_hot(labels, num_classes, dtype=x.dtype)
-        loss = system.cost(params, free.rates, y)
+        raw = pipeline.DeviceSplit(images, labels)
+        batch = pipeline.batch(raw, experiment.preprocess, num_classes)
+        free = dynamics.relax(system, params, batch.x, relax_by)
+        loss = system.cost(params, free.rates, batch.y)
         rank = ranks(system.predict(params, free.rates), labels)
         return labels, loss, rank, free.residual, free.num_steps, free.converged
 
@@ -126,15 +124,10 @@ def evaluate(
 def ranks(
     scores: Float[Array, 'B classes'], labels: Int[Array, ' B']
 ) -> Int[Array, ' B']:
-    """Returns how many classes are scored before the true one.
+    """Returns how many classes are scored before the true one, 0 where it is predicted.
 
-    Of equal scores the first class comes first, as in `argmax`: the rank is 0 where the
-    prediction is right. A score of NaN comes before the true class, whichever it is,
-    and where the true one's is NaN all classes do.
-
-    Args:
-      scores: of each class.
-      labels: the true classes.
+    Of equal scores the first class comes first, as in `argmax`. A score of NaN comes
+    before the true class, whichever it is; where the true one's is NaN all classes do.
     """
     true = jnp.take_along_axis(scores, labels[:, None], axis=1)
     first = jnp.arange(scores.shape[1])[None] < labels[:, None]
@@ -143,21 +136,15 @@ def ranks(
 
 
 def summarize(examples: Examples, num_classes: int) -> Summary:
-    """Returns what the examples come to.
-
-    Args:
-      examples: from `evaluate`.
-      num_classes: how many classes there are.
-    """
-    wrong = examples.rank > 0
-    size, error = len(wrong), float(np.mean(wrong))
+    """Returns what the examples of a split come to."""
+    wrong, size = examples.rank > 0, len(examples.rank)
+    error, beyond = float(np.mean(wrong)), float(np.mean(examples.rank >= TOP))
     by_class = (wrong[examples.label == label] for label in range(num_classes))
-    beyond = examples.rank >= TOP
     return Summary(
         num_examples=size,
         error=error,
         standard_error=math.sqrt(error * (1 - error) / size),
-        top_5_error=float(np.mean(beyond)) if num_classes > TOP else None,
+        top_5_error=beyond if num_classes > TOP else None,
         loss=float(np.mean(examples.loss)),
         median_residual=_percentile(examples.residual, 50),
         residual_99=_percentile(examples.residual, 99),

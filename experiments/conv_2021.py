@@ -22,9 +22,8 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eqprop_jax as ep
-from configs import cifar10_conv_tied
 from eqprop_jax.analysis import layers
-from eqprop_jax.config import build
+from eqprop_jax.config import build, variants
 from eqprop_jax.records.drawn import provenance
 from eqprop_jax.training.diagnose import first_examples
 
@@ -49,7 +48,8 @@ def timed(fn, *args):
 def main(argv):
     """Measures, prints and writes."""
     del argv
-    experiment = build.experiment(cifar10_conv_tied.get_config())
+    published = variants.beside(__file__, '../configs/cifar10_conv_tied')
+    experiment = build.experiment(published.get_config())
     system, batch = experiment.system, first_examples(experiment, EXAMPLES.value)
     tight = ep.solvers.relaxation(tol=1e-6, max_steps=500)
     contour = ep.estimators.contour(system, tight, contour=ep.nudges.symmetric(0.5))

@@ -24,14 +24,13 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import tqdm
-from absl import app, flags, logging
+from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
+import command
 from eqprop_jax import records
 from experiments.benchmark import measure, methods, networks, references, report
 
@@ -72,18 +71,16 @@ SHARED = (
 )  # what is measured on several devices, too
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Measures what is asked for and prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    logging.set_verbosity(logging.WARNING)
+    command.begin(argv)
     _provide_devices()
     earlier = _read(COMPARE.value) if COMPARE.value else None
-    if JSON.value and not pathlib.Path(JSON.value).parent.is_dir():
-        _fail(f'there is no folder {pathlib.Path(JSON.value).parent} for --json')
+    command.check_file(JSON)
     cases = {name: make for name, make in _cases().items() if _methods_of(name)}
     if not cases:
-        _fail(
+        command.fail(
             f'--filter={FILTER.value} matches nothing; there are '
             f'{", ".join(_cases())}, each with {", ".join(methods.NAMES)}'
         )
@@ -151,10 +148,10 @@ def _provide_devices() -> None:
     """Makes a CPU count as several devices, if asked to or by default."""
     count = DEVICES.value or min(2, os.cpu_count() or 1)
     if 50 % count:
-        _fail(f'--devices={count} does not divide a batch of 50')
+        command.fail(f'--devices={count} does not divide a batch of 50')
     jax.config.update('jax_num_cpu_devices', count)  # no matter to accelerators
     if DEVICES.value and jax.device_count() < count:
-        _fail(f'--devices={count}, but there are {jax.device_count()}')
+        command.fail(f'--devices={count}, but there are {jax.device_count()}')
 
 
 def _rows(case: str, network: networks.Network, peak: float) -> list[dict[str, Any]]:
@@ -185,9 +182,9 @@ def _read(path: str) -> dict[str, Any]:
     try:
         earlier = json.loads(pathlib.Path(path).read_text())
     except (OSError, ValueError) as error:
-        _fail(f'--compare={path}: {error}')
+        command.fail(f'--compare={path}: {error}')
     if not isinstance(earlier, dict) or not {'run', 'rows'} <= set(earlier):
-        _fail(f'--compare={path} is no file that --json has written')
+        command.fail(f'--compare={path} is no file that --json has written')
     return earlier
 
 
@@ -210,11 +207,6 @@ def _hardware() -> str:
     device = jax.devices()[0]
     count = os.cpu_count() if device.platform == 'cpu' else jax.device_count()
     return f'{count} x {device.device_kind}'
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f'benchmark: {message}', file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == '__main__':

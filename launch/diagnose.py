@@ -7,17 +7,12 @@ estimator against exact recurrent backprop: layer by layer, and cause by cause. 
 bias.json and bias.png in the workdir.
 """
 
-import os
-import pathlib
-import sys
-from typing import TYPE_CHECKING, NoReturn
+import jax
+from absl import app, flags
 
-from absl import app, flags, logging
-
-if TYPE_CHECKING:
-    from eqprop_jax.analysis import Report
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import command
+from eqprop_jax import analysis, config, records, training
+from eqprop_jax.figures import bias
 
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of a run that has ended.', required=True
@@ -29,37 +24,15 @@ REPEATS = flags.DEFINE_integer(
     'repeats', 5, 'Timed calls of every estimator; 0: none.', lower_bound=0
 )
 SEED = flags.DEFINE_integer('seed', 0, 'Of probes, random signs and noise.')
-CACHE = flags.DEFINE_string(
-    'compilation_cache',
-    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
-    'Folder that keeps compiled programs between runs; empty: none.',
-)
+command.define_cache()
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Restores a run, reports on its gradient and draws the report."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    logging.set_verbosity(logging.WARNING)
-    import jax
-
-    from eqprop_jax import analysis, checkpoint, config, records, training
-    from eqprop_jax.data import NotPreparedError
-    from eqprop_jax.figures import bias
-
-    if CACHE.value:
-        jax.config.update('jax_compilation_cache_dir', CACHE.value)
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    try:
-        workdir = records.folder(WORKDIR.value)
-        experiment, state = config.restored(workdir)
-    except (
-        config.ConfigError,
-        NotPreparedError,
-        records.WorkdirError,
-        checkpoint.CheckpointError,
-    ) as error:
-        _fail(str(error))
+    command.begin(argv)
+    workdir = records.folder(WORKDIR.value)
+    experiment, state = config.restored(workdir)
     settled, methods = config.bias_methods(experiment)
     report = analysis.bias(
         experiment.system,
@@ -74,13 +47,13 @@ def main(argv: list[str]) -> None:
     try:
         records.write_bias(workdir, analysis.as_dict(report))
         path = bias.draw(workdir)
-    except (OSError, records.WorkdirError) as error:
-        _fail(str(error))
+    except OSError as error:
+        command.fail(str(error))
     print(table(report))
     print(f'\nbias.json and {path.name} are in {workdir}')
 
 
-def table(report: 'Report') -> str:
+def table(report: analysis.Report) -> str:
     """Returns a report as text: the network, the methods, and what to do."""
     width = max(map(len, report.methods))
     lines = [
@@ -122,11 +95,6 @@ def table(report: 'Report') -> str:
         numbers.append(f'{1e3 * method.seconds:14.1f}' if timed else '')
         lines.append(f'{name:{width}}  ' + ''.join(numbers))
     return '\n'.join([*lines, '', next(iter(report.methods.values())).sentence])
-
-
-def _fail(message: str) -> NoReturn:
-    print(f'diagnose: {" ".join(message.split())}', file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -8,19 +8,15 @@ took, beside what the run itself wrote down when it ended. With --json also clas
 class.
 """
 
-import os
 import pathlib
-import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
-if TYPE_CHECKING:
-    from eqprop_jax.evaluation import Summary
-    from eqprop_jax.records import Path
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import command
+from eqprop_jax import config, evaluation, records
+from eqprop_jax.records import files
 
 # Ranges are checked below, in one line, and not by the flags.
 WORKDIR = flags.DEFINE_string(
@@ -39,11 +35,7 @@ MAX_STEPS = flags.DEFINE_integer(
 )
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 500, 'Examples relaxed at a time.')
 JSON = flags.DEFINE_string('json', None, 'File that the numbers are written to.')
-CACHE = flags.DEFINE_string(
-    'compilation_cache',
-    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
-    'Folder that keeps compiled programs between runs; empty: none.',
-)
+command.define_cache()
 
 SPLITS = {'test': 'test', 'eval': 'held_out', 'train': 'train'}  # as records call them
 # Name, key of the summary, factor and format.
@@ -61,38 +53,22 @@ ROWS = (
 )
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Restores a run, evaluates it and prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    logging.set_verbosity(logging.WARNING)
+    command.begin(argv)
     _check_flags()
-    import jax
-
-    from eqprop_jax import checkpoint, config, evaluation, records
-    from eqprop_jax.data import NotPreparedError
-    from eqprop_jax.records import files
-
-    if CACHE.value:
-        jax.config.update('jax_compilation_cache_dir', CACHE.value)
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    try:
-        workdir = records.folder(WORKDIR.value)
-        experiment, state = config.restored(workdir, best=BEST.value)
-        section, solve = config.other_solver(
-            experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
-        )
-        recorded = _recorded(workdir, 'best' if BEST.value else 'last', SPLIT.value)
-    except (
-        config.ConfigError,
-        NotPreparedError,
-        records.WorkdirError,
-        checkpoint.CheckpointError,
-    ) as error:
-        _fail(str(error))
+    workdir = records.folder(WORKDIR.value)
+    experiment, state = config.restored(workdir, best=BEST.value)
+    section, solve = config.other_solver(
+        experiment, name=SOLVER.value, tol=TOL.value, max_steps=MAX_STEPS.value
+    )
+    recorded = _recorded(workdir, 'best' if BEST.value else 'last', SPLIT.value)
     split = getattr(experiment.dataset, SPLITS[SPLIT.value])
     if not len(split.labels):
-        _fail(f'{workdir} has no held-out examples: choose --split=test or train')
+        command.fail(
+            f'{workdir} has no held-out examples: choose --split=test or train'
+        )
     examples = evaluation.evaluate(
         experiment, state.params, split, solve, batch_size=BATCH_SIZE.value
     )
@@ -118,11 +94,11 @@ def main(argv: list[str]) -> None:
                 pathlib.Path(JSON.value), files.dumps(data, indent=1) + '\n'
             )
         except OSError as error:
-            _fail(f'cannot write --json={JSON.value} ({error})')
+            command.fail(f'cannot write --json={JSON.value} ({error})')
         print(f'\nwritten to {JSON.value}')
 
 
-def table(found: 'Summary', recorded: Mapping[str, Any] | None) -> str:
+def table(found: evaluation.Summary, recorded: Mapping[str, Any] | None) -> str:
     """Returns a summary as text, beside what the run recorded where it did."""
     values, recorded = found._asdict(), recorded or {}
     width = max(len(name) for name, *_ in ROWS)
@@ -138,10 +114,8 @@ def table(found: 'Summary', recorded: Mapping[str, Any] | None) -> str:
     return '\n'.join(lines)
 
 
-def _recorded(workdir: 'Path', key: str, split: str) -> dict[str, Any] | None:
+def _recorded(workdir: records.Path, key: str, split: str) -> dict[str, Any] | None:
     """Returns what summary.json has of a split, None without any."""
-    from eqprop_jax import records
-
     path = workdir / records.SUMMARY
     if not path.exists():
         return None
@@ -158,18 +132,12 @@ def _recorded(workdir: 'Path', key: str, split: str) -> dict[str, Any] | None:
 def _check_flags() -> None:
     """Ends with a message if a flag is outside its range."""
     if SPLIT.value not in SPLITS:
-        _fail(f'--split={SPLIT.value}: choose from {", ".join(SPLITS)}')
+        command.fail(f'--split={SPLIT.value}: choose from {", ".join(SPLITS)}')
     if BATCH_SIZE.value < 1:
-        _fail(f'--batch_size has to be a positive integer, not {BATCH_SIZE.value}')
-    if JSON.value and not pathlib.Path(JSON.value).parent.is_dir():
-        _fail(f'there is no folder {pathlib.Path(JSON.value).parent} for --json')
-    if JSON.value and pathlib.Path(JSON.value).is_dir():
-        _fail(f'--json={JSON.value} is a folder: name a file')
-
-
-def _fail(message: str) -> NoReturn:
-    print(f'evaluate: {" ".join(message.split())}', file=sys.stderr)
-    sys.exit(1)
+        command.fail(
+            f'--batch_size has to be a positive integer, not {BATCH_SIZE.value}'
+        )
+    command.check_file(JSON)
 
 
 if __name__ == '__main__':

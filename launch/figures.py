@@ -18,19 +18,16 @@ part of `all` where there is a record of it. To train anew:
 
 import os
 import pathlib
-import sys
 import tempfile
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 
-# Experiments and configurations are found in the checkout.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
+import command
 import eqprop_jax as ep
-from eqprop_jax.config import build
+from eqprop_jax.config import build, variants
 from experiments import budget
 from experiments.benchmark import devices, digits, settings
 from experiments.figures import angles as angles_figure
@@ -70,25 +67,17 @@ NUM_POINTS = flags.DEFINE_list(
 POINTS = flags.DEFINE_integer(
     'points', 0, 'Values on a horizontal axis, at most; 0: all.', lower_bound=0
 )
-CACHE = flags.DEFINE_string(
-    'compilation_cache',
-    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
-    'Folder that keeps compiled programs between runs; empty: none.',
-)
+command.define_cache()
 
 DEVICES = 8
 TPU_V5E = budget.Chip(rate=0.5 * 197e12, memory=16e9, traffic=200e9)
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Measures and draws what is asked for."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    logging.set_verbosity(logging.WARNING)
+    command.begin(argv)
     jax.config.update('jax_enable_x64', True)
-    if CACHE.value:
-        jax.config.update('jax_compilation_cache_dir', CACHE.value)
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     names, setting = chosen(FIGURE.value), setting_of_flags()
     if 'devices' in names and not DRAW_ONLY.value:
         jax.config.update('jax_num_cpu_devices', DEVICES)  # no matter to accelerators
@@ -106,15 +95,13 @@ def main(argv: list[str]) -> None:
                 ep.records.write_data(DATA.value, name, data)
             print(draw(DATA.value, OUT.value))
     except settings.NetworkError as error:
-        _fail(f'--sizes={",".join(SIZES.value)}: {error}')
+        command.fail(f'--sizes={",".join(SIZES.value)}: {error}')
     except ep.records.WorkdirError as error:
         measured = DRAW_ONLY.value and name in FIGURES
         hint = '; leave out --draw_only to measure' if measured else ''
-        _fail(f'{error}{hint}')
+        command.fail(f'{error}{hint}')
     except OSError as error:
-        _fail(f'cannot write to {OUT.value} ({error})')
-    except KeyboardInterrupt:
-        _fail('interrupted', 130)
+        command.fail(f'cannot write to {OUT.value} ({error})')
 
 
 def chosen(values: list[str]) -> list[str]:
@@ -122,7 +109,7 @@ def chosen(values: list[str]) -> list[str]:
     names = {name for value in values for name in value.split(',')}
     known = [*FIGURES, *TRAINED]
     if unknown := sorted(names - {*known, 'all'}):
-        _fail(f'no figure {unknown[0]!r}; choose from {", ".join(known)}, all')
+        command.fail(f'no figure {unknown[0]!r}; choose from {", ".join(known)}, all')
     if 'all' in names:
         folder = pathlib.Path(RECORDS.value)
         names |= {*FIGURES}
@@ -134,9 +121,9 @@ def setting_of_flags() -> settings.Setting:
     """Returns what the flags say of the networks."""
     sizes, counts = SIZES.value, NUM_POINTS.value
     if not all(count.isdecimal() and int(count) for count in counts):
-        _fail(f'--num_points={",".join(counts)}: these are positive integers')
+        command.fail(f'--num_points={",".join(counts)}: these are positive integers')
     if not all(size.isdecimal() for size in sizes):
-        _fail(f'--sizes={",".join(sizes)}: these are integers')
+        command.fail(f'--sizes={",".join(sizes)}: these are integers')
     return settings.Setting(
         sizes=tuple(map(int, sizes)),
         num_images=NUM_IMAGES.value,
@@ -148,7 +135,7 @@ def setting_of_flags() -> settings.Setting:
 
 def measure_devices(setting: settings.Setting) -> dict[str, Any]:
     """Compiles training for several devices and works out what they are good for."""
-    from configs import divided
+    divided = variants.beside(__file__, '../configs/divided')
 
     def case(
         variant: str, shape: tuple[int, int, int], strong: int, weak: int
@@ -192,11 +179,6 @@ def provenance(name: str, seconds: float) -> dict[str, Any]:
         'jax': jax.__version__,
         'seconds': round(seconds, 1),
     }
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f'figures: {message}', file=sys.stderr)
-    sys.exit(code)
 
 
 FIGURES = {

@@ -12,7 +12,6 @@ which can thus be read without running it. Needs the extra [notebook].
 
 import copy
 import os
-import pathlib
 import sys
 import time
 
@@ -21,8 +20,9 @@ import nbclient
 import nbformat
 from absl import app, flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-FOLDER = ROOT / 'notebooks'
+import command
+
+FOLDER = command.ROOT / 'notebooks'
 KEPT = 'quick_start'  # the one that keeps its outputs
 
 NOTEBOOK = flags.DEFINE_multi_string(
@@ -44,15 +44,14 @@ METADATA = {
 }
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Makes and runs what is asked for."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    command.begin(argv)
     known = sorted(path.stem for path in FOLDER.glob('*.py'))
     unknown = sorted(set(NOTEBOOK.value) - set(known))
     if unknown:
-        print(f'no notebook {unknown[0]!r}; choose from {known}', file=sys.stderr)
-        raise SystemExit(1)
+        command.fail(f'no notebook {unknown[0]!r}; choose from {known}')
     os.environ.pop('MPLBACKEND', None)  # figures go into the notebook
     if CHECK.value:
         os.environ['EQPROP_SMALL'] = '1'

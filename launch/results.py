@@ -16,13 +16,10 @@ in results/table.json.
 
 import pathlib
 import runpy
-import sys
-from typing import NoReturn
 
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
+import command
 from eqprop_jax import records
 from experiments import results
 from experiments.benchmark import report
@@ -34,10 +31,10 @@ CONFIG = flags.DEFINE_string('config', '', 'Its configuration.')
 HARDWARE = flags.DEFINE_string('hardware', '', 'What it ran on, in words.')
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Collects a sweep, or makes the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    command.begin(argv)
     try:
         if COLLECT.value:
             print(_collect())
@@ -49,7 +46,7 @@ def main(argv: list[str]) -> None:
         path.write_text(_written(path.read_text('utf-8')), 'utf-8')
         print(path)
     except (OSError, ValueError) as error:
-        _fail(str(error))
+        command.fail(str(error))
 
 
 def _written(text: str) -> str:
@@ -72,9 +69,9 @@ def _collect() -> records.Path:
     file, _, variant = CONFIG.value.partition(':')
     path = pathlib.Path(file)
     if not path.is_file():
-        _fail('--collect needs the file of the sweep: --config=configs/NAME.py')
+        command.fail('--collect needs the file of the sweep: --config=configs/NAME.py')
     if not HARDWARE.value:
-        _fail('say by --hardware what it ran on')
+        command.fail('say by --hardware what it ran on')
     module = runpy.run_path(str(path))
     record = results.collect(
         COLLECT.value,
@@ -87,11 +84,6 @@ def _collect() -> records.Path:
     if (pathlib.Path(DATA.value) / f'{name}.json').exists():
         record = results.merged(records.read_data(DATA.value, name), record)
     return records.write_data(DATA.value, name, record)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f'results: {" ".join(message.split())}', file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -19,22 +19,23 @@ For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 
 import functools
 import json
-import os
 import pathlib
 import re
 import runpy
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
+import jax
+import ml_collections
 from absl import app, flags, logging
 
-if TYPE_CHECKING:
-    from eqprop_jax import training
-    from eqprop_jax.records.sweep import Run
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # of the library, and of `configs`
+import command
+from eqprop_jax import config, records, training
+from eqprop_jax.config import variants
+from eqprop_jax.figures import sweep as figure
+from eqprop_jax.records import sweep
+from eqprop_jax.records.sweep import Run
 
 CONFIG = flags.DEFINE_string('config', None, 'The experiment.', required=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs.', required=True)
@@ -49,12 +50,7 @@ TOGETHER = flags.DEFINE_enum(
     ('auto', 'vmap', 'map', 'no'),
     'How runs of one program share a device; no: each run has its own program.',
 )
-CACHE = flags.DEFINE_string(
-    'compilation_cache',
-    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
-    'Folder that keeps compiled programs between runs; empty: none.',
-)
-
+command.define_cache()
 
 # Numbers in which runs of one program may differ, and those of them that none of the
 # runs, or all, have at 0.
@@ -62,67 +58,45 @@ SWITCHES = ('optimizer.weight_decay', 'homeostasis.weight')
 SCALARS = ('seed', 'optimizer.learning_rate', *SWITCHES)
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Trains what is missing and prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    logging.set_verbosity(logging.ERROR)
+    command.begin(argv, logging.ERROR)
     module = _load(CONFIG.value)
     runs = _expand(module)
     if DRY_RUN.value:
         for run in runs:
             print(_command(run))
         return
-    import jax
-
-    from eqprop_jax import checkpoint, config, records, training
-    from eqprop_jax.data import NotPreparedError
-    from eqprop_jax.figures import sweep as figure
-    from eqprop_jax.records import sweep
-
-    if CACHE.value:
-        jax.config.update('jax_compilation_cache_dir', CACHE.value)
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    records.folder(WORKDIR.value)  # an empty name is refused
     failures: dict[Any, str] = {}
     try:
-        records.folder(WORKDIR.value)  # an empty name is refused
         for run in {run.row: run for run in runs}.values():  # before the first trains
             _build(module, run, alone=True)
-        groups, number = _groups(module, runs), 0
-        for group in groups:
-            number += len(group)
+        number = 0
+        for group in _groups(module, runs):
+            run, number = group[0], number + len(group)
             print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
             failures |= _train(module, group)
             jax.clear_caches()
-    except (
-        config.ConfigError,
-        checkpoint.CheckpointError,
-        NotPreparedError,
-        records.WorkdirError,
-    ) as error:
-        _fail(f'{run.row}: {error}')
-    except training.Interrupted as interrupted:
-        _fail(
-            'interrupted; the same command goes on with what is missing',
-            128 + interrupted.number,
-        )
-    except KeyboardInterrupt:
-        _fail('interrupted; the same command goes on with what is missing', 130)
+    except command.TOLD as error:
+        command.fail(f'{run.row}: {error}')
+    except KeyboardInterrupt as stop:
+        message = 'interrupted; the same command goes on with what is missing'
+        command.fail(message, command.exit_code(stop))
+    rows = sweep.table(runs, failures)
+    if ONLY.value:  # the others stay
+        rows = sweep.merged(rows, WORKDIR.value)
+    sweep.write(rows, WORKDIR.value)
+    print(sweep.text(rows))
     try:
-        rows = sweep.table(runs, failures)
-        if ONLY.value:  # the others stay
-            rows = sweep.merged(rows, WORKDIR.value)
-        sweep.write(rows, WORKDIR.value)
-        print(sweep.text(rows))
         print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
-    except (OSError, records.WorkdirError) as error:
-        _fail(str(error))
+    except OSError as error:
+        command.fail(str(error))
 
 
-def _train(module: dict[str, Any], group: list['Run']) -> dict[Any, str]:
+def _train(module: dict[str, Any], group: list[Run]) -> dict[Any, str]:
     """Trains what is missing of a group; returns what broke runs off, by workdir."""
-    from eqprop_jax import records, training
-
     experiments = [_build(module, run, alone=not group[1:]) for run in group]
     missing = {}
     for run, experiment in zip(group, experiments, strict=True):
@@ -147,7 +121,7 @@ def _train(module: dict[str, Any], group: list['Run']) -> dict[Any, str]:
     return failures
 
 
-def _names(group: list['Run']) -> str:
+def _names(group: list[Run]) -> str:
     """Returns which runs these are, in words."""
     rows: dict[str, list[str]] = {}
     for run in group:
@@ -157,51 +131,47 @@ def _names(group: list['Run']) -> str:
 
 def _load(config: str) -> dict[str, Any]:
     """Returns what an experiment's file defines, `get_config` with its variant."""
-    from eqprop_jax.config import variants
-
     path, colon, variant = config.partition(':')
     if not pathlib.Path(path).is_file():
-        _fail(f'cannot read the configuration: {path} does not exist')
+        command.fail(f'cannot read the configuration: {path} does not exist')
     try:
         module = runpy.run_path(path)
         if colon:
             module['get_config'] = functools.partial(module['get_config'], variant)
         module['get_config']()
-    except variants.NoVariantError as error:
-        _fail(str(error))
+    except variants.NoVariantError:
+        raise
     except Exception as error:  # it is a program: it may raise anything
-        _fail(f'cannot read {config}: {type(error).__name__}: {error}')
+        command.fail(f'cannot read {config}: {type(error).__name__}: {error}')
     if 'sweep' not in module:
-        _fail(f'{path} has no sweep(add): train it by launch/train.py')
+        command.fail(f'{path} has no sweep(add): train it by launch/train.py')
     return module
 
 
-def _expand(module: dict[str, Any]) -> list['Run']:
+def _expand(module: dict[str, Any]) -> list[Run]:
     """Returns all rows with all seeds, one after the other."""
-    from eqprop_jax.records import sweep
-
     rows: dict[str, dict[str, Any]] = {}
 
     def add(name: str, changes: dict[str, Any]) -> None:
         if name in rows:
-            _fail(f'{CONFIG.value} has two rows called {name!r}')
+            command.fail(f'{CONFIG.value} has two rows called {name!r}')
         rows[name] = dict(changes)
 
     module['sweep'](add)
     try:
         chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
     except re.error as error:
-        _fail(f'--only={ONLY.value} is no regular expression: {error}')
+        command.fail(f'--only={ONLY.value} is no regular expression: {error}')
     if not all(map(sweep.slug, rows)):
-        _fail(f'{CONFIG.value} has a row whose name has no letter and no digit')
+        command.fail(f'{CONFIG.value} has a row whose name has no letter and no digit')
     if len({sweep.slug(name) for name in rows}) < len(rows):
-        _fail(f'{CONFIG.value} has rows whose names differ in punctuation only')
+        command.fail(f'{CONFIG.value} has rows whose names differ in punctuation only')
     if not chosen:
-        _fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
+        command.fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
     if not all(seed.isdecimal() for seed in SEEDS.value):
-        _fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
+        command.fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
     if len(set(map(int, SEEDS.value))) < len(SEEDS.value):
-        _fail(f'--seeds={",".join(SEEDS.value)} has a seed twice')
+        command.fail(f'--seeds={",".join(SEEDS.value)} has a seed twice')
     return [
         sweep.Run(
             name,
@@ -213,7 +183,7 @@ def _expand(module: dict[str, Any]) -> list['Run']:
     ]
 
 
-def _groups(module: dict[str, Any], runs: list['Run']) -> list[list['Run']]:
+def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
     """Returns the runs that are trained together, in the order of their first ones.
 
     Their configurations are equal but for numbers that one program can take.
@@ -235,12 +205,8 @@ def _groups(module: dict[str, Any], runs: list['Run']) -> list[list['Run']]:
     return list(groups.values())
 
 
-def _build(module: dict[str, Any], run: 'Run', *, alone: bool) -> 'training.Experiment':
+def _build(module: dict[str, Any], run: Run, *, alone: bool) -> training.Experiment:
     """Builds a run; of several each takes one device, unless told otherwise."""
-    import ml_collections
-
-    from eqprop_jax import config
-
     values = _values(module, run)
     devices = values.setdefault('mesh', {})
     if not alone and devices.get('data') is None:
@@ -248,7 +214,7 @@ def _build(module: dict[str, Any], run: 'Run', *, alone: bool) -> 'training.Expe
     return config.experiment(ml_collections.ConfigDict(values))
 
 
-def _values(module: dict[str, Any], run: 'Run') -> dict[str, Any]:
+def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
     """Returns the configuration of a run as plain values."""
     values = module['get_config']().to_dict()
     for key, value in run.changes.items():
@@ -256,22 +222,17 @@ def _values(module: dict[str, Any], run: 'Run') -> dict[str, Any]:
         section = values
         for name in sections:
             if not isinstance(section.get(name), dict):
-                _fail(f'{run.row}: the configuration has no section of {key!r}')
+                command.fail(f'{run.row}: the configuration has no section of {key!r}')
             section = section[name]
         section[last] = value
     return values
 
 
-def _command(run: 'Run') -> str:
+def _command(run: Run) -> str:
     """Returns the command that trains one run by itself."""
     module = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
     changes = [f'--config.{key}={value}' for key, value in run.changes.items()]
     return shlex.join(['python', 'launch/train.py', *module, *changes])
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f'sweep: {" ".join(message.split())}', file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == '__main__':

@@ -18,19 +18,18 @@ They share the workdir: a folder that all of them see, or gs://bucket/folder.
 """
 
 import os
-import pathlib
 import re
-import sys
 import sysconfig
 import traceback
-from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-# Configurations import the library, and each other as `configs.name`.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import command
+from eqprop_jax import checkpoint, config, records, training
+from eqprop_jax.config.variants import NoVariantError
+from eqprop_jax.figures import curves
 
 # Unknown keys are let through: building the experiment refuses them by name.
 CONFIG = config_flags.DEFINE_config_file(
@@ -53,69 +52,42 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
 HOST = flags.DEFINE_integer('host', None, 'Which of them this is, from 0 on.')
-CACHE = flags.DEFINE_string(
-    'compilation_cache',
-    os.path.join(os.path.expanduser('~'), '.cache', 'eqprop_jax'),
-    'Folder that keeps compiled programs between runs; empty: none.',
-)
 flags.mark_flag_as_required('config')
+command.define_cache()
 
 NOTHING = re.compile(r'--?config\.(.+)=None')  # which flags of a type refuse
-OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in JAX's words
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Builds the experiment, trains it and draws its curves."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    logging.set_verbosity(logging.WARNING)
-    import jax
-
-    from eqprop_jax import checkpoint, config, records, training
-    from eqprop_jax.data import NotPreparedError
-    from eqprop_jax.figures import curves
-
-    if CACHE.value:
-        jax.config.update('jax_compilation_cache_dir', CACHE.value)
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    command.begin(argv)
     workdir = WORKDIR.value
     try:
         training.hosts.initialize(COORDINATOR.value, NUM_HOSTS.value, HOST.value)
     except (RuntimeError, ValueError) as error:
-        _fail(str(error))
+        command.fail(str(error))
     try:
         experiment = config.experiment(CONFIG.value)
         training.train_and_evaluate(
             experiment, workdir, save_every=SAVE_EVERY.value, keep=KEEP.value
         )
     except checkpoint.CheckpointError as error:
-        _tell(str(error))
+        command.tell('train', error)
         os._exit(1)  # orbax's threads may wait minutes for one that failed
-    except (
-        config.ConfigError,
-        NotPreparedError,
-        records.WorkdirError,
-        training.TrainingError,
-    ) as error:
-        _fail(str(error))
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and OUT_OF_MEMORY not in str(error):
-            raise
-        reason = next(iter(str(error).splitlines()), 'MemoryError')
-        _fail(f'too large for the memory of this machine ({reason})')
-    except training.Interrupted as interrupted:
-        _fail(str(interrupted), 128 + interrupted.number)
-    except KeyboardInterrupt:
-        _fail(f'interrupted; what was recorded is in {workdir}', 130)
+    except KeyboardInterrupt as stop:
+        message = str(stop) or f'interrupted; what was recorded is in {workdir}'
+        command.fail(message, command.exit_code(stop))
     if not training.hosts.is_first():
         return
     try:
         curves.draw(workdir)
         print(curves.summary_line(workdir))
     except (OSError, records.WorkdirError) as error:
-        _fail(f'the run has ended, but its curves cannot be drawn ({error})')
+        command.fail(f'the run has ended, but its curves cannot be drawn ({error})')
 
 
+@command.told
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; tells in one line what is wrong with them."""
     nothing = [found[1] for arg in argv if (found := NOTHING.fullmatch(arg))]
@@ -125,17 +97,17 @@ def _parse(argv: list[str]) -> list[str]:
         for key in nothing if is_config else ():
             config_path.set_value(key, CONFIG.value, None, accept_new_attributes=True)
     except Exception as error:  # a configuration is a program: it may raise anything
-        _fail(_reason(error, argv))
+        command.fail(_reason(error, argv))
     if not is_config:
         kind = type(CONFIG.value).__name__
-        _fail(f'get_config() has to return a ConfigDict, not a value of type {kind}')
+        command.fail(
+            f'get_config() has to return a ConfigDict, not a value of type {kind}'
+        )
     return rest
 
 
 def _reason(error: BaseException, argv: list[str]) -> str:
     """Returns what is wrong with flags or configuration, and in which line of it."""
-    from eqprop_jax.config.variants import NoVariantError
-
     is_flag = isinstance(error, flags.Error)
     if isinstance(error, NoVariantError) or (
         is_flag and 'parsing config file' not in str(error)
@@ -145,7 +117,8 @@ def _reason(error: BaseException, argv: list[str]) -> str:
     while deeper := cause.__cause__ or cause.__context__:
         cause = deeper
     paths = sysconfig.get_paths()
-    others = (_parse.__code__.co_filename, paths['stdlib'], paths['purelib'], '<')
+    here, library = _reason.__code__.co_filename, str(command.ROOT / 'eqprop_jax')
+    others = (here, library, paths['stdlib'], paths['purelib'], '<')
     lines = [
         f' ({frame.filename}, line {frame.lineno})'
         for frame in traceback.extract_tb(cause.__traceback__)
@@ -159,15 +132,6 @@ def _reason(error: BaseException, argv: list[str]) -> str:
             return f'{nested}: {error}'
     where = lines[-1] if lines else ''
     return f'cannot read the configuration: {type(cause).__name__}: {cause}{where}'
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    _tell(message)
-    sys.exit(code)
-
-
-def _tell(message: str) -> None:
-    print(f'train: {" ".join(message.split())}', file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

@@ -27,7 +27,7 @@ from eqprop_jax import (
     training,
     tree,
 )
-from eqprop_jax.config import ConfigError, build, checks, registry, variants
+from eqprop_jax.config import ConfigError, build, registry, variants
 from eqprop_jax.data import Dataset, NotPreparedError, Split, augmentation, check
 from eqprop_jax.types import Batch
 from experiments.benchmark import digits
@@ -65,7 +65,7 @@ def says(message, *parts):
 
 
 class TestKeysAndNames:
-    @pytest.mark.parametrize('section', checks.SECTIONS)
+    @pytest.mark.parametrize('section', registry.SECTIONS)
     def test_unknown_key(self, tmp_path, section):
         message = refused(tmp_path, {f'{section}.colour': 1})
         says(message, f'unknown key {section}.colour')
@@ -78,8 +78,8 @@ class TestKeysAndNames:
     @pytest.mark.parametrize(
         'key',
         [
-            *checks.SECTIONS,
-            *checks.TOP_LEVEL,
+            *registry.SECTIONS,
+            *registry.TOP_LEVEL,
             'data.name',
             'data.normalization',
             'system.sizes',
@@ -350,7 +350,7 @@ class TestCheck:
 
     def test_the_build_checks_the_data(self, tmp_path, monkeypatch):
         bad = dataset(train={'labels': np.array([0, 1, 5, 0], np.int32)})
-        monkeypatch.setattr(build.sources, 'load', lambda name: bad)
+        monkeypatch.setattr(registry.LOADER, 'make', lambda name: bad)
         changes = {'data': {'name': 'tiny', 'normalization': 'unit'}}
         says(refused(tmp_path, changes), "data: 'tiny'", 'label 5 of example 2')
 
@@ -438,11 +438,37 @@ class TestBuilt:
             np.testing.assert_array_equal, gradients(built, self.system), wanted
         )
 
-    def test_keys_of_other_choices_are_logged(self, caplog):
+    def test_keys_of_other_choices_are_logged_once(self, caplog):
         section = {'name': 'tangent', 'radius': 0.3, 'correction': 'antisymmetric'}
+        system = runs.SECTIONS['system'] | {'feedback': 'tied', 'angle': 90.0}
+        solver = runs.SECTIONS['solver'] | {'depth': 3}
+        changes = {'estimator': section, 'system': system, 'solver': solver}
         with caplog.at_level('WARNING', logger='absl'):
-            registry.estimator(self.system, self.solve, section)
-        says(caplog.text, "'tangent' does not use: radius, correction")
+            runs.experiment(changes)
+        assert [record.getMessage() for record in caplog.records] == [
+            "system.feedback='tied' does not use: angle",
+            "solver 'relaxation' does not use: depth",
+            "estimator 'tangent' does not use: correction, radius",
+        ]
+
+    def test_keys_of_another_contour_are_logged(self, caplog):
+        with caplog.at_level('WARNING', logger='absl'):
+            runs.experiment({'estimator.contour': 'symmetric'})
+        says(caplog.text, "'contour' with 'symmetric' does not use: num_points")
+
+    def test_inherited_keys_are_checked(self, tmp_path, monkeypatch):
+        """Also where the nudged solver itself does not take them."""
+        plain = registry.Part(lambda: solvers.relaxation())
+        monkeypatch.setitem(registry.SOLVERS, 'plain', plain)
+        changes = {'estimator': {'name': 'tangent'}}
+        changes |= {'nudged_solver': {'name': 'plain', 'step_size': 'fast'}}
+        message = refused(tmp_path, changes)
+        says(message, "estimator.step_size has to be a number, not 'fast'")
+
+    def test_one_wrong_value_is_told_once(self, tmp_path):
+        changes = {'estimator': {'name': 'tangent'}, 'nudged_solver.step_size': 'fast'}
+        message = "nudged_solver.step_size has to be a number, not 'fast'"
+        assert refused(tmp_path, changes) == message
 
     def test_max_pooling_with_feedback_of_its_own_is_logged(self, caplog):
         section = {'name': 'conv', 'image_shape': (8, 8, 1), 'channels': (2, 2)}
@@ -456,14 +482,15 @@ class TestBuilt:
         ):
             caplog.clear()
             with caplog.at_level('WARNING', logger='absl'):
-                registry.system(section | changes)
+                registry.warn('system', section | changes)
             assert ('no equilibrium' in caplog.text) is expected
 
     def test_the_angle_of_leaky_integrators_is_used(self, caplog):
         section = {'name': 'leaky', 'sizes': (6, 5, 4), 'feedback': 'tied'}
         section |= {'angle': 10.0}
         with caplog.at_level('WARNING', logger='absl'):
-            system = registry.system(section)
+            registry.warn('system', section)
+        system = registry.system(section)
         says(caplog.text, "'leaky' does not use: feedback")
         assert 'angle' not in caplog.text
         params = system.init(jax.random.key(0), np.ones((1, 6), np.float32))
@@ -557,6 +584,13 @@ def get_config(variant='small'):
     config.system.sizes = (64, 5, 4, 10)
     return config
 """
+RELATIVES = """
+import pathlib, sys
+from eqprop_jax.config import variants
+
+for path in pathlib.Path(sys.argv[1]).glob('*.py'):
+    assert variants.beside(str(path), path.stem).get_config
+"""
 BUILD = """
 import runpy
 from eqprop_jax.config import build
@@ -566,25 +600,42 @@ print(build.experiment(config).num_steps)
 """
 
 
-@pytest.mark.whole
-def test_a_configuration_far_from_the_checkout_needs_the_library_alone(tmp_path):
-    """No package of another project gets in its way, whatever that is called."""
+@pytest.fixture
+def far(tmp_path):
+    """Runs a program where the library is, and a package that is called `configs`."""
     library, other, here = (tmp_path / name for name in ('library', 'other', 'here'))
     for folder in (library, other / 'configs', here):
         folder.mkdir(parents=True)
     (library / 'eqprop_jax').symlink_to(pathlib.Path(ep.__file__).parent)
     (other / 'configs' / '__init__.py').write_text('raise RuntimeError')
-    (here / 'config.py').write_text(FAR)
     path = os.pathsep.join(map(str, (other, library)))
-    result = subprocess.run(
-        [sys.executable, '-c', BUILD],
-        cwd=here,
-        env=os.environ | {'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu'},
-        capture_output=True,
-        text=True,
-    )
+
+    def run(program, *arguments):
+        return subprocess.run(
+            [sys.executable, '-c', program, *arguments],
+            cwd=here,
+            env=os.environ | {'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu'},
+            capture_output=True,
+            text=True,
+        )
+
+    run.here = here
+    return run
+
+
+@pytest.mark.whole
+def test_a_configuration_far_from_the_checkout_needs_the_library_alone(far):
+    """No package of another project gets in its way, whatever that is called."""
+    (far.here / 'config.py').write_text(FAR)
+    result = far(BUILD)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 0
+
+
+@pytest.mark.whole
+def test_configurations_of_the_checkout_find_each_other(far):
+    result = far(RELATIVES, str(pathlib.Path(__file__).parents[1] / 'configs'))
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(('name', 'variant', 'row'), SWEEPS)

@@ -125,7 +125,7 @@ def test_only_the_library_is_installed():
 
 def test_configs_are_plain_records():
     """They have the defaults and variants of the library, and nothing that computes."""
-    known = {'ml_collections', 'configs', 'typing', 'collections'}
+    known = {'ml_collections', 'typing', 'collections'}
     library = {'eqprop_jax.config.defaults', 'eqprop_jax.config.variants'}
     for path in (ROOT / 'configs').glob('*.py'):
         names = set(imports(path)) - library

@@ -23,7 +23,7 @@ from tally import tally
 
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
-from eqprop_jax.config import ConfigError, checks
+from eqprop_jax.config import ConfigError, registry
 from eqprop_jax.data import NotPreparedError, arrays
 from eqprop_jax.records import files
 from eqprop_jax.training.state import init_state
@@ -780,7 +780,7 @@ KEYS = {
     },
     'diagnostics': dict.fromkeys(runs.SECTIONS['diagnostics'], COUNTS),
     'mesh': dict.fromkeys(('data', 'contour'), st.sampled_from([-1, 0, 1, 2, 10**9])),
-    '': dict.fromkeys(checks.TOP_LEVEL, COUNTS),
+    '': dict.fromkeys(registry.TOP_LEVEL, COUNTS),
 }
 STRATEGIES = {
     f'{section}.{key}'.lstrip('.'): values

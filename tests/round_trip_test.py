@@ -14,7 +14,7 @@ SCRIPT = r"""
 import importlib, json, pathlib, runpy, shlex, sys
 from absl import flags
 
-sys.path.insert(0, '.')
+sys.path[:0] = ['.', 'launch']
 train = runpy.run_path('launch/train.py', run_name='train')
 wrong, count = [], 0
 for path in sorted(pathlib.Path('configs').glob('*.py')):

@@ -1,7 +1,7 @@
 """From a configuration to the objects of a run.
 
 Each section names one part of `registry`, or belongs to one function, and holds its
-arguments. What is wrong with keys and values is told of all sections at once.
+arguments.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from eqprop_jax import checkpoint, estimators, homeostasis, records, systems, training
-from eqprop_jax.config import checks, registry, schema
+from eqprop_jax import checkpoint, dynamics, estimators, homeostasis, records, systems
+from eqprop_jax.config import registry, schema
 from eqprop_jax.config.schema import ConfigError
-from eqprop_jax.data import augment, pipeline, sources, splits
-from eqprop_jax.training import mesh, optimizers, state
+from eqprop_jax.data import augment, pipeline, splits
+from eqprop_jax.training import mesh, state
 from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
-from eqprop_jax.types import Estimator, System
+from eqprop_jax.types import Batch, Estimator, System
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -37,15 +37,12 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         parts that do not fit together.
       NotPreparedError: if the data set is not in the array cache.
     """
-    values = checks.DEFAULTS | schema.plain(config.to_dict())
-    checks.sections(values)
+    as_told = jax.tree.map(_none_as_told, config.to_dict())
+    values = registry.checked(as_told)
     nudged, penalty = values['nudged_solver'], values['homeostasis']
-    values['estimator'] = registry.inherited(values['estimator'], nudged)
-
     full = registry.system(values['system'])
-    system = systems.rounded(
-        full, values['precision'], convolution=values['convolution']
-    )
+    way = {'convolution': values['convolution']}
+    system = systems.rounded(full, values['precision'], **way)
     solve, nudged_solve = (
         registry.solver(name, values[name]) for name in ('solver', 'nudged_solver')
     )
@@ -58,26 +55,23 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
             return estimator(system, axis_name)
         return estimators.dropout(system, lambda s: estimator(s, axis_name))
 
-    exact = estimators.recurrent_backprop(
-        full,
-        tol=state.REFERENCE_TOL,
-        method='aitken',
-        step_size=nudged.get('step_size', 1.0),
-    )
     dataset, preprocess, augmented = _data(values['data'])
     devices = _devices(values)
-    steps = checks.steps(values, dataset.train, devices)
-    with schema.naming('optimizer'):
-        optimizer = optimizers.make(
-            **values['optimizer'], num_steps=steps, pairs=system.pairs
-        )
+    steps = _num_steps(values, dataset.train, devices)
     built = Experiment(
         system=system,
         solve=solve,
         estimate=estimator(system),
         learn=learner(mesh.CONTOUR if devices.shape[mesh.CONTOUR] > 1 else None),
-        exact=exact,
-        optimizer=optimizer,
+        exact=estimators.recurrent_backprop(
+            full,
+            tol=state.REFERENCE_TOL,
+            method='aitken',
+            step_size=nudged.get('step_size', 1.0),
+        ),
+        optimizer=registry.OPTIMIZER.built(
+            'optimizer', values['optimizer'], num_steps=steps, pairs=system.pairs
+        ),
         dataset=dataset,
         preprocess=preprocess,
         augment=augmented,
@@ -87,12 +81,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         kolen_pollack=_kolen_pollack(system, values),
         skip_unconverged=values['estimator'].get('skip_unconverged', False),
         mesh=devices,
-        accumulation_steps=values['accumulation_steps'],
         diagnostics=Diagnostics(**values['diagnostics']),
         config=values,
-        **{key: values[key] for key in checks.TOP_LEVEL},
+        **{key: values[key] for key in (*registry.TOP_LEVEL, 'accumulation_steps')},
     )
-    checks.fit(built, learner())
+    _check_fit(built, learner())
     return built
 
 
@@ -112,16 +105,22 @@ def restored(
       WorkdirError: if the workdir has no configuration that can be read.
     """
     built = experiment(ml_collections.ConfigDict(records.read_config(workdir)))
-    like = jax.eval_shape(lambda: training.init_state(built))
+    like = jax.eval_shape(lambda: state.init_state(built))
     return built, checkpoint.restore(workdir, like, best=best)
+
+
+def _none_as_told(value: Any) -> Any:
+    """Returns None for 'None', as the command line spells it."""
+    return None if value == 'None' else value
 
 
 def _penalty(system: System, values: Mapping[str, Any]) -> homeostasis.Penalty | None:
     """Returns the homeostatic penalty, None where its weight is zero."""
-    own = ('weight', 'fraction')
-    options = {key: value for key, value in values.items() if key not in own}
-    with schema.naming('homeostasis'):
-        penalty = homeostasis.penalty(system, **options)
+    if not 0 < (fraction := values.get('fraction', 1.0)) <= 1:
+        raise ConfigError(
+            f'homeostasis.fraction lies above 0 and up to 1, not {fraction}'
+        )
+    penalty = registry.PENALTY.built('homeostasis', values, system=system)
     return penalty if values['weight'] else None
 
 
@@ -161,29 +160,25 @@ def _data(
     values: Mapping[str, Any],
 ) -> tuple[splits.Dataset, pipeline.Preprocess, augment.Augment | None]:
     """Returns the data set, and what its images go through; in training only, last."""
-    options: dict[str, Any] = {'augment': {}, 'std_factor': 1.0, **values}
-    section = options.pop('augment')
-    scaling = {key: options.pop(key) for key in ('normalization', 'std_factor')}
+    dataset = registry.LOADER.built('data', values)
     with schema.naming('data'):
-        dataset = sources.load(**options)
         splits.check(dataset)
-        preprocess = pipeline.normalizer(dataset, **scaling)
-    if scaling['normalization'] == 'unit' and scaling['std_factor'] != 1:
+    preprocess = registry.NORMALIZER.built('data', values, dataset=dataset)
+    if values['normalization'] == 'unit' and values.get('std_factor', 1) != 1:
         logging.warning("data.normalization='unit' does not use: std_factor")
-    images = dataset.train.images
+    section, images = values.get('augment', {}), dataset.train.images
+    augmented = registry.AUGMENTATION.built('data.augment', section)
+    if not (section.get('pad') or section.get('flip')):
+        return dataset, preprocess, None
+    like = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     with schema.naming('data.augment'):
-        augmented = augment.augmentation(**section)
-        if not (section.get('pad') or section.get('flip')):
-            return dataset, preprocess, None
-        like = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
         jax.eval_shape(augmented, jax.random.key(0), like)
     return dataset, preprocess, augmented
 
 
 def _devices(values: Mapping[str, Any]) -> Mesh:
     """Returns the devices of a run, of which no more share a contour than it has."""
-    with schema.naming('mesh'):
-        devices = mesh.make(**values['mesh'])
+    devices = registry.MESH.built('mesh', values['mesh'])
     section, contour = values['estimator'], devices.shape[mesh.CONTOUR]
     if contour == 1:
         return devices
@@ -199,3 +194,57 @@ def _devices(values: Mapping[str, Any]) -> Mesh:
             'estimator.contour relaxes (conjugates count once)'
         )
     return devices
+
+
+def _num_steps(values: Mapping[str, Any], train: sources.Split, devices: Mesh) -> int:
+    """Returns the number of steps, of which all devices can take and JAX count each."""
+    size, turns = values['batch_size'], values['accumulation_steps']
+    num_examples, num_devices = len(train.labels), devices.shape[mesh.DATA]
+    most = -(-size // num_devices)
+    if turns > most:
+        raise ConfigError(
+            f'accumulation_steps={turns} is more than the {most} examples of '
+            f'batch_size={size} that each of {num_devices} devices has'
+        )
+    if size > num_examples:
+        raise ConfigError(
+            f'batch_size={size} is more than the {num_examples} training examples of '
+            f'{values["data"]["name"]!r}'
+        )
+    num_steps = num_examples // size * values['num_epochs']
+    if num_steps >= 2**31:
+        raise ConfigError(
+            f'num_epochs={values["num_epochs"]} makes {num_steps} steps, of which '
+            f'{2**31 - 1} can be counted'
+        )
+    return num_steps
+
+
+def _check_fit(experiment: Experiment, learn: Estimator) -> None:
+    """Raises ConfigError unless the parts fit the data and each other."""
+    system, dataset = experiment.system, experiment.dataset
+    x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), 'float32')
+    rng = jax.random.key(0)
+
+    def scores(x: jax.Array) -> tuple[Any, jax.Array]:
+        params = system.init(rng, x)
+        state = system.rest(system.inject(params, x))
+        return params, system.predict(params, system.rates(state))
+
+    def gradient(x: jax.Array, y: jax.Array) -> Any:
+        params, batch = system.init(rng, x), Batch(x, y)
+        free = dynamics.relax(system, params, x, experiment.solve)
+        return learn(params, batch, free, rng).grads
+
+    with schema.naming(f'system does not fit the images of {dataset.name!r}'):
+        params, y = jax.eval_shape(scores, x)
+    if y.shape[-1] != dataset.num_classes:
+        raise ConfigError(
+            f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
+            f'{dataset.num_classes}: set system.classes, or the last of system.sizes'
+        )
+    layers = experiment.config['optimizer'].get('layers') or {}
+    known = dict.fromkeys(params, schema.key(Any, required=False))
+    schema.refuse(schema.problems('optimizer.layers', layers, known))
+    with schema.naming('solver, nudged_solver and estimator do not work together'):
+        jax.eval_shape(gradient, x, y)

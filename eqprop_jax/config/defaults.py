@@ -60,10 +60,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.estimator.radius = 0.1
     config.estimator.num_points = 2
     config.estimator.half_step = False
-    config.estimator.correction = config_dict.FieldReference(
-        'antisymmetric',
-        field_type=object,  # 'adjoint' or None
-    )
+    # Or 'adjoint', or None.
+    config.estimator.correction = config_dict.FieldReference('antisymmetric', object)
     config.estimator.skip_unconverged = False
 
     config.homeostasis = ml_collections.ConfigDict()
@@ -72,8 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.homeostasis.num_probes = 5
     config.homeostasis.form = 'difference'
 
-    config.alignment = ml_collections.ConfigDict()
-    config.alignment.kolen_pollack = False
+    config.alignment = ml_collections.ConfigDict({'kolen_pollack': False})
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = 'adam'
@@ -86,8 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
     # By name in the params: learning_rate, weight_decay; of a kernel's partner, too.
     config.optimizer.layers = ml_collections.ConfigDict()
 
-    config.diagnostics = ml_collections.ConfigDict()
-    config.diagnostics.every_evals = 1
-    config.diagnostics.num_examples = 100
-    config.diagnostics.num_probes = 32
+    config.diagnostics = ml_collections.ConfigDict(
+        {'every_evals': 1, 'num_examples': 100, 'num_probes': 32}
+    )
     return config

@@ -36,18 +36,15 @@ def other_solver(
     Raises:
       ConfigError: for an unknown name, or a value out of range.
     """
-    own = built.config['solver']
-    section = dict(own)
-    if name is not None:
-        section['name'] = name
-    if tol is not None:
-        section['tol'] = tol
+    own, replaced = built.config['solver'], {'name': name, 'tol': tol}
+    section = own | {key: new for key, new in replaced.items() if new is not None}
     bound = section.pop(_bound(own['name']), None)
     if max_steps is not None:
         bound = max_steps
     if bound is not None:
         section[_bound(section['name'])] = bound
     schema.refuse(registry.problems('solver', section))
+    registry.warn('solver', section)
     return section, registry.solver('solver', section)
 
 
@@ -70,7 +67,8 @@ def bias_methods(built: Experiment) -> tuple[Solver, dict[str, Method]]:
     others = methods.default_methods(
         system, nudged, tight, step_size=section.get('step_size', 1.0)
     )
-    return settled, {'this run': _own(built, system, nudged, tight), **others}
+    own = _own(system, tight, built.config['estimator'])
+    return settled, {'this run': own._replace(estimate=built.estimate), **others}
 
 
 def _bound(name: str) -> str:
@@ -92,31 +90,25 @@ def _tighter(values: Mapping[str, Any]) -> dict[str, Any]:
     return tight
 
 
-def _own(built: Experiment, system: System, nudged: Solver, tight: Solver) -> Method:
-    """Returns the run's own estimator as a method to report on."""
-    values = dict(built.config['estimator'])
+def _own(system: System, tight: Solver, values: Mapping[str, Any]) -> Method:
+    """Returns a run's estimator, settled more tightly, as a method to report on."""
     name, part = values['name'], registry.ESTIMATORS[values['name']]
-    correction = values.get('correction') if 'correction' in part.keys else None
-    adjoint = methods.finds_adjoint(system, correction)
-    if 'contour' in part.needs:
-        contour = registry.contour(values)
-        costs = methods.row_costs(system, contour, correction)
-        settled = registry.estimator(system, tight, values)
-        disc = methods.disc_check(system, tight, contour, correction)
-        return Method(built.estimate, adjoint, settled, costs, disc)
+    taken = {key: values[key] for key in part.keys if key in values}
     if name == 'oscillation':
-        turns = {key: values[key] for key in ('periods', 'burn_in') if key in values}
-        costs = methods.online_costs(system, values['num_points'], correction, **turns)
-        slower = 10 * values.get('steps_per_point', 20)
-        values |= {'steps_per_point': slower, 'noise': 0.0}
-        settled = registry.estimator(system, nudged, values)
-        return Method(built.estimate, adjoint, settled, costs)
+        return methods.online_method(system, **taken)
+    if 'contour' in part.needs:
+        settled = registry.estimator(system, tight, values)
+        return methods.contour_method(
+            system,
+            tight,
+            contour=registry.contour(values),
+            correction=taken.get('correction'),
+        )._replace(settled=settled)
     if name == 'bptt':
-        values['num_steps'] = 20 * values.get('num_steps', 20)
+        costs, more = (2,), {'num_steps': 20 * values.get('num_steps', 20)}
     else:
-        values['tol'] = min(values.get('tol', 1e-6), 1e-6)
-        values['max_steps'] = 20 * values.get('max_steps', 500)
-    settled = registry.estimator(system, nudged, values)
-    costs = (2,) if name == 'bptt' else (1,)  # forward and backward
-    adjoint |= name != 'tangent'
-    return Method(built.estimate, adjoint, settled, costs)
+        costs, more = (1,), {'max_steps': 20 * values.get('max_steps', 500)}
+        more['tol'] = min(values.get('tol', 1e-6), 1e-6)
+    settled = registry.estimator(system, tight, {**values, **more})
+    adjoint = name != 'tangent' or methods.finds_adjoint(system, None)
+    return Method(settled, adjoint, settled, costs)

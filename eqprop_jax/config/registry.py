@@ -1,48 +1,53 @@
-"""The parts of a run, by the names that the sections of a configuration give them.
+"""The parts of a run by the names that a configuration gives them, and all its keys.
 
 A section names one part by its key `name` and holds the arguments of its constructor.
 One of an estimator that nudges also names a contour by its key `contour`, and holds the
 arguments of that: `radius` is |β|, and β itself, with its sign, of 'one_sided'.
 
-What builds a part takes a section without `problems`, and raises ConfigError, naming
-the section, where the constructor refuses a value.
+What builds a part takes a section that `checked` has let pass, and raises ConfigError,
+naming the section, where the constructor refuses a value.
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 
-from eqprop_jax import estimators, nudges, solvers, systems
+from eqprop_jax import estimators, homeostasis, nudges, precision, solvers, systems
 from eqprop_jax.config import schema
+from eqprop_jax.data import augment, pipeline, sources
 from eqprop_jax.nudges import Contour
+from eqprop_jax.training import mesh, optimizers
 from eqprop_jax.types import Estimator, Solver, System
 
 
-class Part(NamedTuple):
+class Part:
     """A constructor, and what it needs beside the values of its section."""
 
-    make: Callable[..., Any]
-    needs: tuple[str, ...] = ()
-    """Arguments that the build gives it, and no section may hold."""
-    inherits: tuple[str, ...] = ()
-    """Keys that are those of nudged_solver where its section has none."""
-    calls: Mapping[str, str] = MappingProxyType({})
-    """What it calls the keys that it has another name for."""
+    def __init__(
+        self, make: Callable[..., Any], *needs: str, inherits: tuple = (), **calls: str
+    ):
+        """Takes what `make` needs from the build, and so in no section.
 
-    @property
-    def keys(self) -> schema.Keys:
-        """What its section may hold."""
-        found = schema.keys(self.make, self.needs)
-        for key, argument in self.calls.items():
-            found[key] = found.pop(argument)
-        return found
+        Keys that it inherits are those of nudged_solver where its section has none;
+        those that it calls by another name are given with that.
+        """
+        self.make, self.needs, self.inherits, self.calls = make, needs, inherits, calls
+        self.keys = schema.keys(make, needs)
+        for key, argument in calls.items():
+            self.keys[key] = self.keys.pop(argument)
+
+    def built(self, section: str, values: Mapping[str, Any], **given: Any) -> Any:
+        """Returns what it makes of the values that it takes, and what it is given."""
+        taken = {
+            self.calls.get(key, key): values[key] for key in self.keys if key in values
+        }
+        with schema.naming('.'.join((section, *self.calls))):
+            return self.make(**taken, **given)
 
 
-SYSTEM = ('system',)
-NUDGED = (*SYSTEM, 'solve', 'contour', 'axis_name')
-RADIUS = {'radius': 'beta'}
+NUDGED = ('system', 'solve', 'contour', 'axis_name')
+STEP = ('step_size',)
 
 SYSTEMS = {
     'conv': Part(systems.conv),
@@ -61,25 +66,86 @@ SOLVERS = {
 CONTOURS = {
     'circle': Part(nudges.circle),
     'complex_step': Part(nudges.complex_step),
-    'one_sided': Part(nudges.one_sided, calls=RADIUS),
-    'random_sign': Part(nudges.random_sign, calls=RADIUS),
-    'symmetric': Part(nudges.symmetric, calls=RADIUS),
+    'one_sided': Part(nudges.one_sided, radius='beta'),
+    'random_sign': Part(nudges.random_sign, radius='beta'),
+    'symmetric': Part(nudges.symmetric, radius='beta'),
 }
 ESTIMATORS = {
-    'bptt': Part(estimators.bptt, SYSTEM, ('step_size', 'clip')),
-    'contour': Part(estimators.contour, NUDGED),
-    'contrastive': Part(estimators.contrastive, NUDGED),
-    'oscillation': Part(estimators.oscillation, SYSTEM, ('order', 'step_size', 'clip')),
-    'recurrent_backprop': Part(estimators.recurrent_backprop, SYSTEM, ('step_size',)),
-    'tangent': Part(estimators.tangent, SYSTEM, ('step_size',)),
+    'bptt': Part(estimators.bptt, 'system', inherits=(*STEP, 'clip')),
+    'contour': Part(estimators.contour, *NUDGED),
+    'contrastive': Part(estimators.contrastive, *NUDGED),
+    'oscillation': Part(
+        estimators.oscillation, 'system', inherits=('order', *STEP, 'clip')
+    ),
+    'recurrent_backprop': Part(estimators.recurrent_backprop, 'system', inherits=STEP),
+    'tangent': Part(estimators.tangent, 'system', inherits=STEP),
 }
-TABLES = {
-    'system': SYSTEMS,
-    'solver': SOLVERS,
-    'nudged_solver': SOLVERS,
-    'estimator': ESTIMATORS,
+LOADER, NORMALIZER = Part(sources.load), Part(pipeline.normalizer, 'dataset')
+AUGMENTATION = Part(augment.augmentation)
+PENALTY = Part(homeostasis.penalty, 'system')
+OPTIMIZER = Part(optimizers.make, 'num_steps', 'pairs')
+MESH = Part(mesh.make)
+NAMED = {
+    'system': {'name': SYSTEMS},
+    'solver': {'name': SOLVERS},
+    'nudged_solver': {'name': SOLVERS},
+    'estimator': {'name': ESTIMATORS, 'contour': CONTOURS},
 }
-NUDGE_KEYS = {'contour', *(key for part in CONTOURS.values() for key in part.keys)}
+"""By section, what its keys name."""
+
+SECTIONS = (
+    *('data', 'system', 'solver', 'nudged_solver', 'estimator'),
+    *('homeostasis', 'alignment', 'optimizer', 'diagnostics'),
+)
+TOP_LEVEL = ('seed', 'batch_size', 'num_epochs', 'log_every_steps', 'eval_every_steps')
+DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
+    'accumulation_steps': 1,
+    'precision': 'float32',
+    'convolution': None,
+    'mesh': {},
+}
+COUNT, NOT_NEGATIVE = schema.key(int, least=1), schema.key(int, least=0)
+KEYS = {  # of sections that name no part; '' is the top level
+    '': dict.fromkeys((*SECTIONS, 'mesh'), schema.key(dict))
+    | dict.fromkeys((*TOP_LEVEL, 'accumulation_steps'), COUNT)
+    | dict.fromkeys(('seed', 'eval_every_steps'), NOT_NEGATIVE)
+    | {'precision': schema.choice(*precision.ROUNDING)}
+    | {'convolution': schema.choice(None, *precision.CONVOLUTIONS)},
+    'data': LOADER.keys
+    | NORMALIZER.keys
+    | {'augment': schema.key(dict, required=False)},
+    'data.augment': AUGMENTATION.keys,
+    'homeostasis': PENALTY.keys
+    | {'weight': schema.key(float, least=0)}
+    | {'fraction': schema.key(float, required=False)},
+    'alignment': {'kolen_pollack': schema.key(bool, required=False)},
+    'optimizer': OPTIMIZER.keys,
+    'diagnostics': dict.fromkeys(('num_examples', 'num_probes'), COUNT)
+    | {'every_evals': NOT_NEGATIVE},
+    'mesh': MESH.keys,
+}
+
+
+def checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with what it leaves to defaults and to nudged_solver.
+
+    All that is wrong with it is refused at once, and then what is of no use is logged.
+    """
+    values, wrong = {**DEFAULTS, **config}, []
+    for section, own in schema.nested(values).items():
+        if section in NAMED:
+            wrong += problems(section, own)
+        elif section in KEYS:
+            wrong += schema.problems(section, own, KEYS[section])
+    schema.refuse(wrong)
+    estimator, nudged = values['estimator'], values['nudged_solver']
+    inherits = ESTIMATORS[estimator['name']].inherits
+    inherited = {key: nudged[key] for key in inherits if key in nudged}
+    values['estimator'] = inherited | estimator
+    schema.refuse(problems('estimator', values['estimator']))
+    for section in NAMED:
+        warn(section, values[section])
+    return values
 
 
 def problems(section: str, values: Mapping[str, Any]) -> list[str]:
@@ -87,30 +153,27 @@ def problems(section: str, values: Mapping[str, Any]) -> list[str]:
 
     Keys that only other parts take are not wrong, so that a method can be switched by
     its name alone.
-
-    Args:
-      section: a key of `TABLES`.
-      values: what it holds.
     """
-    table = TABLES[section]
-    others = {key for part in table.values() for key in part.keys}
-    keys, found = _named(section, 'name', table, values.get('name'))
-    if table is ESTIMATORS:
-        others |= NUDGE_KEYS
-        if not found and 'contour' in table[values['name']].needs:
-            name = values.get('contour', 'circle')
-            nudge, found = _named(section, 'contour', CONTOURS, name)
-            keys |= nudge
-    return found + schema.problems(section, values, keys, others)
+    keys, wrong = _keys(section, values)
+    tables = NAMED[section]
+    parts = [part for table in tables.values() for part in table.values()]
+    others = {*tables, *(key for part in parts for key in part.keys)}
+    return wrong + schema.problems(section, values, keys, others)
 
 
-def system(values: Mapping[str, Any]) -> System:
-    """Builds a system, and warns of feedback that may leave it without equilibrium."""
+def warn(section: str, values: Mapping[str, Any]) -> None:
+    """Logs which keys of a section that names a part are of no use, or of little."""
+    keys, _ = _keys(section, values)
+    unused = [key for key in values if key not in keys and values[key] is not None]
+    if unused:
+        named = [repr(_name(key, values)) for key in NAMED[section] if key in keys]
+        names = ' with '.join(named)
+        logging.warning('%s %s does not use: %s', section, names, ', '.join(unused))
+    if section != 'system':
+        return
     feedback, pooling = values.get('feedback'), values.get('pooling')
-    idle = feedback in ('tied', 'none') and 'feedback' in SYSTEMS[values['name']].keys
-    if idle and values.get('angle') is not None:
+    if _idle_angle(values):
         logging.warning('system.feedback=%r does not use: angle', feedback)
-        values = {**values, 'angle': None}
     poolings = pooling if isinstance(pooling, tuple | list) else (pooling,)
     if feedback == 'free' and 'max' in poolings:
         logging.warning(
@@ -118,18 +181,22 @@ def system(values: Mapping[str, Any]) -> System:
             'many examples may have no equilibrium, at any step size; with "softmax" '
             'pooling or "tied" feedback they have'
         )
-    return _make('system', SYSTEMS, values)
+
+
+def system(values: Mapping[str, Any]) -> System:
+    """Builds a system; one without feedback of its own does without an angle."""
+    angle = {'angle': None} if _idle_angle(values) else {}
+    return SYSTEMS[values['name']].built('system', {**values, **angle})
 
 
 def solver(section: str, values: Mapping[str, Any]) -> Solver:
     """Builds a solver, from the section 'solver' or 'nudged_solver'."""
-    return _make(section, SOLVERS, values)
+    return SOLVERS[values['name']].built(section, values)
 
 
 def contour(values: Mapping[str, Any]) -> Contour:
     """Builds the contour of an estimator's section; a circle where it names none."""
-    nudge = {key: value for key, value in values.items() if key in NUDGE_KEYS}
-    return _make('estimator', CONTOURS, {'contour': 'circle'} | nudge, 'contour')
+    return CONTOURS[_name('contour', values)].built('estimator', values)
 
 
 def estimator(
@@ -146,51 +213,33 @@ def estimator(
       values: its section.
       axis_name: as in `estimators.contour`; others do not use it.
     """
-    needs = ESTIMATORS[values['name']].needs
+    part = ESTIMATORS[values['name']]
     given: dict[str, Any] = {'system': system, 'solve': solve, 'axis_name': axis_name}
-    if 'contour' in needs:
+    if 'contour' in part.needs:
         given['contour'] = contour(values)
-        values = {key: value for key, value in values.items() if key not in NUDGE_KEYS}
-    return _make(
-        'estimator', ESTIMATORS, values, **{need: given[need] for need in needs}
-    )
+    return part.built('estimator', values, **{key: given[key] for key in part.needs})
 
 
-def inherited(
-    estimator: Mapping[str, Any], nudged_solver: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns an estimator's section with the keys that it has from nudged_solver's."""
-    keys = ESTIMATORS[estimator['name']].inherits
-    own = {key: nudged_solver[key] for key in keys if key in nudged_solver}
-    return own | dict(estimator)
+def _keys(section: str, values: Mapping[str, Any]) -> tuple[schema.Keys, list[str]]:
+    """Returns the keys that come with the names in a section, and what is wrong."""
+    keys: schema.Keys = {}
+    for key, table in NAMED[section].items():
+        keys[key], name = schema.key(Any, required=False), _name(key, values)
+        if not isinstance(name, str) or name not in table:
+            return keys, [f'{section}.{key}={name!r}: choose from {", ".join(table)}']
+        keys |= table[name].keys
+        if 'contour' not in table[name].needs:
+            break
+    return keys, []
 
 
-def _named(
-    section: str, key: str, table: Mapping[str, Part], name: Any
-) -> tuple[schema.Keys, list[str]]:
-    """Returns the keys that come with a name, itself among them, and what is wrong."""
-    keys = {key: schema.key(Any, None)}
-    if isinstance(name, str) and name in table:
-        return keys | table[name].keys, []
-    return keys, [f'{section}.{key}={name!r}: choose from {", ".join(table)}']
+def _name(key: str, values: Mapping[str, Any]) -> Any:
+    """Returns what a section names by a key."""
+    return values.get(key, 'circle' if key == 'contour' else None)
 
 
-def _make(
-    section: str,
-    table: Mapping[str, Part],
-    values: Mapping[str, Any],
-    name_key: str = 'name',
-    **given: Any,
-) -> Any:
-    """Builds the part that a section names, and logs the keys that it does not take."""
-    others = dict(values)
-    name = others.pop(name_key)
-    part = table[name]
-    taken = {
-        part.calls.get(key, key): others.pop(key) for key in part.keys if key in others
-    }
-    unused = [key for key, value in others.items() if value is not None]
-    if unused:
-        logging.warning('%s %r does not use: %s', section, name, ', '.join(unused))
-    with schema.naming('.'.join((section, *part.calls))):
-        return part.make(**taken, **given)
+def _idle_angle(values: Mapping[str, Any]) -> bool:
+    """Whether a system's section has an angle, but no feedback that it is of."""
+    without = values.get('feedback') in ('tied', 'none')
+    takes_feedback = 'feedback' in SYSTEMS[values['name']].keys
+    return without and takes_feedback and values.get('angle') is not None

@@ -1,7 +1,8 @@
-"""What a section may hold: the arguments of a constructor, read off its signature.
+"""What a section may hold: keys with the types of their values.
 
-Whatever does not fit is told in words that name the key and the choices, all of it at
-once: `problems` lists them, and who has gathered those of all sections refuses them.
+The keys of a constructor are compiled from its signature. Whatever does not fit is told
+in words that name the key and the choices, all of it at once: `problems` lists it, and
+`refuse` raises it.
 """
 
 import contextlib
@@ -9,14 +10,15 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from typing import Any
-
-Keys = dict[str, inspect.Parameter]
-"""Keys with their types, of which those without a default are required."""
+from typing import Any, NamedTuple
 
 FLOAT32_MAX = 2.0**128
 REFUSALS = (OverflowError, TypeError, ValueError)  # of values that fit nowhere
-_EMPTY = inspect.Parameter.empty
+MOST = {  # of loops that a signal has to wait for, far above what is of use
+    **dict.fromkeys(('max_steps', 'num_steps', 'steps_per_point'), 100_000),
+    **dict.fromkeys(('periods', 'burn_in', 'num_probes'), 10_000),
+    'num_points': 1000,
+}
 _WORDS = {
     int: 'an integer',
     float: 'a number',
@@ -34,29 +36,49 @@ class ConfigError(ValueError):
         super().__init__(' '.join(message.split()))
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a copy in which 'None', as the command line spells it, is None."""
-    return {
-        key: plain(value)
-        if isinstance(value, Mapping)
-        else None
-        if value == 'None'
-        else value
-        for key, value in values.items()
-    }
+Fits = Callable[[Any], bool]
+
+
+class Key(NamedTuple):
+    """What a key may hold."""
+
+    words: str
+    """What that is."""
+    fits: Fits
+    required: bool = True
+    least: int | None = None
+    """0 or 1; None: any number."""
+
+
+Keys = dict[str, Key]
+
+
+def nested(values: Mapping[str, Any], section: str = '') -> dict[str, Any]:
+    """Returns a section, and all those within it, by their dotted names."""
+    found: dict[str, Any] = {section: values}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= nested(value, f'{section}.{key}'.lstrip('.'))
+    return found
 
 
 def keys(constructor: Callable[..., Any], given: Collection[str] = ()) -> Keys:
     """Returns the arguments of a constructor, but for those that the build gives it."""
-    parameters = inspect.signature(constructor).parameters
-    return {key: parameters[key] for key in parameters if key not in given}
+    return {
+        name: key(argument.annotation, required=argument.default is argument.empty)
+        for name, argument in inspect.signature(constructor).parameters.items()
+        if name not in given
+    }
 
 
-def key(kind: Any, *default: Any) -> inspect.Parameter:
-    """Returns a key that is no argument of a constructor; required without default."""
-    value = default[0] if default else _EMPTY
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter('key', keyword, default=value, annotation=kind)
+def key(kind: Any, *, required: bool = True, least: int | None = None) -> Key:
+    """Returns a key of an annotated type; an integer is a number, True is not."""
+    return Key(*_compiled(kind), required, least)
+
+
+def choice(*names: str | None) -> Key:
+    """Returns a key for one of some names."""
+    return Key(f'one of {", ".join(map(str, names))}', lambda value: value in names)
 
 
 def problems(
@@ -72,22 +94,22 @@ def problems(
     """
     prefix = f'{section}.' if section else ''
     choices, found = ', '.join(keys), []
-    for key, value in values.items():
-        if key in keys:
-            found += _problem(prefix + key, value, keys[key].annotation)
-        elif key not in others:
-            found.append(f'unknown key {prefix}{key}: choose from {choices}')
+    for name, value in values.items():
+        if name in keys:
+            found += _problem(prefix + name, value, keys[name])
+        elif name not in others:
+            found.append(f'unknown key {prefix}{name}: choose from {choices}')
     return found + [
-        f'key {prefix}{key} is missing'
-        for key, parameter in keys.items()
-        if parameter.default is _EMPTY and key not in values
+        f'key {prefix}{name} is missing'
+        for name, key in keys.items()
+        if key.required and name not in values
     ]
 
 
 def refuse(problems: Collection[str]) -> None:
-    """Raises one ConfigError of all problems, if there are any."""
+    """Raises one ConfigError of all problems, if there are any, each told once."""
     if problems:
-        raise ConfigError('; '.join(problems))
+        raise ConfigError('; '.join(dict.fromkeys(problems)))
 
 
 @contextlib.contextmanager
@@ -99,54 +121,63 @@ def naming(section: str) -> Generator[None, None, None]:
         raise ConfigError(f'{section}: {error}') from error
 
 
-def _problem(key: str, value: Any, kind: Any) -> list[str]:
-    """Returns why a value is not of its type, not finite, or immense, in a list."""
-    if not _fits(value, kind):
-        return [f'{key} has to be {_words(kind)}, not {value!r}']
-    if isinstance(value, float) and not abs(value) < FLOAT32_MAX:
-        return [f'{key} has to be finite in float32, not {value}']
-    limit = 2**32 if key == 'data.seed' else 2**31  # NumPy's seeds, JAX's integers
-    return [f'{key} has to be less than {limit}'] if _largest(value) >= limit else []
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type; an integer is a number, True is not."""
-    if kind in (_EMPTY, Any):
-        return True
-    if isinstance(kind, types.UnionType):
-        return any(_fits(value, choice) for choice in kind.__args__)
+def _compiled(kind: Any) -> tuple[str, Fits]:
+    """Returns a type in words, and whether a value is of it."""
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if isinstance(value, bool):
-        return origin is bool
-    if origin is float:
-        return isinstance(value, int | float)
-    if origin in (Sequence, tuple):
-        return isinstance(value, list | tuple) and all(
-            _fits(entry, args[0]) for entry in value
+    if isinstance(kind, types.UnionType):
+        choices = [_compiled(choice) for choice in args]
+        words = ' or '.join(words for words, _ in choices)
+        return words, lambda value: any(fits(value) for _, fits in choices)
+    if origin in (Mapping, Sequence, tuple):
+        words, entry_fits = _compiled(args[-1])
+        form, noun = list | tuple, 'sequence'
+        if origin is Mapping:
+            form, noun = Mapping, 'section'
+        return (
+            f'a {noun}, each entry {words}',
+            lambda value: (
+                isinstance(value, form) and all(map(entry_fits, _entries(value)))
+            ),
         )
-    if origin is Mapping:
-        return isinstance(value, Mapping) and all(
-            _fits(entry, args[1]) for entry in value.values()
+
+    def fits(value: Any) -> bool:
+        if kind in (Any, inspect.Parameter.empty):
+            return True
+        if isinstance(value, bool):
+            return kind is bool
+        return isinstance(value, int | float if origin is float else origin)
+
+    return _WORDS.get(origin) or getattr(origin, '__name__', str(origin)), fits
+
+
+def _problem(name: str, value: Any, key: Key) -> list[str]:
+    """Returns why a value is not of its type, too small or too large, in a list."""
+    if not key.fits(value):
+        return [f'{name} has to be {key.words}, not {value!r}']
+    if isinstance(value, float) and not abs(value) < FLOAT32_MAX:
+        return [f'{name} has to be finite in float32, not {value}']
+    limit = 2**32 if name == 'data.seed' else 2**31  # NumPy's seeds, JAX's integers
+    if _largest(value) >= limit:
+        return [f'{name} has to be less than {limit}']
+    if key.least is not None and value < key.least:
+        wanted = (
+            'has to be a positive integer, not' if key.least else 'cannot be negative:'
         )
-    return isinstance(value, origin)
+        return [f'{name} {wanted} {value}']
+    most = MOST.get(name.rpartition('.')[2], limit)
+    too_large = isinstance(value, int) and value > most
+    return [f'{name} is at most {most:,}, not {value:,}'] if too_large else []
 
 
 def _largest(value: Any) -> int:
     """Returns the size of the largest integer in a value, which JAX has to hold."""
     if isinstance(value, int):
         return abs(value)
+    return max(map(_largest, _entries(value)), default=0)
+
+
+def _entries(value: Any) -> Collection[Any]:
+    """Returns what a section or a sequence holds."""
     if isinstance(value, Mapping):
-        value = list(value.values())
-    entries = value if isinstance(value, list | tuple) else ()
-    return max(map(_largest, entries), default=0)
-
-
-def _words(kind: Any) -> str:
-    if isinstance(kind, types.UnionType):
-        return ' or '.join(map(_words, kind.__args__))
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Sequence, tuple):
-        return f'a sequence, each entry {_words(args[0])}'
-    if origin is Mapping:
-        return f'a section, each entry {_words(args[1])}'
-    return _WORDS.get(kind) or getattr(kind, '__name__', str(kind))
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

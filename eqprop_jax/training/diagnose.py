@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.analysis import layers
 from eqprop_jax.data import pipeline
+from eqprop_jax.data.sources import Split
 from eqprop_jax.estimators import local_rule
 from eqprop_jax.training.metrics import Values
 from eqprop_jax.training.state import REFERENCE_TOL, Experiment
@@ -13,13 +14,7 @@ from eqprop_jax.types import Batch, Params
 
 
 def diagnosis(run: Experiment, params: Params, rng: jax.Array, batch: Batch) -> Values:
-    """Returns what is wrong with the gradient of a run.
-
-    Per layer relative error, cosine and norm ratio of δ against exact recurrent
-    backprop, and the error of the worst layer; cosine and norm ratio of the whole
-    gradient, the cosine without the readout, too, which every method gets exactly;
-    symmetric share of the Jacobian, angle of every pair of weights, and the largest
-    spectral radius.
+    """Returns what is wrong with the gradient of a run, by the names of its records.
 
     Near the loss of its equilibrium an example's exact δ has no bound, and what an
     unfinished solve leaves of it outweighs all other examples. Those whose reference is
@@ -31,10 +26,14 @@ def diagnosis(run: Experiment, params: Params, rng: jax.Array, batch: Batch) -> 
       params: θ.
       rng: key of the estimate and of random probes.
       batch: inputs and targets.
+
+    Returns:
+      Scalars, which `eqprop_jax.records` lists: of δ by layer and of the gradient,
+      against exact recurrent backprop; of the Jacobian, and of pairs of weights.
     """
-    system = run.system
+    system, x = run.system, batch.x
     estimate_rng, share_rng, radius_rng = jax.random.split(rng, 3)
-    free = dynamics.relax(system, params, batch.x, run.solve)
+    free = dynamics.relax(system, params, x, run.solve)
     reference = run.exact(params, batch, free, rng)
     solved = free.converged & (reference.info.residual[0] <= REFERENCE_TOL)
     compared = batch._replace(rows=jnp.where(solved, batch.numbers, -1))
@@ -42,24 +41,18 @@ def diagnosis(run: Experiment, params: Params, rng: jax.Array, batch: Batch) -> 
     exact = local_rule.local_gradient(
         system, params, compared, free.rates, reference.error
     )
+    lower, exact_lower = map(layers.without_readout, (estimate.grads, exact))
+    share = jacobian.symmetric_share(
+        system, params, x, free.rates, share_rng, num_probes=run.diagnostics.num_probes
+    )
+    radius = jacobian.spectral_radius(system, params, x, free, radius_rng)
     metrics = {
         'gradient_cosine': tree.cosine(estimate.grads, exact),
-        'gradient_cosine_without_readout': tree.cosine(
-            layers.without_readout(estimate.grads), layers.without_readout(exact)
-        ),
+        'gradient_cosine_without_readout': tree.cosine(lower, exact_lower),
         'gradient_norm_ratio': tree.norm(estimate.grads) / tree.norm(exact),
         'reference_converged': reference.info.converged,
-        'symmetric_share': jacobian.symmetric_share(
-            system,
-            params,
-            batch.x,
-            free.rates,
-            share_rng,
-            num_probes=run.diagnostics.num_probes,
-        ),
-        'spectral_radius': jnp.max(
-            jacobian.spectral_radius(system, params, batch.x, free, radius_rng)
-        ),
+        'symmetric_share': share,
+        'spectral_radius': jnp.max(radius),
     }
     if estimate.error is not None:
         errors, wanted = (
@@ -68,10 +61,10 @@ def diagnosis(run: Experiment, params: Params, rng: jax.Array, batch: Batch) -> 
         )
         relative = layers.errors(errors, wanted)
         metrics['worst_error'] = layers.largest(relative)
-        for name in errors:
+        for name, error in errors.items():
+            ratio = tree.norm(error) / tree.norm(wanted[name])
             metrics[f'error/{name}'] = relative[name]
-            metrics[f'cosine/{name}'] = tree.cosine(errors[name], wanted[name])
-            ratio = tree.norm(errors[name]) / tree.norm(wanted[name])
+            metrics[f'cosine/{name}'] = tree.cosine(error, wanted[name])
             metrics[f'norm_ratio/{name}'] = ratio
     for name, angle in alignment.angles(system, params).items():
         metrics[f'angle/{name}'] = angle
@@ -81,15 +74,8 @@ def diagnosis(run: Experiment, params: Params, rng: jax.Array, batch: Batch) -> 
 
 
 def first_examples(experiment: Experiment, count: int) -> Batch:
-    """Returns the first training examples of a run, or all where they are fewer.
-
-    Args:
-      experiment: a run, built.
-      count: how many; positive.
-    """
-    images, labels = (values[:count] for values in experiment.dataset.train)
-    return pipeline.batch(
-        pipeline.DeviceSplit(jnp.asarray(images), jnp.asarray(labels)),
-        experiment.preprocess,
-        experiment.dataset.num_classes,
-    )
+    """Returns the first training examples of a run, or all where they are fewer."""
+    train = experiment.dataset.train
+    first = pipeline.to_device(Split(train.images[:count], train.labels[:count]))
+    classes = experiment.dataset.num_classes
+    return pipeline.batch(first, experiment.preprocess, classes)
