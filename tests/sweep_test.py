@@ -293,6 +293,19 @@ def test_damaged_results(swept, experiment, tmp_path, damage, part):
     assert 'Traceback' not in result.stderr
 
 
+def test_the_row_that_failed_is_named(swept, experiment, tmp_path):
+    """Not the last one, if it is another."""
+    workdir = tmp_path / 'sweep'
+    shutil.copytree(swept[0], workdir)
+    path = workdir / 'corrected' / 'seed_3' / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'seed': 7}))
+    arguments = (f'--config={experiment}', f'--workdir={workdir}', '--seeds=3')
+    result = launch('sweep', *arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith('sweep: corrected: ')
+    assert 'seed is 7 there, 3 here' in result.stderr
+
+
 def test_an_experiment_that_raises(tmp_path):
     path = tmp_path / 'broken.py'
     path.write_text('raise RuntimeError("on\\npurpose")\n')

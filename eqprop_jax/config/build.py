@@ -196,7 +196,7 @@ def _devices(values: Mapping[str, Any]) -> Mesh:
     return devices
 
 
-def _num_steps(values: Mapping[str, Any], train: sources.Split, devices: Mesh) -> int:
+def _num_steps(values: Mapping[str, Any], train: splits.Split, devices: Mesh) -> int:
     """Returns the number of steps, of which all devices can take and JAX count each."""
     size, turns = values['batch_size'], values['accumulation_steps']
     num_examples, num_devices = len(train.labels), devices.shape[mesh.DATA]

@@ -84,13 +84,9 @@ def choice(*names: str | None) -> Key:
 def problems(
     section: str, values: Mapping[str, Any], keys: Keys, others: Collection[str] = ()
 ) -> list[str]:
-    """Returns what is wrong with the values of a section, in a message each.
+    """Returns what is wrong with the values of a section, '' for the top level.
 
-    Args:
-      section: its name; '' for the top level.
-      values: what it holds.
-      keys: what it may hold.
-      others: keys that are not wrong, but of no use.
+    Other keys are not wrong, but of no use.
     """
     prefix = f'{section}.' if section else ''
     choices, found = ', '.join(keys), []
