@@ -66,8 +66,8 @@ def methods(tied, nudged):
         'recurrent backprop': lambda s: ep.estimators.recurrent_backprop(
             s, tol=0.03, method='aitken', max_steps=100
         ),
-        'online, corrected': lambda s: (
-            ep.estimators.oscillation(s, correction='adjoint', **ONLINE).estimate
+        'online, corrected': lambda s: ep.estimators.oscillation(
+            s, correction='adjoint', **ONLINE
         ),
     }
 

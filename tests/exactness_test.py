@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.estimators.local_rule import account
+from eqprop_jax.estimators.local_rule import Answer, account
 
 RNG = jax.random.key(0)
 TOL = 1e-14
@@ -320,7 +320,7 @@ def test_which_answers_are_left_out(skip):
     push = {'u': jnp.full(8, -2.0)}
     sweeps = jnp.full((1, 8), 7)
     batch = batch._replace(rows=jnp.array([0, 1, 2, -1, 3, 4, 5, 6]))  # a filler
-    outcome = (batch, free, residual, sweeps, settled, error)
+    outcome = (batch, free, Answer(error, residual, sweeps, settled))
     keep, info = account(*outcome, push, skip_unconverged=skip)
     unfinished = not skip
     assert keep.tolist() == [True, *[unfinished] * 3, *[False] * 4]

@@ -166,10 +166,10 @@ def by_pairs(
 
     def phase(state: State, nudge: float, rng: jax.Array) -> State:
         nudged = dynamics.nudged_field(field, gradient, jnp.asarray(nudge, dtype))
-        sweep = make_sweep(nudged, state, 'alternating', 1.0, None)
+        nudged, sweep = make_sweep(nudged, state, 'alternating', 1.0, None)
 
         def step(number: Array, state: State) -> State:
-            state = sweep(state)
+            state = sweep(nudged, state)
             draw = tree.random_normal(jax.random.fold_in(rng, number), state)
             return tree.add(state, tree.scale(noise, draw))
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eqprop_jax import dynamics, nudges, tree
+from eqprop_jax import nudges, tree
 from eqprop_jax.estimators import phases
 from eqprop_jax.estimators.contour import nudged_from
 from eqprop_jax.nudges import Contour
@@ -68,18 +68,9 @@ def check(
     phases.check(system, contour)
     injection = system.inject(params, batch.x)
     field_at = nudged_from(system, params, injection, free, correction)
-    nudged = phases.relax(
-        field_at,
-        dynamics.cost_gradient(system, params, batch.y),
-        free,
-        free,
-        phases.answer(system, params, batch, injection, free, field_at(free)),
-        solve,
-        contour,
-        None,
-        batched=None,
-        warm_start=False,
-        axis_name=None,
+    ways = phases.Ways(solve, contour)
+    answer, nudged, start = phases.relax(
+        system, ways, params, batch, injection, free, field_at, None
     )
     indices, own = half
     weights = 0 * contour.weights
@@ -89,7 +80,7 @@ def check(
         phase._replace(weights=jnp.asarray(part.weights, phase.weights.dtype))
         for phase, part in zip(nudged, parts, strict=True)
     )
-    whole, other = (phases.response(each, free.rates, None) for each in (nudged, fewer))
+    whole, other = answer.error, phases.response_of(fewer, start)
 
     def difference(name: str) -> Array:
         distance = tree.per_example_norm(whole[name] - other[name])

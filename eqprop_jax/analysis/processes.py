@@ -89,8 +89,8 @@ def processes(
         """Returns the state after the last step, and those after each."""
 
         def step(state: State, disturbance: State) -> tuple[State, State]:
-            sweep = make_sweep(field, state, 'synchronous', step_size, None)
-            moved = sweep(state)
+            ready, sweep = make_sweep(field, state, 'synchronous', step_size, None)
+            moved = sweep(ready, state)
             moved = tree.add(moved, disturbance)
             return moved, moved
 

@@ -51,7 +51,6 @@ from eqprop_jax.types import (
     System,
 )
 
-FREE = 2**31 - 1  # number of the free phase among those with noise
 CORRECTIONS = (None, 'antisymmetric', 'adjoint')
 
 
@@ -113,65 +112,43 @@ def contour(
     check_noise(noise)
     if noise and skip_unconverged:
         raise ValueError('under noise nothing converges: leave skip_unconverged out')
-
-    def disturbances(
-        batch: Batch, rng: jax.Array | None
-    ) -> Callable[[ArrayLike, ArrayLike], Disturb]:
-        """Returns (number of the phase, β) ↦ its noise."""
-        if rng is None:
-            raise ValueError('noise needs a key: pass rng')
-        own = jax.random.fold_in(rng, FREE)  # the key itself draws signs
-        return lambda number, beta: disturbance(
-            noise,
-            jax.random.fold_in(own, number),
-            batch.numbers,
-            imaginary=jnp.imag(beta) != 0,  # none where a real nudge is made complex
-        )
+    ways = phases.Ways(solve, contour, batched, warm_start, axis_name)
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         injection = dynamics.injected(system, params, batch.x, free)
-        gradient = dynamics.cost_gradient(system, params, batch.y)
         field_at = nudged_from(system, params, injection, free, correction)
-        field = field_at(free)
-        answer = phases.answer(system, params, batch, injection, free, field)
-        noise_of, start = None, free
+        given = params, batch, injection, free
         if noise:
-            noise_of = disturbances(batch, rng)
-            start = solve(field._replace(disturb=noise_of(FREE, 0.0)), free.state)
-            answer = answer._replace(origin=start.state, rates=start.rates)
-        nudged = phases.relax(
-            field_at,
-            gradient,
-            free,
-            start,
-            answer,
-            solve,
-            contour,
-            rng,
-            batched=batched,
-            warm_start=warm_start,
-            axis_name=axis_name,
-            noise=noise_of,
-        )
-        error = phases.response(nudged, start.rates, axis_name)
+            noise_of = _noise_of(noise, batch, rng)
+            answer, _, _ = phases.relax(system, ways, *given, field_at, rng, noise_of)
+            push = None
+        else:
+            answer, _, _ = phases.relax(system, ways, *given, field_at, rng)
+            push = dynamics.cost_gradient(system, params, batch.y)(free.rates)
         if correction is None:
-            error = dynamics.signed(system, error)
-        keep, info = local_rule.account(
-            batch,
-            free,
-            *phases.settled(nudged, contour, axis_name),
-            error,
-            None if noise else gradient(free.rates),
-            skip_unconverged=skip_unconverged,
+            answer = answer._replace(error=dynamics.signed(system, answer.error))
+        return local_rule.credit(
+            system, params, batch, free, answer, push, skip_unconverged=skip_unconverged
         )
-        grads = local_rule.local_gradient(
-            system, params, batch, free.rates, error, keep
-        )
-        return Estimate(grads, error, info)
 
     return estimate
+
+
+def _noise_of(
+    noise: float, batch: Batch, rng: jax.Array | None
+) -> Callable[[ArrayLike, ArrayLike], Disturb]:
+    """Returns (number of the phase, β) ↦ its noise."""
+    if rng is None:
+        raise ValueError('noise needs a key: pass rng')
+    own = jax.random.fold_in(rng, phases.FREE)  # the key itself draws signs
+    return lambda number, beta: disturbance(
+        noise,
+        jax.random.fold_in(own, number),
+        batch.numbers,
+        imaginary=jnp.imag(beta) != 0,  # none where a real nudge is made complex
+    )
 
 
 def nudged_from(
@@ -181,15 +158,7 @@ def nudged_from(
     free: Equilibrium,
     correction: str | None,
 ) -> Callable[[Equilibrium], Field]:
-    """Returns (u*, real or complex) ↦ the field of nudged phases, anchored there.
-
-    Args:
-      system: what moves.
-      params: θ.
-      injection: `system.inject(params, x)`.
-      free: u*, real.
-      correction: as in `contour`.
-    """
+    """Returns (u*, real or complex) ↦ the field of nudged phases, anchored there."""
     if correction is None:
         field = dynamics.free_field(system, params, injection)
         drive = field.drive(free.rates)

@@ -17,10 +17,11 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import local_rule, phases
+from eqprop_jax.estimators.contour import nudged_from
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
     Batch,
@@ -51,10 +52,10 @@ def contrastive(
       system: what moves; with a primitive Φ.
       solve: relaxes the nudged phases, which start from the free equilibrium.
       contour: from `eqprop_jax.nudges`.
-      skip_unconverged: as in `contour`.
-      batched: as in `contour`.
-      warm_start: as in `contour`.
-      axis_name: as in `contour`.
+      skip_unconverged: as in `contour`, like `batched`, `warm_start` and `axis_name`.
+      batched: relax the points together.
+      warm_start: start from the first point.
+      axis_name: of devices that divide the points.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. The error δ is reported; the
@@ -64,8 +65,7 @@ def contrastive(
       ValueError: for a system without Φ, or complex points on one that is not
         holomorphic.
     """
-    primitive = system.primitive
-    if primitive is None:
+    if system.primitive is None:
         raise ValueError(
             'the contrastive rule needs a primitive Φ, which this system does not have '
             '(free, looped or missing feedback has none): use '
@@ -73,58 +73,54 @@ def contrastive(
             'systems.from_primitive'
         )
     phases.check(system, contour)
+    ways = phases.Ways(solve, contour, batched, warm_start, axis_name)
 
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:
         injection = dynamics.injected(system, params, batch.x, free)
-        gradient = dynamics.cost_gradient(system, params, batch.y)
-        field = dynamics.free_field(system, params, injection)
-        drive = field.drive(free.rates)
-        answer = phases.answer(system, params, batch, injection, free, field)
-        nudged = phases.relax(
-            lambda anchor: dynamics.anchored(field, anchor, drive),
-            gradient,
-            free,
-            free,
-            answer,
-            solve,
-            contour,
-            rng,
-            batched=batched,
-            warm_start=warm_start,
-            axis_name=axis_name,
+        field_at = nudged_from(system, params, injection, free, None)
+        answer, nudged, _ = phases.relax(
+            system, ways, params, batch, injection, free, field_at, rng
         )
-
-        devices = 1 if axis_name is None else lax.axis_size(axis_name)
-        error = phases.response(nudged, free.rates, axis_name)
+        push = dynamics.cost_gradient(system, params, batch.y)(free.rates)
         keep, info = local_rule.account(
-            batch,
-            free,
-            *phases.settled(nudged, contour, axis_name),
-            error,
-            gradient(free.rates),
-            skip_unconverged=skip_unconverged,
+            batch, free, answer, push, skip_unconverged=skip_unconverged
         )
-        counted = keep & batch.counted
-        x, y, rates = tree.fill(counted, (batch.x, batch.y, free.rates))
-        fill = jax.vmap(functools.partial(tree.fill, counted))
-        points = [(weights, fill(point.rates)) for weights, point in nudged]
-
-        def contrast(params: Params) -> Array:
-            cost = system.cost(params, rates, y)
-            total = tree.mean_of(counted, cost) / devices
-            phi_free = primitive(params, x, rates)
-            for weights, nudged_rates in points:
-                phi = jax.vmap(lambda s: primitive(params, x, s))(nudged_rates)
-                change = jnp.real(weights[:, None] * (phi - phi_free[None]))
-                total -= tree.mean_of(counted, jnp.sum(change, axis=0))
-            return total
-
-        grads = jax.tree.map(
-            lambda g: jnp.where(jnp.any(counted), g, 0), jax.grad(contrast)(params)
-        )
-        grads = grads if axis_name is None else lax.psum(grads, axis_name)
-        return Estimate(grads, error, info)
+        grads = _contrast(system, params, batch, free, nudged, keep, axis_name)
+        return Estimate(grads, answer.error, info)
 
     return estimate
+
+
+def _contrast(
+    system: System,
+    params: Params,
+    batch: Batch,
+    free: Equilibrium,
+    nudged: tuple[phases.Phase, ...],
+    keep: Bool[Array, ' B'],
+    axis_name: str | None,
+) -> Params:
+    """Returns the mean of ∂C/∂θ − Σ_k Re[w_k (∂Φ/∂θ(s(β_k)) − ∂Φ/∂θ(s*))]."""
+    counted = keep & batch.counted
+    x, y, rates = tree.fill(counted, (batch.x, batch.y, free.rates))
+    fill = jax.vmap(functools.partial(tree.fill, counted))
+    points = [(weights, fill(point.rates)) for weights, point in nudged]
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    primitive = system.primitive
+    assert primitive is not None
+
+    def contrast(params: Params) -> Array:
+        cost = system.cost(params, rates, y)
+        total = tree.mean_of(counted, cost) / devices
+        phi_free = primitive(params, x, rates)
+        for weights, nudged_rates in points:
+            phi = jax.vmap(lambda s: primitive(params, x, s))(nudged_rates)
+            change = jnp.real(weights[:, None] * (phi - phi_free[None]))
+            total -= tree.mean_of(counted, jnp.sum(change, axis=0))
+        return total
+
+    grads = jax.grad(contrast)(params)
+    grads = jax.tree.map(lambda g: jnp.where(jnp.any(counted), g, 0), grads)
+    return grads if axis_name is None else lax.psum(grads, axis_name)

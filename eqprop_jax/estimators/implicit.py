@@ -29,7 +29,7 @@ from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.solvers.aitken import aitken
 from eqprop_jax.solvers.anderson import anderson
 from eqprop_jax.solvers.relaxation import relaxation
-from eqprop_jax.solvers.settle import compact_here, of_some, settle
+from eqprop_jax.solvers.settle import of_some, settle
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -39,7 +39,6 @@ from eqprop_jax.types import (
     Injection,
     Params,
     Rates,
-    Response,
     State,
     System,
 )
@@ -66,9 +65,9 @@ def tangent(
     Args:
       system: what moves.
       tol: relative error of the solve in its worst layer, for each example; positive.
-      method: as in `recurrent_backprop`.
+      method: as in `recurrent_backprop`, like `step_size`.
       max_steps: bound on its sweeps, terms or iterations; positive.
-      step_size: as in `recurrent_backprop`.
+      step_size: of the sweeps.
       skip_unconverged: leave examples out of the mean of which the free phase or the
         solve did not converge. False: only those of which either runs away
         (`local_rule.account`): at an unstable equilibrium the solve diverges, and one
@@ -156,21 +155,17 @@ def _implicit(
             rounding=system.way.rounding,
         )
 
-    def iterative(field: Field, answer: Response) -> Equilibrium:
-        return sweep(dynamics.answering(field, answer), answer.origin)
-
-    def krylov(field: Field, answer: Response) -> Equilibrium:
-        units = sum(leaf[0].size for leaf in jax.tree.leaves(answer.origin))
+    def krylov(field: Field, start: State) -> Equilibrium:
+        units = sum(leaf[0].size for leaf in jax.tree.leaves(start))
         restart = min(units, max_steps, KRYLOV_DIMENSION)
         found = settle(
-            dynamics.answering(field, answer),
-            answer.origin,
+            field,
+            start,
             functools.partial(_gmres, restart, tol),
             through=True,
             bounded=False,
             tol=tol,
             max_steps=1 - (-max_steps // restart),
-            compact=compact_here(None),
         )
         return found._replace(num_steps=jnp.full_like(found.num_steps, -1))
 
@@ -185,28 +180,21 @@ def _implicit(
         field = linear(params, injection, free.rates, slopes, g)
         zero = tree.zeros_like(g)
         readers = dynamics.readers(system, params, batch.y, free.rates)
-        answer = dynamics.response(
+        source = dynamics.response(
             field.drive, readers, g, origin=zero, rates=zero, drive=zero
         )
-        solve = krylov if method == 'krylov' else iterative
-        v = solve(field, answer)
+        v = (krylov if method == 'krylov' else sweep)(
+            dynamics.answering(field, source), zero
+        )
         error = tree.mul(slopes, v.state)
         if not adjoint:
             error = dynamics.signed(system, error)
-        keep, info = local_rule.account(
-            batch,
-            free,
-            v.residual[None],
-            v.num_steps[None],
-            v.converged,
-            error,
-            g,
-            skip_unconverged=skip_unconverged,
+        answer = local_rule.Answer(
+            error, v.residual[None], v.num_steps[None], v.converged
         )
-        grads = local_rule.local_gradient(
-            system, params, batch, free.rates, error, keep
+        return local_rule.credit(
+            system, params, batch, free, answer, g, skip_unconverged=skip_unconverged
         )
-        return Estimate(grads, error, info)
 
     return estimate
 

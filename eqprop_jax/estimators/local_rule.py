@@ -6,24 +6,62 @@ For a dense synapse the second term is post-synaptic δᵢ times pre-synaptic s�
 first is the cost's own dependence on θ: the readout's weights, a weight penalty.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import tree
 from eqprop_jax.solvers import judge
-from eqprop_jax.types import Batch, Equilibrium, Info, Params, Rates, State, System
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimate,
+    Info,
+    Params,
+    Rates,
+    State,
+    System,
+)
 
 LONGEST = 10  # pushes that an unfinished answer may be as long as
+
+
+class Answer(NamedTuple):
+    """What the phases after the free one, or a linear solve, have come to."""
+
+    error: Rates
+    """δ, leaves [B, ...]."""
+    residual: Float[Array, 'P B']
+    num_steps: Int[Array, 'P B']
+    converged: Bool[Array, ' B']
+    """Whether all of them converged."""
+
+
+def credit(
+    system: System,
+    params: Params,
+    batch: Batch,
+    free: Equilibrium,
+    answer: Answer,
+    push: Rates | None,
+    *,
+    skip_unconverged: bool,
+) -> Estimate:
+    """Returns the gradient that the local rule reads off from an answer.
+
+    The examples that enter the mean are those of `account`, whose arguments these are.
+    """
+    keep, info = account(batch, free, answer, push, skip_unconverged=skip_unconverged)
+    grads = local_gradient(system, params, batch, free.rates, answer.error, keep)
+    return Estimate(grads, answer.error, info)
 
 
 def account(
     batch: Batch,
     free: Equilibrium,
-    residual: Float[Array, 'P B'],
-    num_steps: Int[Array, 'P B'],
-    converged: Bool[Array, ' B'],
-    error: Rates,
+    answer: Answer,
     push: Rates | None,
     *,
     skip_unconverged: bool,
@@ -33,7 +71,7 @@ def account(
     An answer that is not finished when its phase ends is the error signal of that many
     sweeps, as in backpropagation through so much time, and is kept, as in the code of
     Laborieux and Zenke 2022: a batch without it would not learn from what it does not
-    settle on. Three kinds are always left out: where the residual of the free phase is
+    settle on. Three kinds are always skipped: where the residual of the free phase is
     above 1, so that there is nothing to answer from; where it is NaN, because the state
     has overflowed or rounding has swallowed the answer; and where more is left to move
     than has moved (`judge.answered`) and δ is long already, since it may be growing
@@ -45,28 +83,25 @@ def account(
     Args:
       batch: inputs and targets.
       free: where the free phase stopped.
-      residual: of the other phases.
-      num_steps: their sweeps.
-      converged: whether all of them converged.
-      error: δ.
+      answer: of the other phases.
       push: ∂C/∂s at the free rates; None: every answer is kept, as under noise.
-      skip_unconverged: leave out what did not converge.
+      skip_unconverged: skip whatever did not converge.
     """
-    settled = free.converged & converged
+    settled = free.converged & answer.converged
     if push is None:
         keep = jnp.ones_like(settled)
     elif skip_unconverged:
         keep = settled
     else:
-        finished = jnp.all(judge.answered(residual), axis=0)
-        length = tree.per_example_norm(error)
+        finished = jnp.all(judge.answered(answer.residual), axis=0)
+        length = tree.per_example_norm(answer.error)
         bounded = length <= LONGEST * tree.per_example_norm(push)
-        bounded &= ~jnp.any(jnp.isnan(residual), axis=0)
+        bounded &= ~jnp.any(jnp.isnan(answer.residual), axis=0)
         keep = judge.answered(free.residual) & (finished | bounded)
     counted = batch.counted
     return keep, Info(
-        residual=residual,
-        num_steps=num_steps,
+        residual=answer.residual,
+        num_steps=answer.num_steps,
         converged=tree.mean_of(counted, settled),
         skipped=tree.mean_of(counted, ~keep),
         count=jnp.sum(counted & keep),
@@ -101,11 +136,11 @@ def local_gradient(
     error = tree.select(keep, error, tree.zeros_like(error))
     count = jnp.maximum(jnp.sum(keep), 1)
 
-    def credit(params: Params) -> tuple[Array, State]:
+    def total(params: Params) -> tuple[Array, State]:
         cost = jnp.where(keep, system.cost(params, rates, y), 0)
         return jnp.sum(cost), system.drive(params, system.inject(params, x), rates)
 
-    (cost, _), pullback = jax.vjp(credit, params)
+    (cost, _), pullback = jax.vjp(total, params)
     mean = (1 / count).astype(cost.dtype)
     grads = pullback((mean, tree.scale(-mean, error)))[0]
     return jax.tree.map(lambda g: jnp.where(jnp.any(keep), g, 0), grads)

@@ -1,4 +1,10 @@
-"""Nudged equilibria on a contour, which the contour estimators have in common."""
+"""Nudged phases: equilibria at the points of a contour, and the δ that they come to.
+
+    δ = Σ_k Re[w_k (s(β_k) − s*)]
+
+Real and complex nudges are relaxed apart, in their own types: together (`vmap`), one
+after the other (`lax.scan`), or divided among devices (`estimators.points`).
+"""
 
 import functools
 from collections.abc import Callable
@@ -12,6 +18,8 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from eqprop_jax import dynamics, program, tree
 from eqprop_jax.dynamics import CostGradient
+from eqprop_jax.estimators import points
+from eqprop_jax.estimators.local_rule import Answer
 from eqprop_jax.noise import Disturb
 from eqprop_jax.nudges import Contour
 from eqprop_jax.solvers.lengths import lengths
@@ -29,6 +37,7 @@ from eqprop_jax.types import (
 )
 
 NUDGES = 'nudges'  # axis of those that are relaxed together
+FREE = 2**31 - 1  # number of the free phase among those with noise
 
 
 class Phase(NamedTuple):
@@ -38,6 +47,132 @@ class Phase(NamedTuple):
     """w_k of each nudge."""
     nudged: Equilibrium
     """Leaves [P, B, ...]."""
+
+
+class Ways(NamedTuple):
+    """How the nudges of a contour are relaxed; see `estimators.contour`."""
+
+    solve: Solver
+    contour: Contour
+    batched: bool | None = None
+    warm_start: bool = False
+    axis_name: str | None = None
+
+
+class Common(NamedTuple):
+    """What the nudged phases of a batch have in common."""
+
+    free: Equilibrium
+    """u*, which the field is anchored at."""
+    origin: Equilibrium
+    """Where phases start, and δ is the difference to; u* but for noise."""
+    field_at: Callable[[Equilibrium], Field]
+    """u* ↦ F anchored there; u* is complex where the nudges are."""
+    gradient: CostGradient
+    response: Response
+    noise_of: Callable[[Any, Any], Disturb] | None
+    """(number of a phase, β) ↦ its noise."""
+
+
+def relax(
+    system: System,
+    ways: Ways,
+    params: Params,
+    batch: Batch,
+    injection: Injection,
+    free: Equilibrium,
+    field_at: Callable[[Equilibrium], Field],
+    rng: jax.Array | None,
+    noise_of: Callable[[Any, Any], Disturb] | None = None,
+) -> tuple[Answer, tuple[Phase, ...], Rates]:
+    """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
+
+    Returns what the phases have come to, themselves, and the rates they started from:
+    with noise those at the end of one more free phase.
+
+    Raises:
+      TypeError: if the free state is complex, or nudges are and it is half precision.
+      ValueError: if a random sign has no key, or nudges are fewer than devices.
+    """
+    dynamics.check_real('an estimator', free.state)
+    sign = points.sign(ways.contour, rng)
+    field, origin = field_at(free), free
+    if noise_of is not None:
+        origin = ways.solve(field._replace(disturb=noise_of(FREE, 0.0)), free.state)
+    gradient = dynamics.cost_gradient(system, params, batch.y)
+    response = dynamics.response(
+        field.drive,
+        dynamics.readers(system, params, batch.y, free.rates),
+        gradient(free.rates),
+        origin=origin.state,
+        rates=origin.rates,
+        drive=system.drive(params, injection, free.rates),  # of clipped solvers alone
+    )
+    common = Common(free, origin, field_at, gradient, response, noise_of)
+    phases = tuple(
+        _phase(ways, common, part, numbers, sign)
+        for part, numbers in points.parts(ways.contour, ways.axis_name)
+    )
+    error = response_of(phases, origin.rates, ways.axis_name)
+
+    def of_all(name: str) -> Array:
+        values = jnp.concatenate([getattr(phase.nudged, name) for phase in phases])
+        return points.gathered(values, len(ways.contour.points), ways.axis_name)
+
+    residual, num_steps, converged = map(of_all, ('residual', 'num_steps', 'converged'))
+    answer = Answer(error, residual, num_steps, jnp.all(converged, axis=0))
+    return answer, phases, origin.rates
+
+
+def _phase(
+    ways: Ways,
+    common: Common,
+    part: Contour,
+    numbers: Int[np.ndarray, ' P'],
+    sign: Array | float,
+) -> Phase:
+    """Returns the equilibria under some nudges."""
+    free, start = common.free, common.origin.state
+    if part.is_complex:
+        start, state, rates = map(as_complex, (start, free.state, free.rates))
+        free = free._replace(state=state, rates=rates)
+    field = common.field_at(free)
+    field = field._replace(drive=program.of(field.drive, free.rates))
+    nudges = points.cast(part, numbers, sign, start)
+    if ways.axis_name is not None:
+        nudges = points.of_device(nudges, ways.axis_name)
+
+    def one(
+        nudge: points.Nudges, start: State, **known: Any
+    ) -> tuple[Equilibrium, Float[Array, 'B L']]:
+        """Returns the equilibrium, and how long the answer of each layer is."""
+        nudged = dynamics.nudged_field(field, common.gradient, nudge.beta)
+        if common.noise_of is not None:
+            disturb = common.noise_of(nudge.number, nudge.beta)
+            nudged = nudged._replace(disturb=disturb)
+        response = common.response._replace(**known)
+        if part.is_complex:  # what pads a device's share has the weight 0
+            weight = jnp.where(nudge.weight == 0, 1, nudge.weight)
+            response = response._replace(weight=weight)
+        nudged = dynamics.answering(nudged, response)
+        found = ways.solve(nudged, start)
+        return found, lengths(nudged, found.state).T
+
+    together = ways.batched
+    if together is None:
+        together = jax.default_backend() != 'cpu'
+    if len(nudges.beta) == 1:
+        only = one(jax.tree.map(lambda values: values[0], nudges), start)[0]
+        found = jax.tree.map(lambda leaf: leaf[None], only)
+    elif together:
+        side_by_side = functools.partial(one, together=NUDGES)
+        every = jax.vmap(side_by_side, (0, None), axis_name=NUDGES)
+        found = every(nudges, start)[0]
+    else:
+        size = len(free.converged), len(common.response.feeders)
+        scale = jnp.zeros(size, nudges.beta.real.dtype)
+        found = _in_turn(one, nudges, start, scale, ways.warm_start)
+    return Phase(nudges.weight, found)
 
 
 def check(system: System, contour: Contour) -> None:
@@ -51,228 +186,6 @@ def check(system: System, contour: Contour) -> None:
         )
 
 
-def answer(
-    system: System,
-    params: Params,
-    batch: Batch,
-    injection: Injection,
-    free: Equilibrium,
-    field: Field,
-) -> Response:
-    """Returns what the answers of nudged phases are measured by.
-
-    Args:
-      system: what moves.
-      params: θ.
-      batch: its targets.
-      injection: `system.inject(params, batch.x)`.
-      free: the free equilibrium.
-      field: F of the nudged phases, any correction included.
-    """
-    return dynamics.response(
-        field.drive,
-        dynamics.readers(system, params, batch.y, free.rates),
-        dynamics.cost_gradient(system, params, batch.y)(free.rates),
-        origin=free.state,
-        rates=free.rates,
-        drive=system.drive(params, injection, free.rates),  # of clipped solvers alone
-    )
-
-
-def relax(
-    field_at: Callable[[Equilibrium], Field],
-    cost_gradient: CostGradient,
-    anchor: Equilibrium,
-    free: Equilibrium,
-    answer: Response,
-    solve: Solver,
-    contour: Contour,
-    rng: jax.Array | None,
-    *,
-    batched: bool | None,
-    warm_start: bool,
-    axis_name: str | None,
-    noise: Callable[[Array, Array], Disturb] | None = None,
-) -> tuple[Phase, ...]:
-    """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
-
-    Args:
-      field_at: u* ↦ F, anchored there; u* is complex where the nudges are.
-      cost_gradient: from `dynamics.cost_gradient`.
-      anchor: u*, real.
-      free: where phases start, real; u* but for noise.
-      answer: what the answers are measured by.
-      solve: relaxes each phase.
-      contour: the nudges; real and complex ones are relaxed apart, in their types.
-      rng: key of a random sign; None if the contour has none.
-      batched: relax the nudges together (`vmap`), or one after the other (`lax.scan`);
-        None: the latter on a CPU.
-      warm_start: if one after the other, from the second on start where the first
-        points to.
-      axis_name: of devices that divide the nudges among them, each relaxing its own;
-        real nudges are then relaxed as complex ones where there are both, since all
-        devices run one program. None: no such axis.
-      noise: (number of the nudge, β) ↦ its noise; None: none.
-
-    Raises:
-      TypeError: if the free state is complex, or nudges are and it is half precision.
-      ValueError: if a random sign has no key, or there are fewer nudges than devices.
-    """
-    dynamics.check_real('an estimator', free.state)
-    sign: Array | float = 1.0
-    if contour.random_sign:
-        if rng is None:
-            raise ValueError('random signs need a key: pass rng')
-        sign = jax.random.rademacher(rng, (), jnp.float32)
-
-    together = jax.default_backend() != 'cpu' if batched is None else batched
-
-    def relax_part(part: Contour, numbers: Int[np.ndarray, ' P']) -> Phase:
-        start, at = free.state, anchor
-        if part.is_complex:
-            start, *own = map(as_complex, (start, anchor.state, anchor.rates))
-            at = at._replace(state=own[0], rates=own[1])
-        field = field_at(at)
-        field = field._replace(drive=program.of(field.drive, at.rates))
-        points, weights = _cast(part, sign, start)
-        which = jnp.asarray(numbers)
-        if axis_name is not None:
-            points, weights, which = _share(points, weights, which, axis_name)
-
-        def one(
-            nudge: tuple[Array, Array, Array], start: State, **others: Any
-        ) -> tuple[Equilibrium, Float[Array, 'B L']]:
-            """Returns the equilibrium, and how long the answer of each layer is."""
-            beta, weight, number = nudge
-            nudged = dynamics.nudged_field(field, cost_gradient, beta)
-            if noise is not None:
-                nudged = nudged._replace(disturb=noise(number, beta))
-            own = answer._replace(**others)
-            if part.is_complex:  # a device's fillers have the weight 0
-                own = own._replace(weight=jnp.where(weight == 0, 1, weight))
-            nudged = dynamics.answering(nudged, own)
-            found = solve(nudged, start)
-            return found, lengths(nudged, found.state).T
-
-        nudges = (points, weights, which)
-        if len(points) == 1:
-            only = one(jax.tree.map(lambda values: values[0], nudges), start)[0]
-            return Phase(weights, jax.tree.map(lambda leaf: leaf[None], only))
-        if together:
-            side_by_side = functools.partial(one, together=NUDGES)
-            every = jax.vmap(side_by_side, (0, None), axis_name=NUDGES)
-            return Phase(weights, every(nudges, start)[0])
-
-        size = (len(free.converged), len(answer.feeders))
-        scale = jnp.zeros(size, points.real.dtype)
-        return Phase(weights, _in_turn(one, nudges, start, scale, warm_start))
-
-    positions = np.arange(len(contour.points))
-    if axis_name is not None:
-        return (relax_part(contour, positions),)
-    real = np.imag(contour.points) == 0
-    own = [positions[mask] for mask in (real, ~real) if mask.any()]
-    return tuple(map(relax_part, contour.parts(), own))
-
-
-def _in_turn(
-    one: Callable[..., tuple[Equilibrium, Float[Array, 'B L']]],
-    nudges: tuple[Array, Array, Array],
-    start: State,
-    scale: Float[Array, 'B L'],
-    warm_start: bool,
-) -> Equilibrium:
-    """Relaxes one nudge after the other, each told how long the answers before were.
-
-    Args:
-      one: (nudge, where it starts, scale=...) ↦ its equilibrium and its answer.
-      nudges: points, weights and numbers, [P].
-      start: u*.
-      scale: zeros, in the type of lengths.
-      warm_start: start all but the first where the first one points to.
-    """
-    points, _, numbers = nudges
-
-    def relaxed(carry: tuple, nudge: tuple) -> tuple[tuple, Equilibrium]:
-        first, scale = carry
-        begin = start
-        if warm_start:
-            begin = extrapolated(*first, start, nudge[0] / points[0])
-        found, length = one(nudge, begin, scale=scale)
-        if warm_start:
-            now, own = nudge[2] == numbers[0], (found.state, found.converged)
-            first = jax.tree.map(lambda a, b: jnp.where(now, a, b), own, first)
-        known = jnp.where(found.converged[:, None], length, 0)
-        return (first, jnp.maximum(scale, known)), found
-
-    nothing = start, jnp.zeros(len(scale), bool)
-    return lax.scan(relaxed, (nothing, scale), nudges)[1]
-
-
-def extrapolated(
-    nudged: State, settled: Bool[Array, ' B'], free: State, ratio: Inexact[Array, '']
-) -> State:
-    """Returns u* + ρ (u(β) − u*): where to start for the nudge ρβ, up to O(β²).
-
-    An example that has not settled under β starts at u*.
-
-    Args:
-      nudged: u(β).
-      settled: whether it has settled there.
-      free: u*.
-      ratio: ρ.
-    """
-    there = jax.tree.map(lambda u, u0: u0 + ratio * (u - u0), nudged, free)
-    return tree.select(settled, there, free)
-
-
-def settled(
-    phases: tuple[Phase, ...], contour: Contour, axis_name: str | None
-) -> tuple[Float[Array, 'P B'], Int[Array, 'P B'], Bool[Array, ' B']]:
-    """Returns residuals, steps, and whether all phases of an example converged.
-
-    Args:
-      phases: from `relax`.
-      contour: its nudges.
-      axis_name: as there.
-    """
-
-    def of_all(name: str) -> Array:
-        values = jnp.concatenate([getattr(phase.nudged, name) for phase in phases])
-        if axis_name is None:
-            return values
-        return lax.all_gather(values, axis_name, tiled=True)[: len(contour.points)]
-
-    return of_all('residual'), of_all('num_steps'), jnp.all(of_all('converged'), axis=0)
-
-
-def response(phases: tuple[Phase, ...], free: Rates, axis_name: str | None) -> Rates:
-    """Returns δ = Σ_k Re[w_k (s(β_k) − s*)], leaves [B, ...].
-
-    Args:
-      phases: from `relax`.
-      free: s*.
-      axis_name: as in `relax`.
-    """
-
-    def layer(weights: Array, s: Array, s_free: Array) -> Array:
-        shift = _sum(weights.real, s.real - s_free[None])
-        return shift - _sum(weights.imag, s.imag) if jnp.iscomplexobj(s) else shift
-
-    error = tree.zeros_like(free)
-    for weights, nudged in phases:
-        part = jax.tree.map(
-            lambda s, s_free, w=weights: layer(w, s, s_free), nudged.rates, free
-        )
-        error = tree.add(error, part)
-    return error if axis_name is None else lax.psum(error, axis_name)
-
-
-def _sum(weights: Array, values: Array) -> Array:
-    """Returns Σ_k w_k v_k, at full precision."""
-    return jnp.tensordot(weights, values, 1, precision=lax.Precision.HIGHEST)
-
-
 def as_complex(state: State) -> State:
     """Returns a real state as a complex one; TypeError where its type has none."""
     for leaf in jax.tree.leaves(state):
@@ -284,32 +197,53 @@ def as_complex(state: State) -> State:
     return tree.to_complex(state)
 
 
-def _share(
-    points: Array, weights: Array, numbers: Array, axis_name: str
-) -> tuple[Array, Array, Array]:
-    """Returns a device's share of the nudges, filled up by some of weight 0."""
-    devices, count = lax.axis_size(axis_name), len(points)
-    if devices > count:
-        raise ValueError(
-            f'{count} nudges cannot be divided among {devices} devices: take as many '
-            'devices as nudges, or fewer'
-        )
-    share = -(-count // devices)
-    fillers = share * devices - count
-    points = jnp.concatenate([points, points[:fillers]])
-    numbers = jnp.concatenate([numbers, numbers[:fillers]])
-    weights = jnp.concatenate([weights, jnp.zeros_like(weights[:fillers])])
-    first = share * lax.axis_index(axis_name)
+def response_of(
+    phases: tuple[Phase, ...], free: Rates, axis_name: str | None = None
+) -> Rates:
+    """Returns δ = Σ_k Re[w_k (s(β_k) − s*)], leaves [B, ...]."""
 
-    def mine(values: Array) -> Array:
-        return lax.dynamic_slice_in_dim(values, first, share)
+    def total(weights: Array, values: Array) -> Array:
+        return jnp.tensordot(weights, values, 1, precision=lax.Precision.HIGHEST)
 
-    return mine(points), mine(weights), mine(numbers)
+    def layer(weights: Array, s: Array, s_free: Array) -> Array:
+        shift = total(weights.real, s.real - s_free[None])
+        return shift - total(weights.imag, s.imag) if jnp.iscomplexobj(s) else shift
+
+    error = tree.zeros_like(free)
+    for weights, nudged in phases:
+        one = functools.partial(layer, weights)
+        error = tree.add(error, jax.tree.map(one, nudged.rates, free))
+    return error if axis_name is None else lax.psum(error, axis_name)
 
 
-def _cast(part: Contour, sign: Array | float, start: State) -> tuple[Array, Array]:
-    """Points and weights in the precision of the state they will act on."""
-    dtype = jnp.result_type(*jax.tree.leaves(start))
-    points, weights = (np.asarray(values).astype(dtype) for values in part[:2])
-    sign = jnp.asarray(sign, points.real.dtype)
-    return sign * points, sign * weights
+def _in_turn(
+    one: Callable[..., tuple[Equilibrium, Float[Array, 'B L']]],
+    nudges: points.Nudges,
+    start: State,
+    scale: Float[Array, 'B L'],
+    warm_start: bool,
+) -> Equilibrium:
+    """Relaxes one nudge after the other, each told how long the answers before were."""
+
+    def relaxed(carry: tuple, nudge: points.Nudges) -> tuple[tuple, Equilibrium]:
+        first, scale = carry
+        begin = start
+        if warm_start:
+            begin = _extrapolated(*first, start, nudge.beta / nudges.beta[0])
+        found, length = one(nudge, begin, scale=scale)
+        if warm_start:
+            now, own = nudge.number == nudges.number[0], (found.state, found.converged)
+            first = jax.tree.map(lambda a, b: jnp.where(now, a, b), own, first)
+        known = jnp.where(found.converged[:, None], length, 0)
+        return (first, jnp.maximum(scale, known)), found
+
+    nothing = start, jnp.zeros(len(scale), bool)
+    return lax.scan(relaxed, (nothing, scale), nudges)[1]
+
+
+def _extrapolated(
+    nudged: State, settled: Bool[Array, ' B'], free: State, ratio: Inexact[Array, '']
+) -> State:
+    """Returns where to start for ρβ: u* + ρ (u(β) − u*), or u* where not settled."""
+    there = jax.tree.map(lambda u, u0: u0 + ratio * (u - u0), nudged, free)
+    return tree.select(settled, there, free)

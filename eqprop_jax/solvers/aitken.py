@@ -17,24 +17,15 @@ References:
   Irons and Tuck 1969, https://doi.org/10.1002/nme.1620010306
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import tree
 from eqprop_jax.solvers.lengths import lengths, read
-from eqprop_jax.solvers.settle import compact_here, settle
-from eqprop_jax.solvers.sweeps import (
-    check_options,
-    held,
-    make_move,
-    sequence,
-    update,
-    without_noise,
-)
-from eqprop_jax.types import Equilibrium, Field, Solver, State
+from eqprop_jax.solvers.settle import Advance, by_sweeps
+from eqprop_jax.solvers.sweeps import Sweep
+from eqprop_jax.types import Field, Solver, State
 
 LEAST, MOST = 0.2, 2.0  # bounds of ω
 
@@ -57,13 +48,13 @@ def aitken(
     1 − 2/0.2 = −9 settle.
 
     Args:
-      order: as in `relaxation`.
+      order: as in `relaxation`, like `clip`, `tol`, `max_steps` and `compact`.
       step_size: ω of the first step, and of those after which f has grown along itself;
         positive.
-      clip: as in `relaxation`.
-      tol: as in `relaxation`.
-      max_steps: as in `relaxation`.
-      compact: as in `relaxation`.
+      clip: bounds.
+      tol: tolerance.
+      max_steps: bound on the number of sweeps.
+      compact: whether the last third of a batch goes on alone.
 
     Returns:
       solve(field, state) -> Equilibrium, as that of `relaxation`.
@@ -71,44 +62,38 @@ def aitken(
     Raises:
       ValueError: for an unknown order, or a number outside its range.
     """
-    check_options(order, step_size, clip, tol, max_steps)
 
-    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = held(without_noise(field), clip)
-        move, blocks = make_move(state, 1.0, clip), sequence(field, state, order)
+    def begin(field: Field, state: State, sweep: Sweep) -> tuple[Advance, tuple]:
+        whole = sweep._replace(step_size=1.0)
 
         def advance(
             field: Field, state: State, memory: tuple, step: Array
         ) -> tuple[State, State, tuple]:
             del step
             before, omega = memory
-            swept = update(field, state, blocks, move)
+            swept = whole(field, state)
             f = tree.sub(swept, state)
             seen = read(field, f)
             found = adapted(omega, before, seen, lengths(field, swept))
             found = jnp.clip(found, min(LEAST, step_size), MOST)
             omega = jnp.where(jnp.isnan(found), step_size, found)
-            state = jax.tree.map(lambda g, m: g + _times(omega - 1, m), swept, f)
-            if clip is not None:
-                state = jax.tree.map(lambda u: jnp.clip(u, *clip), state)
+            moved = jax.tree.map(lambda g, m: g + _times(omega - 1, m), swept, f)
             longest = jax.tree.map(lambda m: _times(jnp.maximum(omega, 1), m), f)
-            return state, longest, (seen, omega)
+            return sweep.clipped(moved), longest, (seen, omega)
 
         before = [jnp.zeros_like(layer) for layer in read(field, state)]
         omega = jnp.full(len(before[0]), step_size, before[0].dtype)
-        return settle(
-            field,
-            state,
-            advance,
-            (before, omega),
-            through=False,  # steps of another length do not shrink evenly
-            bounded=clip is not None,
-            tol=tol,
-            max_steps=max_steps,
-            compact=compact_here(compact),
-        )
+        return advance, (before, omega)
 
-    return solve
+    return by_sweeps(  # steps of another length do not shrink evenly: not `through`
+        begin,
+        order=order,
+        step_size=step_size,
+        clip=clip,
+        tol=tol,
+        max_steps=max_steps,
+        compact=compact,
+    )
 
 
 def adapted(

@@ -17,24 +17,14 @@ References:
 """
 
 import math
-from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from eqprop_jax import tree, wiring
 from eqprop_jax.solvers.mixing import Memory, empty, flatten, mix, unflatten
-from eqprop_jax.solvers.settle import compact_here, settle
-from eqprop_jax.solvers.sweeps import (
-    check_options,
-    held,
-    make_move,
-    sequence,
-    update,
-    without_noise,
-)
-from eqprop_jax.types import Equilibrium, Field, Solver, State
+from eqprop_jax.solvers.settle import Advance, by_sweeps
+from eqprop_jax.solvers.sweeps import Sweep
+from eqprop_jax.types import Field, Solver, State
 
 
 def anderson(
@@ -57,12 +47,12 @@ def anderson(
     Args:
       depth: m, the sweeps looked back to; positive. Memory grows with it.
       regularization: λ, relative; not negative.
-      order: as in `relaxation`.
-      step_size: as in `relaxation`.
-      clip: as in `relaxation`; mixed states, too, are brought into these bounds.
-      tol: as in `relaxation`.
-      max_steps: as in `relaxation`.
-      compact: as in `relaxation`.
+      order: as in `relaxation`, like all that follow.
+      step_size: ε of the sweeps.
+      clip: bounds, which mixed states, too, are brought into.
+      tol: tolerance.
+      max_steps: bound on the number of sweeps.
+      compact: whether the last third of a batch goes on alone.
 
     Returns:
       solve(field, state) -> Equilibrium, as that of `relaxation`.
@@ -70,7 +60,6 @@ def anderson(
     Raises:
       ValueError: for an unknown order, or a number outside its range.
     """
-    check_options(order, step_size, clip, tol, max_steps)
     if not (int(depth) == depth and depth >= 1):
         raise ValueError(f'depth has to be a positive integer, not {depth}')
     if not 0 <= regularization < math.inf:
@@ -78,52 +67,49 @@ def anderson(
             f'regularization has to be finite and not negative, not {regularization}'
         )
 
-    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = held(without_noise(field), clip)
-        move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
-        solved: tuple[tuple[str, ...], ...] = ()
-        if len(blocks) > 1 and step_size == 1 and clip is None:
-            fed = wiring.feeders(field.drive, field.rates(state))
-            if not any(fed[name] & set(blocks[-1]) for name in blocks[-1]):
-                blocks, solved = blocks[:-1], blocks[-1:]
-        names = [name for block in blocks for name in block]
+    def begin(field: Field, state: State, sweep: Sweep) -> tuple[Advance, Memory]:
+        mixed, solved = _apart(field, state, sweep)
 
-        def mixed(state: State) -> State:
-            """Returns the layers that are mixed."""
-            return {name: state[name] for name in names} if names else state
-
-        def bounded(state: State) -> State:
-            if clip is None:
-                return state
-            return jax.tree.map(lambda u: jnp.clip(u, *clip), state)
+        def parts_of(state: State) -> State:
+            return {n: state[n] for n in mixed.names} if mixed.names else state
 
         def advance(
             field: Field, state: State, memory: Memory, step: Array
         ) -> tuple[State, State, Memory]:
-            swept = update(field, state, blocks, move)
-            start, end = (flatten(mixed(part)) for part in (state, swept))
-            shift, memory = mix(memory, start, end, step, regularization)
-            target = mixed(swept)
-            target = bounded(tree.sub(target, unflatten(shift, target)))
-            target = {**swept, **target} if names else target
-            ended = update(field, target, solved, move) if solved else target
+            swept = mixed(field, state)
+            target = parts_of(swept)
+            ends = flatten(parts_of(state)), flatten(target)
+            shift, memory = mix(memory, *ends, step, regularization)
+            target = sweep.clipped(tree.sub(target, unflatten(shift, target)))
+            target = {**swept, **target} if mixed.names else target
             # What the sweep itself moved says what was left; how far the step went does
             # not. A block that is solved follows the others.
             moved = tree.sub(swept, state)
-            for name in solved[0] if solved else ():
-                moved[name] = ended[name] - state[name]
-            return ended, moved, memory
+            if solved.names:
+                target = solved(field, target)
+                moved |= {name: target[name] - state[name] for name in solved.names}
+            return target, moved, memory
 
-        return settle(
-            field,
-            state,
-            advance,
-            empty(flatten(mixed(state)), depth),
-            through=False,  # what is mixed shrinks by leaps
-            bounded=clip is not None,
-            tol=tol,
-            max_steps=max_steps,
-            compact=compact_here(compact),
-        )
+        return advance, empty(flatten(parts_of(state)), depth)
 
-    return solve
+    return by_sweeps(  # what is mixed shrinks by leaps: not `through`
+        begin,
+        order=order,
+        step_size=step_size,
+        clip=clip,
+        tol=tol,
+        max_steps=max_steps,
+        compact=compact,
+    )
+
+
+def _apart(field: Field, state: State, sweep: Sweep) -> tuple[Sweep, Sweep]:
+    """Returns the sweep of what is mixed, and that of a last block that is solved."""
+    blocks, whole = sweep.blocks, sweep.step_size == 1 and sweep.clip is None
+    none = sweep._replace(blocks=())
+    if len(blocks) < 2 or not whole:
+        return sweep, none
+    fed = wiring.feeders(field.drive, field.rates(state))
+    if any(fed[name] & set(blocks[-1]) for name in blocks[-1]):
+        return sweep, none
+    return sweep._replace(blocks=blocks[:-1]), sweep._replace(blocks=blocks[-1:])

@@ -46,15 +46,7 @@ def lengths(field: Field, state: State) -> Float[Array, 'L B']:
 def worst(
     layers: list[str], weight: Array, origin: State, state: State, left: State
 ) -> Float[Array, ' B']:
-    """Returns max_l |Re[w e_l]| / |Re[w (u_l − u_l*)]|.
-
-    Args:
-      layers: those that count.
-      weight: w.
-      origin: u*.
-      state: u.
-      left: e, what is left to move.
-    """
+    """Returns max_l |Re[w e_l]| / |Re[w (u_l − u_l*)]|, with e what is left to move."""
     answer = [state[name] - origin[name] for name in layers]
     size, length = _norms(
         *(_read(weight, part) for part in (answer, [left[name] for name in layers]))

@@ -20,13 +20,13 @@ References:
 """
 
 import functools
-import math
 import operator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import tree
@@ -64,12 +64,7 @@ def mix(
 ) -> tuple[tuple[Float[Array, 'B n'], ...], Memory]:
     """Returns ΔG γ, zero where a step has to go alone, and the memory of it.
 
-    Args:
-      memory: of the sweeps before.
-      start: u, as `flatten` returns it.
-      end: G(u), likewise.
-      step: sweeps before this one.
-      regularization: λ.
+    u and G(u) are as `flatten` returns them; `step` counts the sweeps before this one.
     """
     depth = memory.gram[0].shape[1]
     move = tree.sub(end, start)
@@ -128,14 +123,7 @@ def coefficients(
     known: Bool[Array, 'B m'],
     regularization: float,
 ) -> Float[Array, 'B m']:
-    """Returns γ, zero for sweeps that are not known.
-
-    Args:
-      gram: ΔFᵀ ΔF.
-      right: ΔFᵀ f.
-      known: which columns of ΔF count.
-      regularization: λ.
-    """
+    """Returns γ from ΔFᵀ ΔF, ΔFᵀ f and λ; zero for sweeps that are not known."""
     gram = jnp.where(known[:, :, None] & known[:, None], gram, 0)
     eye = jnp.eye(gram.shape[1], dtype=gram.dtype)
     size = jnp.trace(gram, axis1=1, axis2=2)[:, None]
@@ -162,21 +150,15 @@ def solve_positive(
 
 def flatten(state: State) -> tuple[Float[Array, 'B n'], ...]:
     """Returns every example as a vector, or as two: its real and imaginary parts."""
-    leaves = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(state)]
-    whole = jnp.concatenate(leaves, axis=1)
+    whole = jax.vmap(lambda one: ravel_pytree(one)[0])(state)
     return (whole.real, whole.imag) if jnp.iscomplexobj(whole) else (whole,)
 
 
 def unflatten(parts: tuple[Float[Array, 'B n'], ...], like: State) -> State:
     """Returns what `flatten` would make these vectors of."""
-    whole = parts[0] if len(parts) == 1 else jax.lax.complex(*parts)
-    leaves, structure = jax.tree.flatten(like)
-    ends = [math.prod(leaf.shape[1:]) for leaf in leaves]
-    cuts = [sum(ends[: index + 1]) for index in range(len(ends) - 1)]
-    pieces = jnp.split(whole, cuts, axis=1)
-    return structure.unflatten(
-        piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)
-    )
+    whole = parts[0] if len(parts) == 1 else lax.complex(*parts)
+    unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], like))[1]
+    return jax.vmap(unravel)(whole)
 
 
 def relative(move: Float[Array, 'B n'], u: Float[Array, 'B n']) -> Array:

@@ -5,21 +5,12 @@
 one block of units after the other, or all at once (`solvers.sweeps`).
 """
 
-from collections.abc import Callable
-
 from jaxtyping import Array
 
 from eqprop_jax import tree
-from eqprop_jax.solvers.settle import compact_here, settle
-from eqprop_jax.solvers.sweeps import (
-    check_options,
-    held,
-    make_move,
-    sequence,
-    update,
-    without_noise,
-)
-from eqprop_jax.types import Equilibrium, Field, Solver, State
+from eqprop_jax.solvers.settle import Advance, by_sweeps
+from eqprop_jax.solvers.sweeps import Sweep
+from eqprop_jax.types import Field, Solver, State
 
 
 def relaxation(
@@ -62,28 +53,26 @@ def relaxation(
     Raises:
       ValueError: for an unknown order, or a number outside its range.
     """
-    check_options(order, step_size, clip, tol, max_steps)
 
-    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field = held(without_noise(field), clip)
-        move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
+    def begin(field: Field, state: State, sweep: Sweep) -> tuple[Advance, tuple]:
+        del field, state
 
         def advance(
             field: Field, state: State, memory: tuple, step: Array
         ) -> tuple[State, State, tuple]:
             del step
-            moved = update(field, state, blocks, move)
+            moved = sweep(field, state)
             return moved, tree.sub(moved, state), memory
 
-        return settle(
-            field,
-            state,
-            advance,
-            through=order == 'alternating',
-            bounded=clip is not None,
-            tol=tol,
-            max_steps=max_steps,
-            compact=compact_here(compact),
-        )
+        return advance, ()
 
-    return solve
+    return by_sweeps(
+        begin,
+        order=order,
+        step_size=step_size,
+        clip=clip,
+        tol=tol,
+        max_steps=max_steps,
+        compact=compact,
+        through=order == 'alternating',
+    )

@@ -17,8 +17,14 @@ from jaxtyping import Array, Int
 
 from eqprop_jax import tree
 from eqprop_jax.solvers.judge import judge, still, unanswered
-from eqprop_jax.solvers.sweeps import prepared
-from eqprop_jax.types import Equilibrium, Field, State
+from eqprop_jax.solvers.sweeps import (
+    Sweep,
+    check_options,
+    make_sweep,
+    prepared,
+    without_noise,
+)
+from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 SHARE = 3  # what is gathered is the batch divided by this
 FEWEST = 4  # examples in a batch that is gathered
@@ -31,6 +37,50 @@ memory is what the method keeps of earlier sweeps, leaves [B, ...]; that of sett
 examples is moot."""
 
 
+def by_sweeps(
+    begin: Callable[[Field, State, Sweep], tuple[Advance, Any]],
+    *,
+    order: str,
+    step_size: float,
+    clip: tuple[float, float] | None,
+    tol: float,
+    max_steps: int,
+    compact: bool | None,
+    through: bool = False,
+) -> Solver:
+    """Returns solve(field, state) -> Equilibrium for a method that is made of sweeps.
+
+    Args:
+      begin: (field, u, sweep) -> how the method advances, and its first memory.
+      order: as in `relaxation`, like `step_size`, `clip`, `tol` and `max_steps`.
+      step_size: ε.
+      clip: bounds.
+      tol: tolerance.
+      max_steps: bound on the number of sweeps.
+      compact: as in `settle`, like `through`.
+      through: whether a sweep under a nudge carries it through all layers.
+
+    Raises:
+      ValueError: for an unknown order, or a number outside its range.
+    """
+    check_options(order, step_size, clip, tol, max_steps)
+
+    def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
+        field, sweep = make_sweep(without_noise(field), state, order, step_size, clip)
+        return settle(
+            field,
+            state,
+            *begin(field, state, sweep),
+            through=through,
+            bounded=clip is not None,
+            tol=tol,
+            max_steps=max_steps,
+            compact=compact,
+        )
+
+    return solve
+
+
 def settle(
     field: Field,
     state: State,
@@ -41,7 +91,7 @@ def settle(
     bounded: bool,
     tol: float,
     max_steps: int,
-    compact: bool,
+    compact: bool | None = None,
 ) -> Equilibrium:
     """Advances until every example is settled or stuck, or `max_steps` times.
 
@@ -55,7 +105,7 @@ def settle(
       tol: residual at which an example is settled, see `solvers.judge`.
       max_steps: bound on the number of sweeps.
       compact: gather what is left once it is a third of the batch, if the field can
-        be taken apart.
+        be taken apart; None: on a CPU.
     """
 
     def moving(residual: Array, stuck: Array) -> Array:
@@ -94,8 +144,10 @@ def settle(
 
     verdict = still(state)
     num_steps = jnp.zeros(verdict.residual.shape, jnp.int32)
-    gathers = compact and can_be_told_apart(field)
-    leave = sizes(num_steps.size, fewest_here()) if gathers else []
+    gathers = compact_here(compact) and can_be_told_apart(field)
+    on_cpu = jax.default_backend() == 'cpu'
+    fewest = FEWEST if on_cpu else FEWEST_ON_ACCELERATOR
+    leave = sizes(num_steps.size, fewest) if gathers else []
     start = ((state, memory), verdict, num_steps)
     (state, _), verdict, num_steps = run(
         field, start, jnp.zeros((), jnp.int32), [*leave, 0]
@@ -103,13 +155,8 @@ def settle(
     residual = verdict.residual
     if not bounded:
         residual = jnp.where(unanswered(field, state), jnp.nan, residual)
-    return Equilibrium(
-        state=state,
-        rates=field.rates(state),
-        residual=residual,
-        num_steps=num_steps,
-        converged=residual <= tol,
-    )
+    rates = field.rates(state)
+    return Equilibrium(state, rates, residual, num_steps, residual <= tol)
 
 
 def can_be_told_apart(field: Field) -> bool:
@@ -119,12 +166,7 @@ def can_be_told_apart(field: Field) -> bool:
 
 
 def of_some(field: Field, which: Int[Array, ' k']) -> Field:
-    """Returns the field of these examples of the batch alone.
-
-    Args:
-      field: that can be told apart.
-      which: numbers of the examples.
-    """
+    """Returns a field that can be told apart, of these examples of the batch alone."""
     response = field.response
     if response is not None:
         values = {name: tree.take(getattr(response, name), which) for name in ROWS}
@@ -138,17 +180,7 @@ def compact_here(compact: bool | None) -> bool:
     return jax.default_backend() == 'cpu' if compact is None else compact
 
 
-def fewest_here() -> int:
-    """Returns how many examples a batch has to have to be worth gathering."""
-    return FEWEST if jax.default_backend() == 'cpu' else FEWEST_ON_ACCELERATOR
-
-
 def sizes(batch_size: int, fewest: int = FEWEST) -> list[int]:
-    """Returns how many examples are gathered, from one batch to the next.
-
-    Args:
-      batch_size: of the first.
-      fewest: examples that the last has at least.
-    """
+    """Returns how many examples are gathered, from one batch to the next."""
     smaller = batch_size // SHARE
     return [smaller, *sizes(smaller, fewest)] if smaller >= fewest else []

@@ -11,6 +11,7 @@ Every block asks for its own part of D alone (`eqprop_jax.program`).
 """
 
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,51 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from eqprop_jax import program, tree
-from eqprop_jax.types import Field, State
+from eqprop_jax.program import Drive
+from eqprop_jax.types import Field, Rates, State
 
 ORDERS = ('alternating', 'synchronous')
 ONE_BLOCK = ((),)  # of a plain function: nothing is known of what feeds what
+
+
+class Sweep(NamedTuple):
+    """u ↦ u after the blocks of a field have moved in turn."""
+
+    blocks: tuple[tuple[str, ...], ...]
+    """One after the other; (): a state without layers, which moves as a whole."""
+    step_size: float
+    """ε."""
+    clip: tuple[float, float] | None
+    """Bounds, or None."""
+
+    @property
+    def names(self) -> list[str]:
+        """The layers that are swept."""
+        return [name for block in self.blocks for name in block]
+
+    def __call__(self, field: Field, state: State) -> State:
+        """Returns the state after one sweep of the field."""
+        if not self.blocks:
+            return jax.tree.map(self._move, state, field.drive(field.rates(state)))
+        part = prepared(field, state).drive
+        assert isinstance(part, program.Program)
+        for block in self.blocks:
+            drive = part(field.rates(state), block)
+            state = state | {n: self._move(state[n], drive[n]) for n in block}
+        return state
+
+    def clipped(self, state: State) -> State:
+        """Returns the state brought into the bounds."""
+        bounds = self.clip
+        return (
+            state
+            if bounds is None
+            else jax.tree.map(lambda u: jnp.clip(u, *bounds), state)
+        )
+
+    def _move(self, u: Array, drive: Array) -> Array:
+        moved = drive if self.step_size == 1 else u + self.step_size * (drive - u)
+        return self.clipped(moved)
 
 
 def make_sweep(
@@ -30,120 +72,59 @@ def make_sweep(
     order: str,
     step_size: float,
     clip: tuple[float, float] | None,
-) -> Callable[[State], State]:
-    """Returns u ↦ u after one sweep.
+) -> tuple[Field, Sweep]:
+    """Returns the field as a solver with bounds sees it, and how it is swept.
 
     Args:
       field: what moves the state.
-      state: where the sweeps start; only its structure is used.
+      state: the layers to be swept; only their shapes and types are used.
       order: 'alternating' or 'synchronous'.
       step_size: ε.
       clip: bounds, or None.
 
     Raises:
       TypeError: if a complex state is to be clipped.
-    """
-    field = prepared(held(field, clip), state)
-    move, blocks = make_move(state, step_size, clip), sequence(field, state, order)
-    return lambda state: update(field, state, blocks, move)
-
-
-def prepared(field: Field, state: State) -> Field:
-    """Returns the field with its drive traced, for sweeps in a loop.
-
-    Args:
-      field: what moves the state.
-      state: where the sweeps start; only its shapes and types are used.
-    """
-    if isinstance(field.drive, program.Program):
-        return field
-    return field._replace(drive=program.of(field.drive, field.rates(state)))
-
-
-def sequence(field: Field, state: State, order: str) -> tuple[tuple[str, ...], ...]:
-    """Returns the blocks of a sweep, one after the other; (): a state without layers.
-
-    Args:
-      field: whose blocks they are.
-      state: the layers to be swept.
-      order: 'alternating' or 'synchronous'.
-
-    Raises:
       ValueError: if the field's blocks do not partition the layers that move.
-    """
-    if not isinstance(state, dict) or field.blocks == ONE_BLOCK:
-        return ()
-    names = state if field.response is None else field.response.feeders
-    blocks = field.blocks or tuple((name,) for name in tree.natural_order(names))
-    check_blocks(blocks, names)
-    return (tuple(names),) if order == 'synchronous' else blocks
-
-
-def make_move(
-    state: State, step_size: float, clip: tuple[float, float] | None
-) -> Callable[[Array, Array], Array]:
-    """Returns (u, D) ↦ clip(u + ε (D − u)) of one layer.
-
-    Raises:
-      TypeError: if a complex state is to be clipped.
     """
     if clip is not None and tree.is_complex(state):
         raise TypeError(
             f'clip={clip} is not holomorphic: leave clip out, or use a real nudge '
             '(one_sided, random_sign, symmetric)'
         )
-
-    def move(u: Array, drive: Array) -> Array:
-        moved = drive if step_size == 1 else u + step_size * (drive - u)
-        return moved if clip is None else jnp.clip(moved, *clip)
-
-    return move
+    sweep = Sweep(_blocks(field, state, order), step_size, clip)
+    return prepared(_held(field, sweep), state), sweep
 
 
-def update(
-    field: Field,
-    state: State,
-    blocks: tuple[tuple[str, ...], ...],
-    move: Callable[[Array, Array], Array],
-) -> State:
-    """Returns the state after the blocks have moved in turn.
+def prepared(field: Field, state: State) -> Field:
+    """Returns the field with its drive traced, for sweeps of such states in a loop."""
+    if isinstance(field.drive, program.Program):
+        return field
+    return field._replace(drive=program.of(field.drive, field.rates(state)))
 
-    Args:
-      field: what moves them, from `prepared`.
-      state: u.
-      blocks: from `sequence`, or some of them.
-      move: from `make_move`.
-    """
+
+def _blocks(field: Field, state: State, order: str) -> tuple[tuple[str, ...], ...]:
     if not isinstance(state, dict) or field.blocks == ONE_BLOCK:
-        return jax.tree.map(move, state, field.drive(field.rates(state)))
-    part = prepared(field, state).drive
-    assert isinstance(part, program.Program)
-    for block in blocks:
-        drive = part(field.rates(state), block)
-        state = state | {name: move(state[name], drive[name]) for name in block}
-    return state
+        return ()
+    names = state if field.response is None else field.response.feeders
+    blocks = field.blocks or tuple((name,) for name in tree.natural_order(names))
+    _check_blocks(blocks, names)
+    return (tuple(names),) if order == 'synchronous' else blocks
 
 
-def held(field: Field, clip: tuple[float, float] | None) -> Field:
+def _held(field: Field, sweep: Sweep) -> Field:
     """Returns an anchored field that keeps holding units at the bounds of a solver.
 
     Anchoring makes u* a point of rest. A unit that is driven beyond a bound rests there
     anyway, and moves only once a nudge outweighs the rest of its drive, D − clip(D).
-
-    Args:
-      field: of a nudged phase; others are returned as they are.
-      clip: bounds, or None.
     """
-    if clip is None or field.response is None:
+    if sweep.clip is None or field.response is None:
         return field
-    beyond = jax.tree.map(lambda d: d - jnp.clip(d, *clip), field.response.drive)
-    return field._replace(
-        drive=Partial(
-            lambda drive, beyond, rates: tree.add(drive(rates), beyond),
-            field.drive,
-            beyond,
-        )
-    )
+    beyond = tree.sub(field.response.drive, sweep.clipped(field.response.drive))
+
+    def drive(own: Drive, beyond: State, rates: Rates) -> State:
+        return tree.add(own(rates), beyond)
+
+    return field._replace(drive=Partial(drive, field.drive, beyond))
 
 
 def as_field(field: Field | Callable[[State], State]) -> Field:
@@ -158,11 +139,7 @@ def as_field(field: Field | Callable[[State], State]) -> Field:
 
 
 def without_noise(field: Field | Callable[[State], State]) -> Field:
-    """Returns `as_field` for a solver that ends at a tolerance.
-
-    Raises:
-      ValueError: if the field has noise, under which nothing settles.
-    """
+    """Returns `as_field`; ValueError if it has noise, under which nothing settles."""
     field = as_field(field)
     if field.disturb is not None:
         raise ValueError(
@@ -172,7 +149,7 @@ def without_noise(field: Field | Callable[[State], State]) -> Field:
     return field
 
 
-def check_blocks(blocks: tuple[tuple[str, ...], ...], state: Collection[str]) -> None:
+def _check_blocks(blocks: tuple[tuple[str, ...], ...], state: Collection[str]) -> None:
     """Raises ValueError, naming the layers, unless the blocks partition the state."""
     listed = [name for block in blocks for name in block]
     for problem, names in (
@@ -196,15 +173,9 @@ def check_options(
     max_steps: int,
     bound: str = 'max_steps',
 ) -> None:
-    """Raises ValueError, naming the option, unless all lie in their ranges.
+    """Raises ValueError, naming the option, unless all are as `relaxation` has them.
 
-    Args:
-      order: see `relaxation`.
-      step_size: see `relaxation`.
-      clip: see `relaxation`.
-      tol: see `relaxation`.
-      max_steps: see `relaxation`.
-      bound: what the caller calls `max_steps`.
+    What the caller calls `max_steps` is the bound.
     """
     if order not in ORDERS:
         raise ValueError(f'no order {order!r}; choose from {", ".join(ORDERS)}')

@@ -47,12 +47,12 @@ def unrolled(
     check_options(order, step_size, clip, tol, num_steps, bound='num_steps')
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
-        field, through = as_field(field), order == 'alternating'
-        sweep = make_sweep(field, state, order, step_size, clip)
+        field, sweep = make_sweep(as_field(field), state, order, step_size, clip)
+        through = order == 'alternating'
 
         def body(carry: tuple, number: Array) -> tuple:
             state, verdict = carry
-            moved = sweep(state)
+            moved = sweep(field, state)
             move = tree.sub(moved, state)
             now = judge(field, moved, move, verdict.pace, through=through)
             if field.disturb is not None:
@@ -66,13 +66,8 @@ def unrolled(
         trajectory = None
         if keep_trajectory:
             trajectory = tree.stack_first(field.rates(state), visited)
-        return Equilibrium(
-            state=end,
-            rates=field.rates(end),
-            residual=residual,
-            num_steps=jnp.full(residual.shape, num_steps, jnp.int32),
-            converged=residual <= tol,
-            trajectory=trajectory,
-        )
+        steps = jnp.full(residual.shape, num_steps, jnp.int32)
+        settled = residual <= tol
+        return Equilibrium(end, field.rates(end), residual, steps, settled, trajectory)
 
     return solve

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.estimators import phases
 from eqprop_jax.estimators.contour import corrected_field
 from eqprop_jax.solvers import unrolled
 from experiments.exhibits.network import Network, plain
@@ -50,8 +49,15 @@ def errors(network: Network, in_halves: bool, num_sweeps: int) -> Float[Array, '
     system, params, batch, free, _ = network
     injection = system.inject(params, batch.x)
     field = corrected_field(system, params, injection, free.rates, 'adjoint', free)
-    answer = phases.answer(system, params, batch, injection, free, field)
     gradient = dynamics.cost_gradient(system, params, batch.y)
+    answer = dynamics.response(
+        field.drive,
+        dynamics.readers(system, params, batch.y, free.rates),
+        gradient(free.rates),
+        origin=free.state,
+        rates=free.rates,
+        drive=system.drive(params, injection, free.rates),
+    )
     nudged = dynamics.nudged_field(field, gradient, jnp.asarray(1j * RADIUS))
     nudged = dynamics.answering(nudged, answer)
     if in_halves:

@@ -118,8 +118,8 @@ def turning(
             state, total = carry
             beta = radius * jnp.exp(2j * jnp.pi * (index % count) / count)
             nudged = dynamics.nudged_field(field, gradient, beta)
-            sweep = make_sweep(nudged, state, 'synchronous', step_size, None)
-            state = sweep(state)
+            nudged, sweep = make_sweep(nudged, state, 'synchronous', step_size, None)
+            state = sweep(nudged, state)
             averaged = index >= count
             response_now = tree.real(tree.scale(1 / beta, nudged.rates(state)))
             total = tree.add(total, tree.scale(averaged, response_now))
