@@ -36,13 +36,7 @@ CostGradient = Callable[[Rates], Rates]
 
 
 def free_field(system: System, params: Params, injection: Injection) -> Field:
-    """Returns F, the field of the free phase.
-
-    Args:
-      system: what moves.
-      params: θ.
-      injection: `system.inject(params, x)`.
-    """
+    """Returns F, the field of the free phase, for `system.inject(params, x)`."""
     return Field(
         drive=Partial(
             lambda injection, rates: system.drive(params, injection, rates), injection
@@ -54,13 +48,9 @@ def free_field(system: System, params: Params, injection: Injection) -> Field:
 
 
 def near(field: Field, rates: Rates) -> Field:
-    """Returns the field for states around a point, its drive traced there.
+    """Returns the field for states around a point s₀, its drive traced there.
 
     Products that are rounded are taken of what has changed since (`program.around`).
-
-    Args:
-      field: F.
-      rates: s₀, of the type of the rates to come.
     """
     if field.rounding:
         return field._replace(drive=program.around(field.drive, rates)[1])
@@ -92,13 +82,7 @@ def anchored(field: Field, free: Equilibrium, drive: State | None = None) -> Fie
 def nudged_field(
     field: Field, cost_gradient: CostGradient, beta: Inexact[Array, '']
 ) -> Field:
-    """Returns F^β = F − β ∂C/∂s.
-
-    Args:
-      field: F.
-      cost_gradient: from `cost_gradient`.
-      beta: the nudge β; complex only for states that are complex.
-    """
+    """Returns F^β = F − β ∂C/∂s; β is complex only for states that are complex."""
 
     def nudged(own: Drive, gradient: CostGradient, rates: Rates) -> State:
         return jax.tree.map(lambda d, g: d - beta * g, own(rates), gradient(rates))

@@ -26,28 +26,16 @@ Pads = Sequence[tuple[int, int]]
 
 
 def multiply(s: Array, kernel: Array, *, way: Way, on_cpu: bool) -> Array:
-    """Returns s W, [*B, n].
+    """Returns s W, [*B, n], for maps [*B, m] and weights [m, n].
 
-    Args:
-      s: maps, [*B, m].
-      kernel: W, [m, n], or those of several networks, [P, m, n], for maps [P, b, m].
-      way: how products are taken.
-      on_cpu: whether that is on a CPU.
+    Weights of several networks, [P, m, n], take maps [P, b, m].
     """
     a, b, precision = factors(s, kernel, way, on_cpu)
     return jnp.matmul(a, b, precision=precision, preferred_element_type=s.dtype)
 
 
 def convolve(s: Array, kernel: Array, *, pads: Pads, way: Way, on_cpu: bool) -> Array:
-    """Returns s ∗ K, [B, H', W', n].
-
-    Args:
-      s: maps, [B, H, W, m].
-      kernel: K, [h, w, m, n].
-      pads: zeros before and behind each axis of a map; negative ones cut it.
-      way: as in `multiply`.
-      on_cpu: likewise.
-    """
+    """Returns s ∗ K, [B, H', W', n], for maps [B, H, W, m], weights [h, w, m, n]."""
     height, width, _, n = kernel.shape
     a, b, precision = factors(s, kernel, way, on_cpu)
     unit = on_cpu and a.dtype == jnp.bfloat16
@@ -74,15 +62,7 @@ def convolve(s: Array, kernel: Array, *, pads: Pads, way: Way, on_cpu: bool) -> 
 def correlate(
     s: Array, r: Array, *, pads: Pads, way: Way, on_cpu: bool
 ) -> Float[Array, 'h w m n']:
-    """Returns the transpose of s ∗ K in K, applied to r.
-
-    Args:
-      s: maps, [B, H, W, m].
-      r: what `convolve` returns, [B, H', W', n].
-      pads: its padding.
-      way: as in `multiply`.
-      on_cpu: likewise.
-    """
+    """Returns the transpose of s ∗ K in K, applied to r, [B, H', W', n]."""
     height, width, m, n = kernel_shape(s, r, pads)
     if not on_cpu:
         like = jax.ShapeDtypeStruct((height, width, m, n), s.dtype)

@@ -53,11 +53,7 @@ def current() -> Way:
 
 @contextlib.contextmanager
 def taken(precision: str, convolution: str | None = None) -> Generator[None]:
-    """Products that are traced inside, and their transposes, are taken this way.
-
-    Args:
-      precision: 'float32', 'tf32' or 'bfloat16'.
-      convolution: as in `Way`.
+    """Takes the products that are traced inside, and their transposes, in a `Way`.
 
     Raises:
       ValueError: for an unknown name.
@@ -95,14 +91,7 @@ def has_unit() -> bool:
 def factors(
     a: Array, b: Array, way: Way, on_cpu: bool
 ) -> tuple[Array, Array, lax.Precision]:
-    """Returns factors as hardware is to read them, rounded where it does not round.
-
-    Args:
-      a: one factor.
-      b: the other one.
-      way: how their product is taken.
-      on_cpu: whether that is on a CPU.
-    """
+    """Returns factors as hardware is to read them, rounded where it does not round."""
     if way.precision == 'tf32' and not on_cpu:
         return a, b, lax.Precision.HIGH
     if way.precision == 'bfloat16' and (has_unit() or not on_cpu):

@@ -31,24 +31,16 @@ from eqprop_jax.precision import Way, current
 def multiply(
     s: Float[Array, '*B m'], kernel: Float[Array, 'm n']
 ) -> Float[Array, '*B n']:
-    """Returns s W.
-
-    Args:
-      s: maps.
-      kernel: weights, of the same type.
-    """
+    """Returns s W, for maps and weights of one type."""
     return multiply_p.bind(s, kernel, way=current())
 
 
 def convolve(
     s: Float[Array, 'B H W m'], kernel: Float[Array, 'h w m n'], pads: Pads
 ) -> Float[Array, 'B Hp Wp n']:
-    """Returns the cross-correlation with stride 1.
+    """Returns the cross-correlation with stride 1, for maps and weights of one type.
 
-    Args:
-      s: maps.
-      kernel: weights, of the same type.
-      pads: zeros before and behind each axis of a map; negative ones cut it.
+    `pads` are zeros before and behind each axis of a map; negative ones cut it.
     """
     return convolve_p.bind(s, kernel, pads=tuple(map(tuple, pads)), way=current())
 
@@ -56,13 +48,7 @@ def convolve(
 def transposed(
     r: Float[Array, 'B Hp Wp n'], kernel: Float[Array, 'h w m n'], pads: Pads
 ) -> Float[Array, 'B H W m']:
-    """Returns the transpose of `convolve` in s, applied to r.
-
-    Args:
-      r: what `convolve` returns.
-      kernel: its weights.
-      pads: its padding.
-    """
+    """Returns the transpose of `convolve` in s, applied to r."""
     return _transposed(r, kernel, pads=pads, way=current())
 
 
@@ -180,15 +166,11 @@ def _primitive(
     batch: Callable | None,
     *transposes: Callable,
 ) -> Primitive:
-    """Returns a bilinear primitive.
+    """Returns a bilinear primitive, computed by fn(first, second, on_cpu=..., ...).
 
-    Args:
-      name: its name.
-      fn: what it computes, with the keyword `on_cpu`.
-      shape: that of what it returns, from those of the factors.
-      batch: its rule for `vmap`; None: one product after the other.
-      *transposes: in the first and in the second factor, (r, first, second), of which
-        only the shape is known where it is sought.
+    Its `shape` follows from those of the factors; `batch` is its rule for `vmap`, by
+    default one product after the other; its transposes in the first and in the second
+    factor take (r, first, second), of which only the shape is known where it is sought.
     """
     primitive = Primitive(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=('pads', 'way')))

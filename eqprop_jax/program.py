@@ -77,9 +77,7 @@ class Program:
     def __call__(self, rates: Rates, names: Sequence[str] | None = None) -> State:
         """Returns the drive of all layers, or of those named, as a dict of them.
 
-        Args:
-          rates: shaped as those it was traced at; others are given to the drive itself.
-          names: of layers.
+        Rates of other shapes than those it was traced at are given to the drive itself.
         """
         leaves, given = jax.tree.flatten(rates)
         if given != self._given or any(
@@ -178,22 +176,12 @@ class Program:
 
 
 def of(drive: Drive, rates: Rates) -> Program:
-    """Returns a drive as a program.
-
-    Args:
-      drive: (rates) -> state, of arrays that are traced or known.
-      rates: arguments of it; only shapes and types are used.
-    """
+    """Returns a drive as a program; of the rates only shapes and types are used."""
     return Program(drive, rates)
 
 
 def around(drive: Drive, rates: Rates) -> tuple[State, Program]:
-    """Returns D(s₀), and D as a program whose products are of s − s₀.
-
-    Args:
-      drive: D.
-      rates: s₀.
-    """
+    """Returns D(s₀), and D as a program whose products are of s − s₀."""
 
     def anew(drive: Drive, start: Rates, rates: Rates) -> State:
         return around(drive, start)[1](rates)

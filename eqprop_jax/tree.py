@@ -1,7 +1,9 @@
-"""Complex-safe arithmetic on pytrees of layers.
+"""Complex-safe arithmetic on pytrees of layers, beyond `optax.tree`.
 
-Functions with `per_example` in their name treat the leading axis of every leaf as
-the batch and reduce over everything else, across all leaves.
+Those of optax that are used here keep their names: sums, differences and products leaf
+by leaf, real parts, zeros; `vdot`, Σ conj(a) b, and `norm`, √Σ|a|². Functions with
+`per_example` in their name treat the leading axis of every leaf as the batch and reduce
+over everything else, across all leaves.
 """
 
 import functools
@@ -13,33 +15,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+from optax.tree import add as add
+from optax.tree import mul as mul
+from optax.tree import norm as norm
+from optax.tree import real as real
+from optax.tree import sub as sub
+from optax.tree import vdot as vdot
+from optax.tree import zeros_like as zeros_like
 
 Tree = Any
-
-
-def add(a: Tree, b: Tree) -> Tree:
-    """Returns a + b, leaf by leaf."""
-    return jax.tree.map(operator.add, a, b)
-
-
-def sub(a: Tree, b: Tree) -> Tree:
-    """Returns a − b, leaf by leaf."""
-    return jax.tree.map(operator.sub, a, b)
-
-
-def mul(a: Tree, b: Tree) -> Tree:
-    """Returns a ⊙ b, leaf by leaf."""
-    return jax.tree.map(operator.mul, a, b)
 
 
 def scale(factor: Any, a: Tree) -> Tree:
     """Returns factor · a for a scalar factor, keeping each leaf's precision."""
     return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, a)
-
-
-def real(a: Tree) -> Tree:
-    """Returns the real part of every leaf."""
-    return jax.tree.map(jnp.real, a)
 
 
 def imag(a: Tree) -> Tree:
@@ -90,17 +79,6 @@ def per_example_draw(
     return jax.vmap(lambda number: draw(jax.random.fold_in(rng, number)))(numbers)
 
 
-def vdot(a: Tree, b: Tree) -> Array:
-    """Returns Σ conj(a) b over all leaves and axes."""
-    products = jax.tree.map(lambda x, y: jnp.sum(jnp.conj(x) * y), a, b)
-    return functools.reduce(operator.add, jax.tree.leaves(products))
-
-
-def norm(a: Tree) -> Float[Array, '']:
-    """Returns the Euclidean norm √Σ|a|² over all leaves."""
-    return jnp.sqrt(jnp.real(vdot(a, a)))
-
-
 def cosine(a: Tree, b: Tree) -> Float[Array, '']:
     """Returns Re⟨a, b⟩ / (‖a‖ ‖b‖) over all leaves; NaN if either is zero."""
     return jnp.real(vdot(a, b)) / (norm(a) * norm(b))
@@ -135,25 +113,16 @@ def select(mask: Bool[Array, ' B'], a: Tree, b: Tree) -> Tree:
 def fill(keep: Bool[Array, ' B'], a: Tree) -> Tree:
     """Returns a with the first example kept in the place of each that is not.
 
-    What an example left out holds may be what a function is singular at (zeros of a
-    filler under x/|x|, NaN). This stands in for it where values and gradients are
-    masked afterwards: 0 · NaN is NaN. Where none is kept it is the first of all.
-
-    Args:
-      keep: which examples are kept.
-      a: leaves [B, ...].
+    A masked example may hold what a function is singular at (zeros of padding under
+    x/|x|, NaN). This stands in for it where values and gradients are masked afterwards:
+    0 · NaN is NaN. Where none is kept it is the first of all.
     """
     first = jnp.argmax(keep)
     return select(keep, a, jax.tree.map(lambda leaf: jnp.asarray(leaf)[first][None], a))
 
 
 def mean_of(mask: Bool[Array, ' B'], values: Array) -> Float[Array, '']:
-    """Returns the mean over the examples whose mask is set, and other axes; 0 of none.
-
-    Args:
-      mask: which examples count.
-      values: [..., B].
-    """
+    """Returns the mean of values [..., B] over the examples of a mask; 0 of none."""
     total = jnp.sum(jnp.where(mask, values, 0))
     count = jnp.maximum(jnp.sum(mask), 1) * (values.size // mask.size)
     return total / count
@@ -167,11 +136,6 @@ def take(a: Tree, which: Int[Array, ' k']) -> Tree:
 def put(a: Tree, which: Int[Array, ' k'], b: Tree) -> Tree:
     """Returns a with these examples replaced by those of b: what `take` undoes."""
     return jax.tree.map(lambda x, y: jnp.asarray(x).at[which].set(y), a, b)
-
-
-def zeros_like(a: Tree) -> Tree:
-    """Returns zeros with the structure, shapes and types of a."""
-    return jax.tree.map(jnp.zeros_like, a)
 
 
 def stack_first(first: Tree, rest: Tree) -> Tree:
@@ -207,15 +171,10 @@ def replace(a: dict, path: tuple[str, ...], value: Any) -> dict:
 
 
 def on_parts(fn: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
-    """Extends a real-linear map to complex arguments, both parts in one call.
+    """Returns z ↦ fn(Re z) + i fn(Im z) for a real-linear fn; fn itself of real z.
 
-    A product of few rows costs less for twice as many than two such products do.
-
-    Args:
-      fn: a linear function of a pytree with real coefficients.
-
-    Returns:
-      z ↦ fn(Re z) + i fn(Im z) by `vmap`, and fn itself on real arguments.
+    Both parts go in one call, by `vmap`: a product of few rows costs less for twice as
+    many than two such products do.
     """
 
     def apply(z: Tree) -> Tree:

@@ -42,7 +42,7 @@ ISLANDS = {'data', 'checkpoint', 'records'}
 # Libraries that only these modules import.
 OWNERS = {
     'flax': {'systems', 'training'},
-    'optax': {'training'},
+    'optax': {'training', 'tree'},
     'ml_collections': {'config'},
     'absl': {'config', 'training', 'data', 'records'},
     'tensorflow_datasets': {'data'},
