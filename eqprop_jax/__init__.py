@@ -24,3 +24,5 @@ from eqprop_jax import types as types
 from eqprop_jax.dynamics import relax as relax
 from eqprop_jax.types import Batch as Batch
 from eqprop_jax.types import System as System
+
+__version__ = '0.1.0'

@@ -28,7 +28,7 @@ plain transpose without conjugation, which is what every formula here means by �
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -215,7 +215,44 @@ class Estimate(NamedTuple):
     """How well the phases settled."""
 
 
-Solver = Callable[..., Equilibrium]
-"""(field, state) -> Equilibrium."""
-Estimator = Callable[[Params, Batch, Equilibrium, jax.Array | None], Estimate]
-"""(params, batch, free, rng) -> Estimate; None will do where nothing is drawn."""
+@runtime_checkable
+class Solver(Protocol):
+    """How it settles: relaxes a field from a state to where it is at rest.
+
+    Every example stops for itself, and its result does not depend on its batch-mates;
+    one that does not settle says so in `residual` and `converged`. States may be real
+    or complex, and keep their precision. Build one with a factory of
+    `eqprop_jax.solvers`.
+    """
+
+    def __call__(
+        self, field: Field | Callable[[State], State], state: State, /
+    ) -> Equilibrium:
+        """Returns where the field settles from a state, leaves [B, ...].
+
+        Args:
+          field: a `Field`, or any function u ↦ du/dt.
+          state: where it starts.
+        """
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Whom to credit: estimates the gradient of the mean cost at a free equilibrium.
+
+    Build one with a factory of `eqprop_jax.estimators`.
+    """
+
+    def __call__(
+        self, params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None, /
+    ) -> Estimate:
+        """Returns gradients like the params, the error vector δ, and what is logged.
+
+        Args:
+          params: θ.
+          batch: inputs and targets.
+          free: the free equilibrium, real, of this batch under these parameters.
+          rng: a key; None will do where nothing is drawn.
+        """
+        ...
