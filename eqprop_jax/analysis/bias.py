@@ -17,11 +17,12 @@ References:
 import functools
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
 from eqprop_jax.analysis import causes, disc, layers, stability
@@ -76,92 +77,87 @@ def bias(
     tol = tol or (1e-5 if single else 1e-10)
     keys = jax.random.split(jax.random.key(0) if rng is None else rng, 6)
 
-    def relax(solve: Solver) -> Equilibrium:
+    def relaxed(solve: Solver) -> Equilibrium:
         run = jax.jit(lambda params, x: dynamics.relax(system, params, x, solve))
         return run(params, batch.x)
 
     def run(estimate: Estimator, free: Equilibrium) -> Estimate:
         return jax.jit(estimate)(params, batch, free, keys[0])
 
-    free = relax(solve)
-    best = free if settled is None else relax(settled)
+    def solved(make: Callable[..., Estimator], free: Equilibrium) -> Estimate:
+        """Returns what a linear solve finds; by Krylov where relaxation does not."""
+        make = functools.partial(make, system, tol=tol, max_steps=5000)
+        found = run(make(), free)
+        if found.info.converged >= jnp.mean(free.converged):
+            return found
+        krylov = run(make(method='krylov'), free)
+        return krylov if krylov.info.converged >= found.info.converged else found
 
-    exact, tangent, at_free = (
-        _solution(run, functools.partial(make, system, tol=tol, max_steps=5000), where)
-        for make, where in (
-            (estimators.recurrent_backprop, best),
-            (estimators.tangent, best),
-            (estimators.recurrent_backprop, free),
-        )
-    )
-    share, parts, noise, radius, krylov = jax.jit(
-        lambda params, free: _measure(system, params, batch, free, keys, num_probes)
-    )(params, best)
+    free = relaxed(solve)
+    best = free if settled is None else relaxed(settled)
+    exact = solved(estimators.recurrent_backprop, best)
+    tangent = solved(estimators.tangent, best)
+    at_free = solved(estimators.recurrent_backprop, free)
     report = Report(
         methods={},
         unsettled=1 - float(jnp.mean(free.converged)),
         unsolved=1 - float(jnp.minimum(exact.info.converged, tangent.info.converged)),
-        free_phase=layers.quotient(
-            tree.norm(tree.sub(at_free.grads, exact.grads)), tree.norm(exact.grads)
-        ),
-        symmetric_share=float(share),
-        asymmetry=jax.tree.map(float, parts),
-        penalty_noise=jax.tree.map(float, noise),
-        spectral_radius=float(jnp.max(radius)),
-        margin=stability.margin(np.asarray(krylov)),
-        angles=_angles(system, params),
+        free_phase=float(layers.distance(at_free.grads, exact.grads, exact.grads)),
+        **_of_network(system, params, batch, best, keys, num_probes),
     )
     for name, method in methods.items():
         estimate = run(method.estimate, free)
         ideal = run(method.settled or method.estimate, best)
         limit = exact if method.adjoint else tangent
-        comparison = _compare(name, method, estimate, ideal, limit, exact, report)
+        said = _compare(estimate, ideal, limit, exact)
+        said = said._replace(evaluations=_evaluations(method, estimate))
         if method.disc is not None:
-            comparison = _with_disc(
-                comparison, jax.jit(method.disc)(params, batch, best)
-            )
+            found = jax.jit(method.disc)(params, batch, best)
+            said = said._replace(disc=_of_circle(found.difference))
         if repeats:
             seconds = _seconds(lambda m=method: run(m.estimate, free), repeats)
-            comparison = comparison._replace(seconds=seconds)
-        report.methods[name] = comparison
+            said = said._replace(seconds=seconds)
+        report.methods[name] = said._replace(sentence=_sentence(name, said, report))
     return report
 
 
-def _solution(
-    run: Callable[[Estimator, Equilibrium], Estimate],
-    make: Callable[..., Estimator],
-    free: Equilibrium,
-) -> Estimate:
-    """Returns what a linear solve finds; by Krylov where relaxation does not."""
-    relaxed = run(make(), free)
-    if relaxed.info.converged >= jnp.mean(free.converged):
-        return relaxed
-    solved = run(make(method='krylov'), free)
-    better = solved.info.converged >= relaxed.info.converged
-    return solved if better else relaxed
-
-
-def _measure(
+def _of_network(
     system: System,
     params: Params,
     batch: Batch,
     free: Equilibrium,
     keys: Array,
     num_probes: int,
-) -> tuple[Array, dict, dict, Array, Array]:
-    share = jacobian.symmetric_share(
-        system, params, batch.x, free.rates, keys[1], num_probes=num_probes
-    )
-    parts = homeostasis.by_layer(
-        system, params, batch.x, free.rates, keys[2], num_probes=num_probes
-    )
-    noise = {
-        form: homeostasis.noise(system, params, batch, free, keys[5], form=form)
-        for form in homeostasis.FORMS
+) -> dict[str, Any]:
+    """Returns the fields of a report that are about no estimator."""
+
+    @jax.jit
+    def measure(params: Params, free: Equilibrium) -> tuple[dict, Array]:
+        network = system, params, batch.x
+        by_probes = {
+            'symmetric_share': jacobian.symmetric_share(
+                *network, free.rates, keys[1], num_probes=num_probes
+            ),
+            'asymmetry': homeostasis.by_layer(
+                *network, free.rates, keys[2], num_probes=num_probes
+            ),
+            'penalty_noise': {
+                form: homeostasis.noise(system, params, batch, free, keys[5], form=form)
+                for form in homeostasis.FORMS
+            },
+            'spectral_radius': jnp.max(
+                jacobian.spectral_radius(*network, free, keys[3])
+            ),
+        }
+        return by_probes, stability.hessenberg(*network, free, keys[4])
+
+    by_probes, krylov = measure(params, free)
+    angles = alignment.angles(system, params)
+    if system.pairs:
+        angles['overall'] = alignment.overall_angle(system, params)
+    return jax.tree.map(float, by_probes | {'angles': angles}) | {
+        'margin': stability.margin(np.asarray(krylov))
     }
-    radius = jacobian.spectral_radius(system, params, batch.x, free, keys[3])
-    krylov = stability.hessenberg(system, params, batch.x, free, keys[4])
-    return share, parts, noise, radius, krylov
 
 
 def _seconds(call: Callable[[], Estimate], repeats: int) -> float:
@@ -175,83 +171,64 @@ def _seconds(call: Callable[[], Estimate], repeats: int) -> float:
     return float(np.median(times))
 
 
-def _angles(system: System, params: Params) -> dict[str, float]:
-    if not system.pairs:
-        return {}
-    angles = alignment.angles(system, params)
-    angles['overall'] = alignment.overall_angle(system, params)
-    return jax.tree.map(float, angles)
-
-
 def _compare(
-    name: str,
-    method: Method,
-    estimate: Estimate,
-    ideal: Estimate,
-    limit: Estimate,
-    exact: Estimate,
-    report: Report,
+    estimate: Estimate, ideal: Estimate, limit: Estimate, exact: Estimate
 ) -> Bias:
-    """Returns what is to be said of one method; the errors are told apart by cause."""
-    error = estimate.error
-    size = layers.by_part(tree.norm, exact.error)
+    """Returns how an estimate compares with the exact one, its error told apart."""
+    error, wanted = estimate.error, exact.error
 
     def distance(a: Rates, b: Rates) -> dict[str, float]:
-        norms = layers.by_part(tree.norm, tree.sub(a, b))
-        return {part: layers.quotient(norm, size[part]) for part, norm in norms.items()}
+        return layers.by_part(layers.distance, a, b, wanted)
 
-    def ratio(a: Rates, b: Rates) -> dict[str, float]:
-        norms, others = layers.by_part(tree.norm, a), layers.by_part(tree.norm, b)
-        return {part: layers.quotient(norms[part], others[part]) for part in norms}
+    def of_gradients(fn: Callable[..., Array]) -> dict[str, float]:
+        parts = layers.by_part(fn, estimate.grads, exact.grads)
+        lower = map(layers.without_readout, (estimate.grads, exact.grads))
+        return parts | {WITHOUT_READOUT: float(fn(*lower))}
 
-    steps = np.asarray(estimate.info.num_steps)
-    evaluations = None
-    if method.row_costs is not None and np.all(steps >= 0):
-        evaluations = float(np.dot(method.row_costs, steps.mean(axis=1)))
-    parts = {
-        'settling': distance(error, ideal.error),
-        'nudge': distance(ideal.error, limit.error),
-        'asymmetry': distance(limit.error, exact.error),
-    }
-    off = distance(error, exact.error)
-    cosine = layers.by_part(tree.cosine, error, exact.error)
-    layer = layers.worst({name: off[name] for name in off if name != TOTAL})
-    grads, lower = (
-        (cut(estimate.grads), cut(exact.grads))
-        for cut in (lambda grads: grads, layers.without_readout)
-    )
+    off = distance(error, wanted)
+    cosine = layers.by_part(tree.cosine, error, wanted)
+    worst = layers.worst({name: off[name] for name in off if name != TOTAL})
     return Bias(
-        worst=Worst(layer, off[layer], cosine[layer]),
+        worst=Worst(worst, off[worst], cosine[worst]),
         cosine=cosine,
-        norm_ratio=ratio(error, exact.error),
-        gradient_cosine=layers.by_part(tree.cosine, *grads)
-        | {WITHOUT_READOUT: float(tree.cosine(*lower))},
-        gradient_norm_ratio=ratio(*grads) | {WITHOUT_READOUT: ratio(*lower)[TOTAL]},
+        norm_ratio=layers.by_part(layers.norm_ratio, error, wanted),
+        gradient_cosine=of_gradients(tree.cosine),
+        gradient_norm_ratio=of_gradients(layers.norm_ratio),
         error=off,
-        **parts,
+        settling=distance(error, ideal.error),
+        nudge=distance(ideal.error, limit.error),
+        asymmetry=distance(limit.error, wanted),
         unsettled=1 - float(estimate.info.converged),
-        evaluations=evaluations,
-        seconds=None,
-        sentence=causes.sentence(
-            name,
-            layer,
-            off,
-            {cause: by_part[layer] for cause, by_part in parts.items()},
-            report.symmetric_share,
-            1 - float(estimate.info.converged),
-            report.unsolved,
-        ),
     )
 
 
-def _with_disc(comparison: Bias, found: disc.Disc) -> Bias:
-    """Returns what is said of a method, with what its circle says of the radius."""
-    differences = np.asarray(found.difference)
-    beyond = float(np.mean(differences > disc.CLOSE))
-    said = {
+def _evaluations(method: Method, estimate: Estimate) -> float | None:
+    """Returns the field evaluations an example, where they are counted."""
+    steps = np.asarray(estimate.info.num_steps)
+    if method.row_costs is None or np.any(steps < 0):
+        return None
+    return float(np.dot(method.row_costs, steps.mean(axis=1)))
+
+
+def _of_circle(difference: Float[Array, ' B']) -> dict[str, float]:
+    """Returns `Bias.disc` from `Disc.difference`."""
+    differences = np.asarray(difference)
+    return {
         'median': float(np.median(differences)),
         'largest': float(np.max(differences)),
-        'beyond': beyond,
+        'beyond': float(np.mean(differences > disc.CLOSE)),
     }
-    sentence = f'{comparison.sentence}{causes.too_far(beyond)}'
-    return comparison._replace(disc=said, sentence=sentence)
+
+
+def _sentence(name: str, said: Bias, report: Report) -> str:
+    layer = said.worst.layer
+    return causes.sentence(
+        name,
+        layer,
+        said.error,
+        {cause: getattr(said, cause)[layer] for cause in causes.CAUSES},
+        report.symmetric_share,
+        said.unsettled,
+        report.unsolved,
+        said.disc['beyond'] if said.disc else 0.0,
+    )

@@ -34,8 +34,9 @@ def sentence(
     symmetric_share: float,
     unsettled: float = 0.0,
     unsolved: float = 0.0,
+    beyond: float = 0.0,
 ) -> str:
-    """Returns one sentence: the dominant cause in the worst layer, and what reduces it.
+    """Returns in words the dominant cause in the worst layer, and what reduces it.
 
     Args:
       name: of the method.
@@ -45,50 +46,40 @@ def sentence(
       symmetric_share: of J.
       unsettled: fraction of the examples of which a phase did not settle.
       unsolved: fraction of the examples for which the reference was not found.
+      beyond: fraction of the examples for which the radius is too large.
     """
     error = errors[layer]
     if not unsolved <= UNKNOWN:
-        return (
-            f'{name}: not to be judged, since for {100 * unsolved:.3g} % of the '
-            'examples there is no settled equilibrium or no adjoint to compare with; '
-            'where there is one, a smaller step_size or more max_steps of solver may '
-            'find it.'
+        said = (
+            f'not to be judged, since for {100 * unsolved:.3g} % of the examples there '
+            'is no settled equilibrium or no adjoint to compare with; where there is '
+            'one, a smaller step_size or more max_steps of solver may find it.'
         )
-    if not error < RUNAWAY:
+    elif not error < RUNAWAY:
         what = f'δ of {layer} is {error:.1g} times its length off'
         if not math.isfinite(error):
             what = f'δ of {layer} is not finite'
         if unsettled:
             what = f'{100 * unsettled:.3g} % of the examples do not settle'
-        return (
-            f'{name}: {what}; a smaller radius or step_size, more max_steps or, '
-            'for a linear solve, method="krylov" may help.'
+        said = (
+            f'{what}; a smaller radius or step_size, more max_steps or, for a linear '
+            'solve, method="krylov" may help.'
         )
-    if error < NEGLIGIBLE:
-        return (
-            f'{name}: every layer within {error:.1g} of recurrent backprop, nothing to '
-            'mend.'
+    elif error < NEGLIGIBLE:
+        said = f'every layer within {error:.1g} of recurrent backprop, nothing to mend.'
+    else:
+        dominant = max(causes, key=causes.__getitem__)
+        what, remedy = CAUSES[dominant]
+        if dominant == 'asymmetry':
+            what += f' (symmetric share {symmetric_share:.2f})'
+        said = (
+            f'δ of {layer}, the worst layer, is {100 * error:.3g} % off recurrent '
+            f'backprop ({100 * errors["total"]:.3g} % in all), most of it '
+            f'({100 * causes[dominant]:.3g} %) by {what}; {remedy}.'
         )
-    dominant = max(causes, key=lambda cause: causes[cause])
-    what, remedy = CAUSES[dominant]
-    if dominant == 'asymmetry':
-        what += f' (symmetric share {symmetric_share:.2f})'
-    return (
-        f'{name}: δ of {layer}, the worst layer, is {100 * error:.3g} % off recurrent '
-        f'backprop ({100 * errors["total"]:.3g} % in all), most of it '
-        f'({100 * causes[dominant]:.3g} %) by {what}; {remedy}.'
-    )
-
-
-def too_far(beyond: float) -> str:
-    """Returns a further sentence on the radius, or none.
-
-    Args:
-      beyond: fraction of the examples for which it is too large (`analysis.disc`).
-    """
-    if not beyond:
-        return ''
-    return (
-        f' For {100 * beyond:.3g} % of the examples the radius lies beyond, or close '
-        'to, the disc on which s(β) is analytic: take a smaller one.'
-    )
+    if beyond:
+        said += (
+            f' For {100 * beyond:.3g} % of the examples the radius lies beyond, or '
+            'close to, the disc on which s(β) is analytic: take a smaller one.'
+        )
+    return f'{name}: {said}'

@@ -15,17 +15,9 @@ from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import contour, oscillation
-from eqprop_jax.nudges import Contour, circle, complex_step, one_sided, symmetric
+from eqprop_jax.nudges import Contour, circle, complex_step
 from eqprop_jax.solvers.sweeps import make_sweep
-from eqprop_jax.types import (
-    Batch,
-    Equilibrium,
-    Params,
-    Rates,
-    Solver,
-    State,
-    System,
-)
+from eqprop_jax.types import Batch, Equilibrium, Params, Rates, Solver, State, System
 
 COMPLEX_STEP = 'complex step'
 
@@ -64,14 +56,7 @@ def by_radius(
       {'N = 1': [R], ..., 'complex step': [R]}.
     """
 
-    def unit(count: int) -> Contour:
-        if count == 1:
-            return one_sided(1.0)
-        if count == 2:
-            return symmetric(1.0)
-        return circle(1.0, count, half_step=True)
-
-    def measure(nudges: Contour) -> Array:
+    def measure(nudges: Contour) -> np.ndarray:
         def error(radius: Array) -> Array:
             # A nudge of radius r on C is one of radius 1 on r C, which compiles once.
             def cost(params: Params, rates: Rates, y: Array) -> Array:
@@ -83,12 +68,14 @@ def by_radius(
             response = estimate(params, batch, free, None).error
             return _error(tree.scale(1 / radius, response), reference)
 
-        return jax.jit(lambda radii: lax.map(error, radii))(values)
+        return np.asarray(jax.jit(lambda radii: lax.map(error, radii))(values))
 
     values = jnp.asarray(radii, jnp.result_type(*jax.tree.leaves(free.state)))
-    contours = {f'N = {count}': unit(count) for count in num_points}
+    contours = {
+        f'N = {count}': circle(1.0, count, half_step=count > 2) for count in num_points
+    }
     contours[COMPLEX_STEP] = complex_step(1.0)
-    return {name: np.asarray(measure(nudges)) for name, nudges in contours.items()}
+    return {name: measure(nudges) for name, nudges in contours.items()}
 
 
 def by_patience(
@@ -115,16 +102,13 @@ def by_patience(
       rng: key of the noise, if there is any.
       **options: further ones of `estimators.oscillation`.
     """
-    estimates = [
-        oscillation(system, steps_per_point=count, **options)
-        for count in steps_per_point
-    ]
-    return np.array(
-        [
-            float(_error(jax.jit(estimate)(params, batch, free, rng).error, reference))
-            for estimate in estimates
-        ]
-    )
+
+    def error(count: int) -> float:
+        estimate = oscillation(system, steps_per_point=count, **options)
+        found = jax.jit(estimate)(params, batch, free, rng)
+        return float(_error(found.error, reference))
+
+    return np.array([error(count) for count in steps_per_point])
 
 
 def by_pairs(

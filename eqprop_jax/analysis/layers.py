@@ -26,13 +26,22 @@ def errors(estimate: Rates, exact: Rates) -> dict[str, Float[Array, '']]:
       estimate: δ̂.
       exact: δ.
     """
+    return {name: distance(estimate[name], exact[name], exact[name]) for name in exact}
 
-    def relative(name: str) -> Array:
-        distance = tree.norm(tree.sub(estimate[name], exact[name]))
-        size = tree.norm(exact[name])
-        return jnp.where(jnp.isnan(distance), jnp.inf, distance / size)
 
-    return {name: relative(name) for name in exact}
+def distance(a: Rates, b: Rates, scale: Rates) -> Float[Array, '']:
+    """Returns |a − b| / |scale|, as `quotient` has it."""
+    return quotient(tree.norm(tree.sub(a, b)), tree.norm(scale))
+
+
+def norm_ratio(a: Rates, b: Rates) -> Float[Array, '']:
+    """Returns |a| / |b|, as `quotient` has it."""
+    return quotient(tree.norm(a), tree.norm(b))
+
+
+def quotient(a: Float[Array, ''], b: Float[Array, '']) -> Float[Array, '']:
+    """Returns a/b: NaN for 0/0, with nothing to compare, and ∞ if a is not finite."""
+    return jnp.where(jnp.isfinite(a), a / b, jnp.inf)
 
 
 def largest(errors: Mapping[str, Array]) -> Float[Array, '']:
@@ -54,14 +63,5 @@ def without_readout(params: Params) -> Params:
 def by_part(fn: Callable[..., Array], *trees: Rates) -> dict[str, float]:
     """Returns fn of every top-level part of some trees, and of the whole, 'total'."""
     parts = {name: fn(*(tree[name] for tree in trees)) for name in trees[0]}
-    return {name: float(value) for name, value in parts.items()} | {
-        TOTAL: float(fn(*trees))
-    }
-
-
-def quotient(a: Array | float, b: Array | float) -> float:
-    """Returns a/b: NaN for 0/0, with nothing to compare, and ∞ if a is not finite."""
-    a, b = float(a), float(b)
-    if not np.isfinite(a):
-        return np.inf
-    return a / b if b else (np.inf if a else np.nan)
+    parts[TOTAL] = fn(*trees)
+    return {name: float(value) for name, value in parts.items()}

@@ -8,14 +8,7 @@ from eqprop_jax import estimators, nudges
 from eqprop_jax.analysis import disc
 from eqprop_jax.analysis.disc import Disc
 from eqprop_jax.nudges import Contour, circle, one_sided, symmetric
-from eqprop_jax.types import (
-    Batch,
-    Equilibrium,
-    Estimator,
-    Params,
-    Solver,
-    System,
-)
+from eqprop_jax.types import Batch, Equilibrium, Estimator, Params, Solver, System
 
 
 class Method(NamedTuple):
@@ -58,23 +51,20 @@ def default_methods(
     contours = {'one-sided': one_sided(radius), 'symmetric': symmetric(radius)}
     if count > 2:
         contours[f'circle N = {count}'] = circle(radius, count)
-    methods = {
-        name: contour_method(system, solve, settled, contour=contour)
-        for name, contour in contours.items()
-    }
-    online = functools.partial(
-        online_method, system, radius=radius, num_points=count, step_size=step_size
-    )
-    methods[f'online N = {count}'] = online()
-    for name in [*contours][1:]:
-        methods[f'{name}, corrected'] = contour_method(
+    methods = {}
+    for suffix, correction in (('', None), (', corrected', 'antisymmetric')):
+        for name, contour in contours.items():
+            methods[name + suffix] = contour_method(
+                system, solve, settled, contour=contour, correction=correction
+            )
+        methods[f'online N = {count}{suffix}'] = online_method(
             system,
-            solve,
-            settled,
-            contour=contours[name],
-            correction='antisymmetric',
+            radius=radius,
+            num_points=count,
+            correction=correction,
+            step_size=step_size,
         )
-    methods[f'online N = {count}, corrected'] = online(correction='antisymmetric')
+    del methods['one-sided, corrected']
     tangent, exact = (
         make(system, method='aitken', step_size=step_size)
         for make in (estimators.tangent, estimators.recurrent_backprop)
@@ -85,12 +75,7 @@ def default_methods(
 
 
 def finds_adjoint(system: System, correction: str | None) -> bool:
-    """Whether nudges tend to the exact adjoint: corrected, or symmetric up to signs.
-
-    Args:
-      system: what moves.
-      correction: as in `estimators.contour`.
-    """
+    """Whether nudges tend to the exact adjoint: corrected, or symmetric up to signs."""
     symmetric = system.signature is not None and not system.pairs
     return correction is not None or symmetric
 
@@ -128,14 +113,7 @@ def contour_method(
 def disc_check(
     system: System, solve: Solver, contour: Contour, correction: str | None
 ) -> Callable[[Params, Batch, Equilibrium], Disc] | None:
-    """Returns `Method.disc` of a contour.
-
-    Args:
-      system: what moves.
-      solve: relaxes the nudged phases, tightly.
-      contour: the nudges.
-      correction: as in `estimators.contour`.
-    """
+    """Returns `Method.disc` of a contour, its nudged phases relaxed by `solve`."""
     if nudges.halved(contour) is None:
         return None
     return lambda params, batch, free: disc.check(
@@ -165,22 +143,21 @@ def online_method(
       correction: as in `estimators.contour`.
       **options: further ones of the estimator.
     """
-
-    def make(count: int, **own: Any) -> Estimator:
-        return estimators.oscillation(
-            system,
-            radius=radius,
-            num_points=num_points,
-            steps_per_point=count,
-            correction=correction,
-            **own,
-        )
-
-    estimate = make(steps_per_point, **options)
-    slower = make(10 * steps_per_point, **{**options, 'noise': 0.0})
+    make = functools.partial(
+        estimators.oscillation,
+        system,
+        radius=radius,
+        num_points=num_points,
+        correction=correction,
+        **options,
+    )
     turns = {key: options[key] for key in ('periods', 'burn_in') if key in options}
-    costs = online_costs(system, num_points, correction, **turns)
-    return Method(estimate, finds_adjoint(system, correction), slower, costs)
+    return Method(
+        estimate=make(steps_per_point=steps_per_point),
+        adjoint=finds_adjoint(system, correction),
+        settled=make(steps_per_point=10 * steps_per_point, noise=0.0),
+        row_costs=online_costs(system, num_points, correction, **turns),
+    )
 
 
 def online_costs(
@@ -191,14 +168,9 @@ def online_costs(
     periods: int = 1,
     burn_in: int = 1,
 ) -> tuple[float, ...]:
-    """Returns the mean of `sweep_cost` over all turns, for each point.
+    """Returns the mean of `sweep_cost` over all turns, for each of N points.
 
-    Args:
-      system: what moves.
-      num_points: N.
-      correction: as in `estimators.contour`; a first burn-in does without.
-      periods: turns that are averaged over.
-      burn_in: turns that are not.
+    With a correction there is a first burn-in that does without.
     """
     plain, corrected = (
         sweep_cost(system, kind, is_complex=num_points > 2)
@@ -213,13 +185,7 @@ def online_costs(
 def row_costs(
     system: System, contour: Contour, correction: str | None
 ) -> tuple[int, ...]:
-    """Returns `sweep_cost` of every point that a contour relaxes, as `info` has them.
-
-    Args:
-      system: what moves.
-      contour: the nudges.
-      correction: as in `estimators.contour`.
-    """
+    """Returns `sweep_cost` of each point that a contour relaxes, in its order."""
     return tuple(
         sweep_cost(system, correction, is_complex=part.is_complex)
         for part in contour.parts()
@@ -233,11 +199,6 @@ def sweep_cost(system: System, correction: str | None, *, is_complex: bool) -> i
     A complex drive is two real ones. The correction costs nothing where the drive is
     affine in the rates or replaced by its adjoint network, and elsewhere a product with
     J and one with Jᵀ beside it.
-
-    Args:
-      system: what moves.
-      correction: as in `estimators.contour`.
-      is_complex: whether the state is.
     """
     products = 3 if correction == 'antisymmetric' and not system.affine else 1
     return products * (2 if is_complex else 1)

@@ -84,54 +84,51 @@ def processes(
     injection = system.inject(params, batch.x)
     field = dynamics.free_field(system, params, injection)
     gradient = dynamics.cost_gradient(system, params, batch.y)
-
-    def trajectory(field: Field, disturbances: State) -> tuple[State, State]:
-        """Returns the state after the last step, and those after each."""
-
-        def step(state: State, disturbance: State) -> tuple[State, State]:
-            ready, sweep = make_sweep(field, state, 'synchronous', step_size, None)
-            moved = sweep(ready, state)
-            moved = tree.add(moved, disturbance)
-            return moved, moved
-
-        return lax.scan(step, free.state, disturbances)
-
     none = jax.tree.map(
         lambda leaf: jnp.zeros((num_steps, *leaf.shape), leaf.dtype), free.state
     )
 
     def cost(disturbances: State) -> Array:
-        end, _ = trajectory(field, disturbances)
+        states = _states(field, free.state, disturbances, step_size)
+        end = jax.tree.map(lambda leaf: leaf[-1], states)
         return jnp.sum(system.cost(params, system.rates(end), batch.y))
 
     def nudged(beta: Float[Array, '']) -> State:
-        return trajectory(dynamics.nudged_field(field, gradient, beta), none)[1]
+        nudged = dynamics.nudged_field(field, gradient, beta)
+        return _states(nudged, free.state, none, step_size)
 
     error = jax.tree.map(lambda leaf: leaf[::-1], jax.grad(cost)(none))
     zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(free.state)))
     if beta:
-        shift = jax.tree.map(
-            lambda there, here: (there - here) / beta,
-            nudged(zero + beta),
-            nudged(zero),
-        )
+        shift = tree.scale(1 / beta, tree.sub(nudged(zero + beta), nudged(zero)))
     else:
         _, shift = jax.jvp(nudged, (zero,), (zero + 1,))
-    slopes = dynamics.slopes(system, free.state)
-    temporal = jax.tree.map(
-        lambda leaf, slope: -slope[None] * _increments(leaf) / step_size, shift, slopes
-    )
+
+    def velocity(shift: Array, slope: Array) -> Array:
+        return -slope[None] * jnp.diff(shift, axis=0, prepend=0) / step_size
+
+    def drive(params: Params) -> State:
+        return system.drive(params, system.inject(params, batch.x), free.rates)
+
+    _, pullback = jax.vjp(drive, params)
 
     def update(process: Rates) -> Params:
         """Returns ε (∂D/∂θ)ᵀ of one moment, mean over the batch."""
+        return pullback(tree.scale(step_size / len(batch.x), process))[0]
 
-        def drive(params: Params) -> State:
-            return system.drive(params, system.inject(params, batch.x), free.rates)
-
-        cotangent = tree.scale(step_size / batch.x.shape[0], process)
-        return jax.vjp(drive, params)[1](cotangent)[0]
-
+    temporal = jax.tree.map(velocity, shift, dynamics.slopes(system, free.state))
     return Processes(error, temporal, lax.map(update, error), lax.map(update, temporal))
+
+
+def _states(field: Field, start: State, disturbances: State, step_size: float) -> State:
+    """Returns the states after each step, to which its disturbance is added."""
+    field, sweep = make_sweep(field, start, 'synchronous', step_size, None)
+
+    def step(state: State, disturbance: State) -> tuple[State, State]:
+        moved = tree.add(sweep(field, state), disturbance)
+        return moved, moved
+
+    return lax.scan(step, start, disturbances)[1]
 
 
 def distances(a: Rates, b: Rates) -> Float[Array, ' T']:
@@ -142,8 +139,3 @@ def distances(a: Rates, b: Rates) -> Float[Array, ' T']:
       b: what a is compared with.
     """
     return tree.per_example_norm(tree.sub(a, b)) / tree.per_example_norm(b)
-
-
-def _increments(leaf: Array) -> Array:
-    """Returns the differences along the first axis, from zero on."""
-    return jnp.diff(leaf, axis=0, prepend=jnp.zeros_like(leaf[:1]))

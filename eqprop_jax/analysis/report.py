@@ -40,11 +40,11 @@ class Bias(NamedTuple):
     """|δ_limit − δ| / |δ|."""
     unsettled: float
     """Fraction of the examples of which a phase did not settle."""
-    evaluations: float | None
+    evaluations: float | None = None
     """Field evaluations an example, mean over the batch; a complex one counts twice."""
-    seconds: float | None
+    seconds: float | None = None
     """Median wall time of a call for the batch, without the free phase; if measured."""
-    sentence: str
+    sentence: str = ''
     """The dominant cause, and what would reduce it."""
     disc: dict[str, float] | None = None
     """Of `disc.check`, for circles of an even number of points from 4 on: 'median' and

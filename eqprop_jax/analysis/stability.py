@@ -8,11 +8,12 @@ outermost of them, on either side.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.jacobian import linearize
-from eqprop_jax.types import Equilibrium, Params, State, System
+from eqprop_jax.types import Equilibrium, Params, System
 
 
 def hessenberg(
@@ -26,9 +27,7 @@ def hessenberg(
 ) -> Float[Array, 'B k k']:
     """Returns J diag(σ′) of every example, projected onto a Krylov space (Arnoldi).
 
-    Its eigenvalues approximate the outermost ones of J diag(σ′), on either side; the
-    dynamics du/dt = F are stable while all real parts are below 1. A space that is
-    exhausted early adds eigenvalues of zero.
+    A space that is exhausted early adds eigenvalues of zero.
 
     Args:
       system: what moves.
@@ -40,40 +39,28 @@ def hessenberg(
     """
     jacobian = linearize(system, params, system.inject(params, x), free.rates)
     slopes = dynamics.slopes(system, free.state)
-    project = jax.vmap(tree.per_example_vdot, in_axes=(0, None))
+    flat = jax.vmap(lambda state: ravel_pytree(state)[0])
+    unflat = jax.vmap(ravel_pytree(jax.tree.map(lambda leaf: leaf[0], free.state))[1])
 
-    def normalized(v: State) -> tuple[State, Array]:
-        length = tree.per_example_norm(v)
+    def normalized(w: Array) -> tuple[Array, Array]:
+        length = jnp.linalg.norm(w, axis=1)
         exhausted = length <= 100 * jnp.finfo(length.dtype).eps
-        length = jnp.where(exhausted, 0, length)
-        inverse = jnp.where(exhausted, 0, 1 / jnp.where(exhausted, 1, length))
-        return jax.vmap(tree.scale)(inverse, v), length
+        v = w / jnp.where(exhausted, jnp.inf, length)[:, None]
+        return v, jnp.where(exhausted, 0, length)
 
-    def orthogonal(w: State, basis: State) -> tuple[State, Array]:
-        parts = project(basis, w)
+    def orthogonal(w: Array, basis: Array) -> tuple[Array, Array]:
+        parts = jnp.sum(basis * w[None], axis=2)
+        return w - jnp.sum(parts[:, :, None] * basis, axis=0), parts
 
-        def remove(leaf: Array, vectors: Array) -> Array:
-            weights = parts.reshape(parts.shape + (1,) * (leaf.ndim - 1))
-            return leaf - jnp.sum(weights * vectors, axis=0)
-
-        return jax.tree.map(remove, w, basis), parts
-
-    def step(basis: State, index: Array) -> tuple[State, Array]:
-        v = jax.tree.map(lambda vectors: vectors[index], basis)
-        w = jacobian.apply(tree.mul(slopes, v))
+    def step(basis: Array, index: Array) -> tuple[Array, Array]:
+        w = flat(jacobian.apply(tree.mul(slopes, unflat(basis[index]))))
         w, first = orthogonal(w, basis)
         w, second = orthogonal(w, basis)  # once more, for what rounding left
         v, length = normalized(w)
-        basis = jax.tree.map(lambda vs, new: vs.at[index + 1].set(new), basis, v)
-        return basis, (first + second).at[index + 1].add(length)
+        return basis.at[index + 1].set(v), (first + second).at[index + 1].add(length)
 
-    start, _ = normalized(tree.random_normal(rng, free.state))
-    basis = jax.tree.map(
-        lambda leaf: (
-            jnp.zeros((num_steps + 1, *leaf.shape), leaf.dtype).at[0].set(leaf)
-        ),
-        start,
-    )
+    start, _ = normalized(flat(tree.random_normal(rng, free.state)))
+    basis = jnp.zeros((num_steps + 1, *start.shape), start.dtype).at[0].set(start)
     _, columns = jax.lax.scan(step, basis, jnp.arange(num_steps))
     return jnp.transpose(columns[:, :num_steps], (2, 1, 0))
 

@@ -17,12 +17,8 @@ CAUSES: dict[str, dict[str, Any]] = {
     'nudge': {'color': style.ORANGE, 'marker': '^'},
     'asymmetry': {'color': style.RED, 'marker': 's'},
 }
-WHOLE: dict[str, Any] = {
-    'color': style.BLACK,
-    'marker': '|',
-    'markersize': 12,
-    'zorder': 1,
-}
+WHOLE: dict[str, Any] = dict(color=style.BLACK, marker='|', markersize=12, zorder=1)
+CAUSE: dict[str, Any] = dict(markersize=5, markeredgecolor='white', markeredgewidth=0.4)
 CLOSE = 22.0  # distance on the page, in pixels, at which two labels would overlap
 
 
@@ -46,10 +42,11 @@ def draw(workdir: records.Folder) -> records.Path:
     grid = figure.add_gridspec(2, 1, height_ratios=(height, 3.8))
     upper, lower = (figure.add_subfigure(grid[row]) for row in range(2))
     left, right = upper.subplots(1, 2, sharey=True)
-    _causes(left, methods)
+    worst = [_worst(method) for method in methods.values()]
+    _causes(left, methods, worst)
     _cosines(right, methods)
     left, right = lower.subplots(1, 2, width_ratios=(1.5, 1))
-    _costs(left, methods, figure)
+    _costs(left, methods, _values(methods, 'error', worst), figure)
     _asymmetry(right, report['asymmetry'])
     for axis in figure.axes:
         style.strip(axis)
@@ -60,34 +57,18 @@ def draw(workdir: records.Folder) -> records.Path:
     return style.save(figure, folder / 'bias.png')
 
 
-def _causes(axis: Axes, methods: dict) -> None:
+def _causes(axis: Axes, methods: dict, worst: list[str]) -> None:
     rows = np.arange(len(methods))
-    worst = [_worst(method) for method in methods.values()]
     error = _values(methods, 'error', worst)
     causes = {name: _values(methods, name, worst) for name in CAUSES}
     axis.plot(error, rows, linestyle='', label='error', **WHOLE)
     for name, values in causes.items():
-        axis.plot(
-            values,
-            rows,
-            linestyle='',
-            markersize=5,
-            markeredgecolor='white',
-            markeredgewidth=0.4,
-            label=name,
-            **CAUSES[name],
-        )
+        axis.plot(values, rows, linestyle='', label=name, **CAUSE, **CAUSES[name])
     _logarithmic(axis, 'x', np.concatenate([error, *causes.values()]))
     axis.set_xlabel('error of δ in the worst layer, and its causes')
-    for row, name in enumerate(worst):
-        axis.text(
-            1.03,
-            row,
-            style.layer(name),
-            transform=axis.get_yaxis_transform(),
-            fontsize=7,
-            va='center',
-        )
+    beside = axis.get_yaxis_transform()
+    for row, name in enumerate(map(style.layer, worst)):
+        axis.text(1.03, row, name, transform=beside, fontsize=7, va='center')
     axis.set_yticks(rows, [f'{row + 1}  {name}' for row, name in enumerate(methods)])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.get_yticklabels()[0].set_fontweight('bold')
@@ -102,7 +83,7 @@ def _cosines(axis: Axes, methods: dict) -> None:
     axis.plot(total, rows, linestyle='', label='all layers', **WHOLE)
     lowest = [0.0, *total[np.isfinite(total)]]
     for index, layer in enumerate(layers):
-        values = style.numbers([method['cosine'][layer] for method in methods.values()])
+        values = _values(methods, 'cosine', [layer] * len(methods))
         shift = 0.5 * ((index + 0.5) / len(layers) - 0.5)
         axis.plot(
             values,
@@ -111,7 +92,7 @@ def _cosines(axis: Axes, methods: dict) -> None:
             color=style.colour(index),
             marker=style.MARKERS[index // len(style.PALETTE)],
             markersize=4,
-            label=layer.replace('_', ' '),
+            label=style.layer(layer),
         )
         lowest.extend(values[np.isfinite(values)])
     axis.set_xlim(min(lowest) - 0.04, 1.04)
@@ -127,22 +108,11 @@ def _finish(axis: Axes) -> None:
     axis.grid(axis='y', color='0.9', linewidth=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(axis='y', length=0)
-    axis.legend(
-        frameon=False,
-        fontsize=8,
-        loc='lower left',
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0,
-        ncols=4,
-        columnspacing=1.2,
-        handletextpad=0.2,
-    )
+    style.legend(axis, above=4, handletextpad=0.2)
 
 
-def _costs(axis: Axes, methods: dict, figure: Figure) -> None:
+def _costs(axis: Axes, methods: dict, errors: np.ndarray, figure: Figure) -> None:
     costs = style.numbers([method['evaluations'] for method in methods.values()])
-    worst = [_worst(method) for method in methods.values()]
-    errors = _values(methods, 'error', worst)
     axis.plot(costs, errors, 'o', color=style.BLUE, markersize=4)
     axis.plot(costs[:1], errors[:1], 'o', color=style.YELLOW, mec='black', markersize=8)
     axis.set_xlabel('field evaluations for an example (numbers: methods as above)')
@@ -155,18 +125,14 @@ def _costs(axis: Axes, methods: dict, figure: Figure) -> None:
     axis.margins(0.08)
     figure.draw_without_rendering()  # lays the panels out
     places = axis.transData.transform(np.stack([costs, errors], axis=1))
-    groups: list[list[int]] = []
+    groups: dict[int, list[int]] = {}
     for index in known:
-        near = (g for g in groups if np.ptp(places[[g[0], index]], 0).max() < CLOSE)
-        group = next(near, None)
-        if group is None:
-            groups.append([index])
-        else:
-            group.append(index)
-    for group in groups:
+        near = (g for g in groups if np.ptp(places[[g, index]], 0).max() < CLOSE)
+        groups.setdefault(next(near, index), []).append(index)
+    for first, group in groups.items():
         axis.annotate(
             ', '.join(str(index + 1) for index in group),
-            (costs[group[0]], errors[group[0]]),
+            (costs[first], errors[first]),
             xytext=(6, 4),
             textcoords='offset points',
             fontsize=8,
@@ -175,21 +141,16 @@ def _costs(axis: Axes, methods: dict, figure: Figure) -> None:
 
 
 def _asymmetry(axis: Axes, parts: dict) -> None:
-    names = [name.replace('_', ' ') for name in parts]
+    names = [style.layer(name) for name in parts]
     values = np.stack([style.numbers(list(row.values())) for row in parts.values()])
     largest = np.nanmax(values, initial=0.0)
     axis.imshow(values, cmap='Blues', vmin=0, vmax=2 * largest or 1)
-    for row, column in np.ndindex(values.shape):
-        axis.text(
-            column,
-            row,
-            f'{values[row, column]:.2g}' if np.isfinite(values[row, column]) else '–',
-            ha='center',
-            va='center',
-            fontsize=9 if len(names) < 5 else 6,
-        )
-    for ticks, tick_labels in ((axis.set_xticks, names), (axis.set_yticks, names)):
-        ticks(range(len(names)), tick_labels, fontsize=8)
+    size = 9 if len(names) < 5 else 6
+    for (row, column), value in np.ndenumerate(values):
+        text = f'{value:.2g}' if np.isfinite(value) else '–'
+        axis.text(column, row, text, ha='center', va='center', fontsize=size)
+    axis.set_xticks(range(len(names)), names, fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
     if len(names) > 3:
         axis.tick_params(axis='x', rotation=45)
     axis.tick_params(length=0)
@@ -204,23 +165,17 @@ def _logarithmic(axis: Axes, which: str, values: np.ndarray) -> None:
     positive = values[np.isfinite(values) & (values > 0)]
     if not positive.size:
         return
-    low, high = (
-        np.floor(np.log10(positive.min())),
-        np.ceil(np.log10(1.2 * positive.max())),
-    )
-    high = max(high, low + 1)
-    scale, limit = (axis.set_xscale, axis.set_xlim)
-    if which == 'y':
-        scale, limit = (axis.set_yscale, axis.set_ylim)
-    ticks = 10.0 ** np.arange(low, high + 1, 1 + (high - low) // 8)
+    low = np.floor(np.log10(positive.min()))
+    high = max(np.ceil(np.log10(1.2 * positive.max())), low + 1)
+    scale = {'x': axis.set_xscale, 'y': axis.set_yscale}[which]
     if not np.any(values == 0):
         scale('log')
-        limit(10**low, 10**high)
+        axis.set(**{f'{which}lim': (10**low, 10**high)})
         return
     scale('symlog', linthresh=10**low, linscale=0.1 * (high - low))
-    limit(-0.25 * 10**low, 10**high)
-    line = axis.xaxis if which == 'x' else axis.yaxis
-    line.set_ticks([0, *ticks])
+    axis.set(**{f'{which}lim': (-0.25 * 10**low, 10**high)})
+    line = {'x': axis.xaxis, 'y': axis.yaxis}[which]
+    line.set_ticks([0, *10.0 ** np.arange(low, high + 1, 1 + (high - low) // 8)])
     line.set_minor_locator(NullLocator())
 
 
@@ -230,7 +185,7 @@ def _worst(method: dict) -> str:
         return method['worst']['layer']
     errors = {name: value or 0 for name, value in method['error'].items()}
     del errors[TOTAL]
-    return max(errors, key=lambda name: errors[name])
+    return max(errors, key=errors.__getitem__)
 
 
 def _values(methods: dict, name: str, parts: list[str]) -> np.ndarray:

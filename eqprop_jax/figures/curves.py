@@ -11,14 +11,8 @@ from matplotlib.ticker import NullFormatter
 from eqprop_jax import records
 from eqprop_jax.figures import style
 
-COLOURS = {
-    'train': style.BLUE,
-    'eval': style.ORANGE,
-    'test': style.RED,
-    'share': style.BLACK,
-    'settled': style.GREY,
-}
-WHOLE: dict[str, Any] = {'color': style.BLACK, 'linewidth': 1, 'zorder': 3}
+WHOLE: dict[str, Any] = dict(color=style.BLACK, linestyle='--', linewidth=1, zorder=3)
+SECOND: dict[str, Any] = dict(color=style.GREY, linewidth=1, marker='')  # on the right
 
 
 def draw(workdir: records.Folder) -> records.Path:
@@ -39,7 +33,7 @@ def draw(workdir: records.Folder) -> records.Path:
     _symmetry(axes[1, 1], rows)
     for axis in axes.flat:
         style.over_epochs(axis)
-        axis.spines[['top', 'right']].set_visible(False)
+        style.strip(axis)
     figure.suptitle(style.run_title(folder), fontsize=10)
     return style.save(figure, folder / 'curves.png')
 
@@ -59,16 +53,14 @@ def summary_line(workdir: records.Folder) -> str:
 
 
 def _errors(axis: Axes, rows: list[dict]) -> None:
-    labels = {'train': 'training', 'eval': 'held out', 'test': 'test'}
-    for split, label in labels.items():
-        epochs, values = records.series(rows, split, 'error')
-        if values.size:
-            percent = 100 * values
-            axis.plot(
-                epochs, percent, color=COLOURS[split], label=label, **_style(values)
-            )
+    for split, label, colour in (
+        ('train', 'training', style.BLUE),
+        ('eval', 'held out', style.ORANGE),
+        ('test', 'test', style.RED),
+    ):
+        _plot(axis, rows, split, 'error', 100, color=colour, label=label)
     axis.set_ylabel('error (%)')
-    _legend(axis)
+    style.legend(axis)
     axis.set_yscale('symlog', linthresh=1.0)  # an error of zero has its place
     axis.set_ylim(bottom=0)
     ticks = [t for t in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= axis.get_ylim()[1]]
@@ -86,17 +78,12 @@ def _settling(axis: Axes, rows: list[dict]) -> None:
         if np.any(values > 0):
             width = 3 if line == ':' else 1.5  # seen below the others
             axis.plot(epochs, values, line, color=colour, label=label, linewidth=width)
-    axis.set_yscale('log')
     axis.set_ylabel('residual of the worst layer')
-    low, high = np.log10(axis.get_ylim())
-    axis.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))
-    twin = axis.twinx()
-    epochs, settled = records.series(rows, 'train', 'settled')
-    twin.plot(epochs, 100 * settled, color=COLOURS['settled'], linewidth=1)
-    twin.set_ylabel('examples settled (%)', color=COLOURS['settled'])
+    _decades(axis)
+    twin = _twin(axis, 'examples settled (%)', style.GREY)
+    _plot(twin, rows, 'train', 'settled', 100, **SECOND)
     twin.set_ylim(0, 103)
-    twin.spines['top'].set_visible(False)
-    _legend(axis)
+    style.legend(axis)
 
 
 def _credit(axis: Axes, rows: list[dict]) -> None:
@@ -107,85 +94,79 @@ def _credit(axis: Axes, rows: list[dict]) -> None:
         return
     axis.set_ylabel('relative error of δ')
     _layers(axis, rows, split, 'error/')
-    epochs, values = records.series(rows, split, 'worst_error')
-    axis.plot(epochs, values, '--', label='worst layer', **WHOLE, **_style(values))
+    values = _plot(axis, rows, split, 'worst_error', label='worst layer', **WHOLE)
     if np.any(values > 0):
-        axis.set_yscale('log')
-        low, high = np.log10(axis.get_ylim())
-        low, high = np.floor(low), np.ceil(high)
-        axis.set_ylim(10**low, 10 ** max(high, low + 2))
+        _decades(axis, least=2)
         axis.yaxis.set_minor_formatter(NullFormatter())
-    twin = axis.twinx()
-    epochs, values = records.series(rows, split, 'gradient_cosine_without_readout')
-    twin.plot(epochs, values, color=style.GREY, linewidth=1)
-    twin.set_ylabel('cosine without the readout', color=style.GREY)
+    twin = _twin(axis, 'cosine without the readout', style.GREY)
+    _plot(twin, rows, split, 'gradient_cosine_without_readout', **SECOND)
     twin.set_ylim(min(0, twin.get_ylim()[0]), 1.03)
-    twin.spines['top'].set_visible(False)
-    axis.legend(
-        frameon=False,
-        fontsize=8,
-        loc='lower left',
-        bbox_to_anchor=(0, 1),  # inside, lines of the second axis would cross it
-        borderaxespad=0,
-        ncols=2,
-        columnspacing=1.2,
-    )
+    style.legend(axis, above=2)  # inside, lines of the second axis would cross it
 
 
 def _cosines(axis: Axes, rows: list[dict], split: str) -> None:
-    epochs, values = records.series(rows, split, 'gradient_cosine')
     axis.set_ylabel('cosine to the exact one')
-    if not values.size:
+    if not _plot(axis, rows, split, 'gradient_cosine', label='gradient', **WHOLE).size:
         _absent(axis)
         return
-    axis.plot(epochs, values, '--', label='gradient', **WHOLE, **_style(values))
     _layers(axis, rows, split, 'cosine/')
     axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
-    _legend(axis)
+    style.legend(axis)
 
 
 def _layers(axis: Axes, rows: list[dict], split: str, prefix: str) -> None:
     """Draws a metric of every layer, each line narrower than the one below."""
     for index, name in enumerate(_names(rows, prefix)):
-        epochs, values = records.series(rows, split, name)
-        axis.plot(
-            epochs,
-            values,
-            color=style.colour(index),
-            label='δ of ' + style.layer(name.removeprefix(prefix)),
-            linewidth=2.5 - 0.5 * min(index, 3),
-            **_style(values),
-        )
+        label, width = style.layer(name.removeprefix(prefix)), 2.5 - 0.5 * min(index, 3)
+        look: dict[str, Any] = dict(color=style.colour(index), linewidth=width)
+        _plot(axis, rows, split, name, label=f'δ of {label}', **look)
 
 
 def _symmetry(axis: Axes, rows: list[dict]) -> None:
     split = _split(rows, 'symmetric_share')
-    epochs, values = records.series(rows, split, 'symmetric_share')
-    axis.set_ylabel('symmetric share of J', color=COLOURS['share'])
-    if not values.size:
+    axis.set_ylabel('symmetric share of J', color=style.BLACK)
+    if not _plot(axis, rows, split, 'symmetric_share', color=style.BLACK).size:
         _absent(axis)
         return
-    axis.plot(epochs, values, color=COLOURS['share'], **_style(values))
     axis.set_ylim(0, 1.03)
     pairs = _names(rows, 'angle/')
     if not pairs:
         return
-    twin = axis.twinx()
+    twin = _twin(axis, 'angle to the transpose (°)', style.BLACK)
     for index, name in enumerate(pairs):
-        epochs, values = records.series(rows, split, name)
         layer = name.removeprefix('angle/').removesuffix('/feedback')
-        twin.plot(
-            epochs,
-            values,
-            color=style.colour(index),
-            label=f'feedback to {style.layer(layer)}',
-            **_style(values),
-        )
-    twin.plot([], [], color=COLOURS['share'], label='symmetric share')
-    twin.set_ylabel('angle to the transpose (°)')
+        label = f'feedback to {style.layer(layer)}'
+        _plot(twin, rows, split, name, color=style.colour(index), label=label)
+    twin.plot([], [], color=style.BLACK, label='symmetric share')
     twin.set_ylim(0, 100)
+    style.legend(twin)
+
+
+def _plot(
+    axis: Axes, rows: list[dict], split: str, name: str, scale: float = 1.0, **look: Any
+) -> np.ndarray:
+    """Draws a metric over epochs, few values with markers, and returns the values."""
+    epochs, values = records.series(rows, split, name)
+    look = {'marker': 'o' if values.size < 20 else None, 'markersize': 3} | look
+    if values.size:
+        axis.plot(epochs, scale * values, **look)
+    return values
+
+
+def _twin(axis: Axes, label: str, colour: str) -> Axes:
+    """Returns a second axis, on the right of a panel."""
+    twin = axis.twinx()
+    twin.set_ylabel(label, color=colour)
     twin.spines['top'].set_visible(False)
-    _legend(twin)
+    return twin
+
+
+def _decades(axis: Axes, least: int = 1) -> None:
+    """Makes the vertical axis logarithmic, of whole decades and at least so many."""
+    axis.set_yscale('log')
+    low, high = np.log10(axis.get_ylim())
+    low, high = np.floor(low), np.ceil(high)
+    axis.set_ylim(10**low, 10 ** max(high, low + least))
 
 
 def _split(rows: list[dict], name: str) -> str:
@@ -193,20 +174,8 @@ def _split(rows: list[dict], name: str) -> str:
 
 
 def _names(rows: list[dict], prefix: str, split: str | None = None) -> list[str]:
-    return sorted(
-        {
-            name
-            for row in rows
-            if split is None or row['split'] == split
-            for name in row
-            if name.startswith(prefix)
-        }
-    )
-
-
-def _legend(axis: Axes) -> None:
-    if axis.lines:
-        axis.legend(frameon=False, fontsize=8)
+    own = (row for row in rows if split is None or row['split'] == split)
+    return sorted({name for row in own for name in row if name.startswith(prefix)})
 
 
 def _absent(axis: Axes) -> None:
@@ -219,7 +188,3 @@ def _absent(axis: Axes) -> None:
         transform=axis.transAxes,
         color='0.5',
     )
-
-
-def _style(values: np.ndarray) -> dict:
-    return {'marker': 'o' if len(values) < 20 else None, 'markersize': 3}

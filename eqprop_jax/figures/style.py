@@ -52,6 +52,15 @@ def strip(axis: Axes) -> None:
     axis.spines[['top', 'right']].set_visible(False)
 
 
+def legend(axis: Axes, *, above: int | None = None, **options: Any) -> None:
+    """Names the curves, if there are any: in the panel, or above it in columns."""
+    if above is not None:
+        options |= {'loc': 'lower left', 'bbox_to_anchor': (0, 1), 'borderaxespad': 0}
+        options |= {'ncols': above, 'columnspacing': 1.2}
+    if axis.lines:
+        axis.legend(frameon=False, fontsize=8, **options)
+
+
 def over_epochs(axis: Axes) -> None:
     """Makes the horizontal axis one of epochs, from 0 on, with ticks at whole ones."""
     axis.set_xlabel('epoch')

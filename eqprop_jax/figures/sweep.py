@@ -9,6 +9,10 @@ from eqprop_jax import records
 from eqprop_jax.figures import style
 
 NAME = 'sweep'
+RUN: dict[str, Any] = dict(
+    color=style.BLUE, marker='o', linestyle='', alpha=0.4, markersize=4, mew=0
+)
+MEAN: dict[str, Any] = dict(color=style.BLACK, fmt='D', markersize=4, capsize=3)
 
 
 def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.Path:
@@ -21,33 +25,17 @@ def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.
       workdir: the folder.
       rows: as sweep.json has them.
     """
-    height = 1.0 + 0.32 * len(rows)
-    figure = Figure(figsize=(7, height), layout='constrained')
+    figure = Figure(figsize=(7, 1.0 + 0.32 * len(rows)), layout='constrained')
     axis = figure.subplots()
-    found = [error for row in rows for error in row['last'] if error is not None]
+    middle = axis.get_yaxis_transform()
+    found = []
     for line, row in enumerate(rows):
         errors = [error for error in row['last'] if error is not None]
-        axis.plot(
-            errors,
-            [line] * len(errors),
-            'o',
-            color=style.BLUE,
-            alpha=0.4,
-            markersize=4,
-            markeredgewidth=0,
-        )
+        found += errors
+        axis.plot(errors, [line] * len(errors), **RUN)
         if errors:
-            axis.errorbar(
-                row['mean'],
-                line,
-                xerr=row['std'] or 0,
-                fmt='D',
-                color=style.BLACK,
-                markersize=4,
-                capsize=3,
-            )
+            axis.errorbar(row['mean'], line, xerr=row['std'] or 0, **MEAN)
         else:
-            middle = axis.get_yaxis_transform()
             axis.text(0.5, line, 'broke off', transform=middle, va='center')
     axis.set_yticks(range(len(rows)), [row['name'] for row in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -55,5 +43,5 @@ def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.
         axis.set_xscale('log')
     axis.set_xlabel('test error after the last epoch / %')
     axis.grid(axis='x', alpha=0.3)
-    axis.spines[['top', 'right']].set_visible(False)
+    style.strip(axis)
     return style.save(figure, records.folder(workdir) / f'{NAME}.png')
