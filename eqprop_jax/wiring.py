@@ -1,14 +1,9 @@
 """Who feeds whom: which layers a function of the rates depends on.
 
-Read off the operations of the traced function, so that it holds for any system, and for
-the transpose of its Jacobian as well, without a word about names or architecture:
-
-    feeders(D)          for every layer, the layers whose rates its drive depends on
-    readers(C)          the layers that the cost depends on, where a nudge enters
-    outward             the blocks of a sweep that follows the nudge through the network
-
-An operation that takes part of its input alone (a slice of all layers in one vector) is
-counted as taking the whole: what is said to be independent is.
+That is read off the operations of the traced function, so it holds for any system, and
+for the transpose of its Jacobian. An operation that takes part of its input alone (a
+slice of all layers in one vector) is counted as taking the whole: what is said to be
+independent is.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -26,38 +21,23 @@ Feeders = Mapping[str, frozenset[str]]
 def feeders(drive: Callable[[dict], dict], rates: dict) -> dict[str, frozenset[str]]:
     """Returns, for every layer, the layers whose rates its drive depends on.
 
-    Args:
-      drive: (rates) -> state, both {layer: [B, ...]}.
-      rates: arguments of it; only shapes and types are used.
+    Of the rates, {layer: [B, ...]}, only shapes and types are used.
     """
-    names = sorted(rates)  # as JAX orders the leaves of a dict
     found = _dependencies(drive, rates)
-    return {
-        name: frozenset(names[index] for index in numbers)
-        for name, numbers in zip(names, found, strict=True)
-    }
+    return dict(zip(sorted(rates), found, strict=True))
 
 
 def readers(cost: Callable[[dict], Any], rates: dict) -> frozenset[str]:
-    """Returns the layers that a cost depends on.
-
-    Args:
-      cost: (rates) -> [B].
-      rates: arguments of it; only shapes and types are used.
-    """
-    names, (found,) = sorted(rates), _dependencies(cost, rates)
-    return frozenset(names[index] for index in found)
+    """Returns the layers that a cost depends on, where a nudge enters."""
+    (found,) = _dependencies(cost, rates)
+    return found
 
 
 def outward(feeders: Feeders, sources: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Returns the layers that a nudge reaches, as blocks in the order it reaches them.
 
-    Layers at one distance from the sources stand in one block if none of them feeds
-    another. Layers that nothing reaches are left out.
-
-    Args:
-      feeders: from `feeders`.
-      sources: the layers where the nudge enters.
+    Layers at one distance from the sources, where it enters, stand in one block if none
+    of them feeds another. Layers that nothing reaches are left out.
 
     Examples:
       A chain of three layers, read at its top:
@@ -74,7 +54,9 @@ def outward(feeders: Feeders, sources: Iterable[str]) -> tuple[tuple[str, ...], 
         level: list[list[str]] = []
         for name in tree.natural_order(front):
             for block in level:
-                if not any(_touch(feeders, name, other) for other in block):
+                if not any(
+                    name in feeders[other] or other in feeders[name] for other in block
+                ):
                     block.append(name)
                     break
             else:
@@ -90,22 +72,18 @@ def reached(feeders: Feeders, sources: Iterable[str]) -> list[str]:
     return tree.natural_order(name for block in blocks for name in block)
 
 
-def _touch(feeders: Feeders, a: str, b: str) -> bool:
-    return a in feeders[b] or b in feeders[a]
+def _dependencies(fn: Callable, rates: dict) -> list[frozenset[str]]:
+    """Returns the layers that each leaf of the result depends on."""
+    jaxpr = jax.make_jaxpr(fn)(rates).jaxpr
+    leaves = sorted(rates)  # as JAX orders those of a dict
+    return _through(jaxpr, [frozenset([name]) for name in leaves])
 
 
-def _dependencies(fn: Callable, *args: Any) -> list[frozenset[int]]:
-    """Returns the numbers of the leaves that each leaf of the result depends on."""
-    closed = jax.make_jaxpr(fn)(*args)
-    leaves = [frozenset([index]) for index in range(len(closed.jaxpr.invars))]
-    return _through(closed.jaxpr, leaves)
-
-
-def _through(jaxpr: Any, inputs: list[frozenset[int]]) -> list[frozenset[int]]:
+def _through(jaxpr: Any, inputs: list[frozenset[str]]) -> list[frozenset[str]]:
     """Returns what the outputs of a program depend on, given that of its inputs."""
     known = dict(zip(jaxpr.invars, inputs, strict=True))
 
-    def of(var: Any) -> frozenset[int]:
+    def of(var: Any) -> frozenset[str]:
         return frozenset() if isinstance(var, Literal) else known.get(var, frozenset())
 
     for equation in jaxpr.eqns:

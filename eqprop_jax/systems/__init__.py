@@ -7,9 +7,9 @@ from eqprop_jax.systems.energy import from_drive as from_drive
 from eqprop_jax.systems.energy import from_energy as from_energy
 from eqprop_jax.systems.energy import from_primitive as from_primitive
 from eqprop_jax.systems.layered import feedforward as feedforward
+from eqprop_jax.systems.layered import loop as loop
 from eqprop_jax.systems.layered import mlp as mlp
 from eqprop_jax.systems.leaky import leaky as leaky
-from eqprop_jax.systems.loop import loop as loop
 from eqprop_jax.systems.predictive_coding import (
     predictive_coding as predictive_coding,
 )

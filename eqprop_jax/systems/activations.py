@@ -67,7 +67,7 @@ def tanh(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
 
 
 def identity(z: Inexact[Array, '...']) -> Inexact[Array, '...']:
-    """Returns z: for systems written in the rates directly."""
+    """Returns z."""
     return z
 
 
@@ -133,11 +133,7 @@ def _complex_logistic(z: Array) -> Array:
     return jax.lax.complex(*_logistic_parts(jnp.real(z), *_sine_cosine(jnp.imag(z))))
 
 
-@_complex_logistic.defjvp
-def _complex_logistic_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (z,), (dz,) = primals, tangents
-    value = _complex_logistic(z)
-    return value, value * (1 - value) * dz
+_complex_logistic.defjvps(lambda dz, value, z: value * (1 - value) * dz)
 
 
 @jax.custom_jvp
@@ -152,13 +148,15 @@ def _complex_dsilu(z: Array) -> Array:
     )
 
 
-@_complex_dsilu.defjvp
-def _complex_dsilu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (z,), (dz,) = primals, tangents
+def _dsilu_slope(dz: Array, value: Array, z: Array) -> Array:
+    del value
     first, second = _complex_logistic(z), _complex_logistic(z - 2)
     slope = 0.5 * (first - second) + 0.5 * z * first * (1 - first)
     slope += (1 - 0.5 * z) * second * (1 - second)
-    return _complex_dsilu(z), slope * dz
+    return slope * dz
+
+
+_complex_dsilu.defjvps(_dsilu_slope)
 
 
 @jax.custom_jvp
@@ -171,11 +169,7 @@ def _complex_tanh(z: Array) -> Array:
     return jax.lax.complex(real, 2 * q * sine * inverse)
 
 
-@_complex_tanh.defjvp
-def _complex_tanh_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (z,), (dz,) = primals, tangents
-    value = _complex_tanh(z)
-    return value, (1 - value**2) * dz
+_complex_tanh.defjvps(lambda dz, value, z: (1 - value**2) * dz)
 
 
 def _logistic_parts(a: Array, sine: Array, cosine: Array) -> tuple[Array, Array]:

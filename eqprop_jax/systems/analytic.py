@@ -44,14 +44,9 @@ ORDER = ('gt', 'ge', 'lt', 'le')
 
 
 def guard(fn: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Returns fn, refusing complex arguments where it is not analytic in them.
+    """Returns fn, which raises TypeError for complex arguments if it is not analytic.
 
-    Args:
-      fn: a function of pytrees of arrays.
-      name: what the message calls it.
-
-    Raises (when the returned function is traced with a complex argument):
-      TypeError: naming an operation that is not known to be analytic.
+    The message calls it by this name, and tells the operation.
     """
 
     @functools.wraps(fn)

@@ -3,8 +3,7 @@
     z_l = s_{l−1} ∗ W_l + b_l        D_l = P(z_l) + (P′(z_{l+1})ᵀ s_{l+1}) ∗ᵀ B_{l+1}
 
 with s_0 = x, P the pooling (the identity for dense layers, whose ∗ is the matrix
-product) and ∗ᵀ the transpose of the convolution. A map is convolved once: its pooling
-and its unpooling share z.
+product) and ∗ᵀ the transpose of the convolution.
 
     feedback   B_l
     tied       W_l            energy-based: Φ = Σ_l s_l · P(z_l)
@@ -25,26 +24,23 @@ References:
   Laborieux and Zenke 2024 (untied, holomorphic), https://arxiv.org/abs/2309.02214
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax.linen import initializers
-from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from eqprop_jax import linear
-from eqprop_jax.systems import activations, costs, dense
+from eqprop_jax.systems import chain, costs
+from eqprop_jax.systems import pooling as pools
 from eqprop_jax.systems.activations import Activation
-from eqprop_jax.systems.conv_layers import Layer, for_each, stack
+from eqprop_jax.systems.chain import Draw, Layer
 from eqprop_jax.systems.readout import Readout, check_dropout, with_dropout
-from eqprop_jax.systems.sizes import positive
-from eqprop_jax.types import Params, Rates, State, System
+from eqprop_jax.systems.sizes import check_feedback, for_each, positive
+from eqprop_jax.types import System
 
-FEEDBACK = ('tied', 'free')
+PADDINGS = ('SAME', 'VALID')
 
 
 def conv(
@@ -104,144 +100,106 @@ def conv(
         a temperature, a dropout or a gain out of range, or an angle without free
         feedback or outside 0 to 180.
     """
-    if feedback not in FEEDBACK:
-        raise ValueError(f'no feedback {feedback!r}; choose from {", ".join(FEEDBACK)}')
-    dense.check_angle(angle, feedback)
+    check_feedback(feedback, angle)
     costs.check(cost)
     check_dropout(dropout, cost)
-    shape = positive('image_shape', image_shape)
-    if len(shape) != 3:
-        raise ValueError(f'image_shape is (height, width, channels), not {shape}')
-    channels, hidden = positive('channels', channels), positive('hidden', hidden)
-    if not channels:
-        raise ValueError('channels is empty: give those of at least one convolution')
     (classes,) = positive('classes', (classes,))
-    count = len(channels)
-    layers = stack(
-        shape,
-        channels,
-        positive('kernels', for_each('kernels', kernels, count)),
-        for_each('paddings', paddings, count),
-        for_each('pooling', pooling, count),
-        (*hidden, classes) if cost == 'squared_error' else hidden,
-        temperature,
+    softmax = cost == 'cross_entropy'
+    channels, hidden = positive('channels', channels), positive('hidden', hidden)
+    poolings = for_each('pooling', pooling, len(channels))
+    after = hidden if softmax else (*hidden, classes)
+    layers = _stack(
+        image_shape, channels, kernels, paddings, poolings, after, temperature, gain
     )
     last = layers[-1]
-    read = Readout(
-        last.name,
-        math.prod(last.shape),
-        classes,
-        cost == 'cross_entropy',
-        dropout=dropout,
-    )
-    gains = for_each('gain', gain, len(layers), 'layers')
-    if not all(0 < value < math.inf for value in gains):
-        raise ValueError(f'gain has to be positive and finite, not {gain}')
-    return _network(shape, layers, read, feedback, angle, activation, gains)
-
-
-def _network(
-    image_shape: tuple[int, ...],
-    layers: tuple[Layer, ...],
-    read: Readout,
-    feedback: str,
-    angle: float | None,
-    activation: str | Activation,
-    gains: tuple[float, ...],
-) -> System:
-    sigma = activations.get(activation)
-    first, *others = layers
-    free = feedback == 'free'
-    lecun = initializers.lecun_normal()
-
-    def drawn(rng: jax.Array, index: int, dtype: Any) -> Array:
-        key = jax.random.fold_in(rng, index)
-        return gains[index] * lecun(key, layers[index].kernel, dtype)
-
-    def init(rng: jax.Array, x: ArrayLike) -> Params:
-        dtype = as_input(x, float).dtype
-        forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
-        params = {
-            layer.name: {
-                'kernel': drawn(forward_rng, index, dtype),
-                'bias': jnp.zeros(layer.kernel[-1:], dtype),
-            }
-            for index, layer in enumerate(layers)
-        }
-        for index, layer in enumerate(others if free else ()):
-            key, own = jax.random.fold_in(feedback_rng, index), params[layer.name]
-            own['feedback'] = (
-                gains[index + 1] * lecun(key, layer.kernel, dtype)
-                if angle is None
-                else linear.rotate(key, own['kernel'], angle)
-            )
-        return params | read.init(readout_rng, dtype)
-
-    def on_map(params: Params, layer: Layer, below: Array) -> Array:
-        """Returns z."""
-        own = params[layer.name]
-        z = layer.forward(below, own['kernel'])
-        return z + own['bias'].reshape((1,) * (z.ndim - 1) + (-1,))
-
-    def inject(params: Params, x: ArrayLike) -> Array:
-        x = as_input(x, params[first.name]['kernel'])
-        return first.pool(on_map(params, first, x)).values
-
-    def rest(injection: Array) -> State:
-        return {
-            layer.name: jnp.zeros((injection.shape[0], *layer.shape), injection.dtype)
-            for layer in layers
-        }
-
-    def rates(state: State) -> Rates:
-        return {name: sigma.fn(u) for name, u in state.items()}
-
-    def drive(params: Params, injection: Array, rates: Rates) -> State:
-        state = {first.name: injection + jnp.zeros_like(rates[first.name])}
-        for below, layer in itertools.pairwise(layers):
-            pooled = layer.pool(on_map(params, layer, rates[below.name]))
-            state[layer.name] = pooled.values
-            weights = params[layer.name]['feedback' if free else 'kernel']
-            gated = pooled.unpool(rates[layer.name])
-            state[below.name] += layer.backward(gated, weights)
-        return state
-
-    def primitive(params: Params, x: Array, rates: Rates) -> Array:
-        pooled = inject(params, x)
-        phi = jnp.zeros((), pooled.dtype)
-        for layer, above in itertools.zip_longest(layers, others):
-            product = rates[layer.name] * pooled
-            phi += jnp.sum(product.reshape(product.shape[0], -1), axis=1)
-            if above is not None:
-                pooled = above.pool(on_map(params, above, rates[layer.name])).values
-        return phi
-
-    def as_input(x: ArrayLike, other: Any) -> Array:
-        x = jnp.asarray(x)
-        if x.shape[1:] != image_shape:
-            raise ValueError(
-                f'an input of shape {x.shape[1:]} does not fit '
-                f'image_shape={image_shape} (height, width, channels)'
-            )
-        return x.astype(jnp.result_type(x, other))
-
-    names = [layer.name for layer in layers]
-    system = System(
-        init=init,
-        inject=inject,
-        rest=rest,
-        rates=rates,
-        drive=drive,
-        cost=read.cost,
-        predict=read.predict,
-        blocks=tuple(tuple(block) for block in (names[::2], names[1::2]) if block),
-        pairs=tuple(
-            ((layer.name, 'kernel'), (layer.name, 'feedback'), False)
-            for layer in (others if free else ())
-        ),
-        holomorphic=sigma.holomorphic
-        and not any(layer.pooling == 'max' for layer in layers),
-        primitive=None if free and others else primitive,
-        affine=not any(layer.pooling for layer in others),
+    read = Readout(last.name, math.prod(last.shape), classes, softmax, dropout=dropout)
+    back = chain.between(layers, feedback == 'tied', angle)
+    system = chain.network(layers, back, chain.parities(layers), activation, read)
+    system = system._replace(
+        holomorphic=system.holomorphic and 'max' not in poolings,
+        affine=not any(poolings[1:]),
     )
     return with_dropout(system, read)
+
+
+def _stack(
+    image_shape: Sequence[int],
+    channels: tuple[int, ...],
+    kernels: int | Sequence[int],
+    paddings: str | Sequence[str],
+    poolings: tuple[str | None, ...],
+    after: tuple[int, ...],
+    temperature: float,
+    gain: float | Sequence[float],
+) -> tuple[Layer, ...]:
+    """Returns the layers, the dense ones of sizes `after` behind the convolutions."""
+    below = positive('image_shape', image_shape)
+    if len(below) != 3:
+        raise ValueError(f'image_shape is (height, width, channels), not {below}')
+    count = len(channels)
+    if not count:
+        raise ValueError('channels is empty: give those of at least one convolution')
+    kernels = positive('kernels', for_each('kernels', kernels, count))
+    paddings = for_each('paddings', paddings, count)
+    gains = for_each('gain', gain, count + len(after), 'layers')
+    if not all(0 < value < math.inf for value in gains):
+        raise ValueError(f'gain has to be positive and finite, not {gain}')
+    layers = []
+    for key, size in enumerate((*channels, *after)):
+        name = f'layer_{key + 1}'
+        if key < count:
+            options = kernels[key], paddings[key], poolings[key], temperature
+            layer = _convolution(name, key, below, size, *options)
+        else:
+            layer = chain.dense(name, key, below, size)
+        layers.append(layer._replace(draw=_scaled(gains[key])))
+        below = layer.shape
+    return tuple(layers)
+
+
+def _scaled(gain: float) -> Draw:
+    def draw(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        return gain * chain.LECUN(rng, shape, dtype)
+
+    return draw
+
+
+def _convolution(
+    name: str,
+    key: int,
+    below: tuple[int, ...],
+    channels: int,
+    size: int,
+    padding: str,
+    pooling: str | None,
+    temperature: float,
+) -> Layer:
+    if padding not in PADDINGS:
+        raise ValueError(f'no padding {padding!r}; choose from {", ".join(PADDINGS)}')
+    rows, columns, features = below
+    image = (rows, columns)
+    if size > min(image):
+        raise ValueError(
+            f'a kernel of {size} x {size} is larger than the map of {rows} x {columns} '
+            f'below {name}: take a smaller kernel, or fewer layers or poolings below it'
+        )
+    lost = size - 1 if padding == 'VALID' else 0
+    height, width = (extent - lost for extent in image)
+    if pooling is not None:
+        if height % pools.WINDOW or width % pools.WINDOW:
+            raise ValueError(
+                f'{name} has a map of {height} x {width}, which windows of 2 x 2 do '
+                'not divide: change image_shape, its kernel or its padding, or set '
+                'its pooling to None'
+            )
+        height, width = height // pools.WINDOW, width // pools.WINDOW
+    return Layer(
+        name,
+        key,
+        below,
+        kernel=(size, size, features, channels),
+        shape=(height, width, channels),
+        forward=lambda s, kernel: linear.conv(s, kernel, padding),
+        backward=lambda r, kernel: linear.conv_transpose(r, kernel, image, padding),
+        pool=pools.get(pooling, temperature),
+    )

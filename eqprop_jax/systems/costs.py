@@ -1,10 +1,7 @@
 """Costs per example, analytic in the rates so that complex nudges can be applied.
 
-    squared_error:  C = ½ Σᵢ (sᵢ − yᵢ)²             no modulus: (s − y)², not |s − y|²
-    cross_entropy:  C = −Σᵢ yᵢ log softmax(z)ᵢ      z = W s + b, read out of the system
-
-The readout's weights lie outside the system: no unit settles under them. They
-receive their own exact gradient ∂C/∂W, and pass Wᵀ(softmax(z) − y) on as the nudge.
+squared_error:  C = ½ Σᵢ (sᵢ − yᵢ)²             no modulus: (s − y)², not |s − y|²
+cross_entropy:  C = −Σᵢ yᵢ log softmax(z)ᵢ      z the scores of a `readout`
 """
 
 import jax
@@ -42,13 +39,8 @@ def check(cost: str) -> None:
 def targets(scores: Inexact[Array, 'B classes'], y: ArrayLike) -> Array:
     """Returns targets in the shape and precision of the scores.
 
-    Args:
-      scores: of the network.
-      y: [B, classes], one-hot or soft, or class indices, integers [B]. An index that is
-        no class has NaN; −1, of fillers, zeros.
-
-    Raises:
-      ValueError: for any other shape.
+    They may be one-hot or soft, [B, classes], or class indices, integers [B]. An index
+    that is no class has NaN; −1, of fillers, zeros.
     """
     y, dtype = jnp.asarray(y), jnp.real(scores).dtype
     if y.shape == scores.shape:

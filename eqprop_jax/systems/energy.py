@@ -5,7 +5,9 @@
     from_drive       F(u) = D(σ(u)) − u            any J
 
 The functions are written for a batch, with plain jax.numpy. For complex nudges they
-have to be analytic in the rates: no modulus, no maximum, no `vdot` (it conjugates).
+have to be analytic in the rates: no modulus, no maximum, no `vdot` (it conjugates). A
+holomorphic system raises TypeError for complex rates where its function or its cost
+uses an operation not known to be analytic (see `analytic`).
 """
 
 from collections.abc import Callable, Sequence
@@ -52,26 +54,35 @@ def from_primitive(
       affine: whether Φ is quadratic in the rates, so that J is constant in them.
 
     Returns:
-      The system. With complex rates it raises TypeError where Φ or the cost uses an
-      operation not known to be analytic (see `analytic`).
+      The system.
 
     Raises:
       ValueError: for an unknown activation or cost, or holomorphic=True with an
         activation that is not.
     """
-    sigma, holomorphic = _resolve(activation, holomorphic)
-    guarded = analytic.guard(primitive, 'primitive') if holomorphic else primitive
 
     def drive(params: Params, x: Array, rates: Rates) -> State:
         phi, gradient = jax.vjp(lambda s: guarded(params, x, s), rates)
-        check_per_example('primitive', phi, x)
+        _check_per_example('primitive', phi, x)
         return gradient(jnp.ones_like(phi))[0]
 
-    return _system(
-        init, _clamp, rest, sigma, drive, cost, predict, blocks, holomorphic
-    )._replace(
-        primitive=lambda params, x, rates: primitive(params, jnp.asarray(x), rates),
+    system = from_drive(
+        drive,
+        init=init,
+        rest=rest,
+        activation=activation,
+        cost=cost,
+        predict=predict,
+        blocks=blocks,
+        holomorphic=holomorphic,
         affine=affine,
+    )
+    guarded = (
+        analytic.guard(primitive, 'primitive') if system.holomorphic else primitive
+    )
+    return system._replace(
+        drive=drive,  # of which the primitive is guarded, and not the derivative
+        primitive=lambda params, x, rates: primitive(params, jnp.asarray(x), rates),
     )
 
 
@@ -103,8 +114,7 @@ def from_energy(
       affine: whether E is quadratic in the state, so that J is constant in it.
 
     Returns:
-      The system. With complex states it raises TypeError where E or the cost uses an
-      operation not known to be analytic (see `analytic`).
+      The system.
 
     Raises:
       ValueError: for an unknown cost.
@@ -114,7 +124,7 @@ def from_energy(
         halves = jax.tree.map(
             lambda u: 0.5 * jnp.sum((u**2).reshape(u.shape[0], -1), axis=1), state
         )
-        values = check_per_example('energy', energy(params, x, state), x)
+        values = _check_per_example('energy', energy(params, x, state), x)
         return sum(jax.tree.leaves(halves)) - values
 
     return from_primitive(
@@ -161,27 +171,52 @@ def from_drive(
       affine: whether D is affine in the rates.
 
     Returns:
-      The system. With complex rates it raises TypeError where D or the cost uses an
-      operation not known to be analytic (see `analytic`).
+      The system.
 
     Raises:
       ValueError: as in `from_primitive`.
     """
-    sigma, holomorphic = _resolve(activation, holomorphic)
-    guarded = analytic.guard(drive, 'drive') if holomorphic else drive
-    return _system(
-        init, inject or _clamp, rest, sigma, guarded, cost, predict, blocks, holomorphic
-    )._replace(pairs=tuple(pairs), affine=affine)
+    sigma = activations.get(activation)
+    if holomorphic and not sigma.holomorphic:
+        raise ValueError(
+            f'holomorphic=True contradicts the activation {sigma.name!r}, which is not'
+        )
+    if isinstance(cost, str) and cost != 'squared_error':
+        raise ValueError(
+            f'no cost {cost!r} for a system of your own: choose "squared_error" or '
+            'pass a function (params, rates, y) -> [B]'
+        )
+    scores = predict or _last_layer
+
+    def per_example(params: Params, rates: Rates, y: Array) -> Array:
+        y = jnp.asarray(y)
+        if not isinstance(cost, str):
+            return _check_per_example('cost', cost(params, rates, y), y)
+        output = scores(params, rates)
+        return costs.squared_error(output, costs.targets(output, y))
+
+    system = System(
+        init=lambda rng, x: init(rng, jnp.asarray(x)),
+        inject=lambda params, x: (inject or _clamp)(params, jnp.asarray(x)),
+        rest=lambda injection: jax.tree.map(_as_potential, rest(injection)),
+        rates=lambda state: jax.tree.map(sigma.fn, state),
+        drive=drive,
+        cost=per_example,
+        predict=scores,
+        blocks=tuple(map(tuple, blocks)),
+        pairs=tuple(pairs),
+        holomorphic=sigma.holomorphic if holomorphic is None else holomorphic,
+        affine=affine,
+    )
+    if not system.holomorphic:
+        return system
+    return system._replace(
+        drive=analytic.guard(drive, 'drive'), cost=analytic.guard(per_example, 'cost')
+    )
 
 
-def check_per_example(name: str, values: Array, like: Array) -> Array:
-    """Returns the values, or raises ValueError unless they are one for each example.
-
-    Args:
-      name: what the message calls them.
-      values: what should have shape [B].
-      like: an array with leading axis B.
-    """
+def _check_per_example(name: str, values: Array, like: Array) -> Array:
+    """Returns the values, or raises ValueError unless they are one for each example."""
     if values.shape != like.shape[:1]:
         raise ValueError(
             f'{name} has to return one value for each example, shape '
@@ -190,63 +225,14 @@ def check_per_example(name: str, values: Array, like: Array) -> Array:
     return values
 
 
-def _system(
-    init: Callable,
-    inject: Callable,
-    rest: Callable,
-    sigma: Activation,
-    drive: Callable,
-    cost: Cost,
-    predict: Callable | None,
-    blocks: Blocks,
-    holomorphic: bool,
-) -> System:
-    scores = predict or _last_layer
-    if isinstance(cost, str) and cost != 'squared_error':
-        raise ValueError(
-            f'no cost {cost!r} for a system of your own: choose "squared_error" or '
-            'pass a function (params, rates, y) -> [B]'
-        )
-
-    def per_example(params: Params, rates: Rates, y: Array) -> Array:
-        y = jnp.asarray(y)
-        if not isinstance(cost, str):
-            return check_per_example('cost', cost(params, rates, y), y)
-        output = scores(params, rates)
-        return costs.squared_error(output, costs.targets(output, y))
-
-    return System(
-        init=lambda rng, x: init(rng, jnp.asarray(x)),
-        inject=lambda params, x: inject(params, jnp.asarray(x)),
-        rest=lambda injection: jax.tree.map(_as_potential, rest(injection)),
-        rates=lambda state: jax.tree.map(sigma.fn, state),
-        drive=drive,
-        cost=analytic.guard(per_example, 'cost') if holomorphic else per_example,
-        predict=scores,
-        blocks=tuple(map(tuple, blocks)),
-        holomorphic=holomorphic,
-    )
-
-
-def _resolve(
-    activation: str | Activation, holomorphic: bool | None
-) -> tuple[Activation, bool]:
-    sigma = activations.get(activation)
-    if holomorphic and not sigma.holomorphic:
-        raise ValueError(
-            f'holomorphic=True contradicts the activation {sigma.name!r}, which is not'
-        )
-    return sigma, sigma.holomorphic if holomorphic is None else holomorphic
+def _clamp(params: Params, x: Array) -> Array:
+    del params
+    return x
 
 
 def _as_potential(u: ArrayLike) -> Array:
     """Returns a layer as an array of numbers that move; of images they are integers."""
     return jnp.asarray(u, jnp.result_type(u, float))
-
-
-def _clamp(params: Params, x: Array) -> Array:
-    del params
-    return x
 
 
 def _last_layer(params: Params, rates: Rates) -> Array:

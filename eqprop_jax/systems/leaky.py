@@ -20,11 +20,14 @@ References:
 
 from collections.abc import Sequence
 
+import jax
 from flax.linen import initializers
+from jaxtyping import Array
 
-from eqprop_jax.systems import dense
+from eqprop_jax.systems import chain, layered
 from eqprop_jax.systems.activations import Activation
-from eqprop_jax.types import System
+from eqprop_jax.systems.sizes import check_feedback
+from eqprop_jax.types import Params, System
 
 
 def leaky(
@@ -58,13 +61,16 @@ def leaky(
     """
     if not forward_scale > 0:
         raise ValueError(f'forward_scale has to be positive, not {forward_scale}')
-    dense.check_angle(angle, 'free')
-    shape = dense.shape(sizes, 'squared_error', None)
-    return dense.network(
-        shape,
-        dense.chain_feedback(shape, tied=False, angle=angle),
-        dense.parities(shape),
-        activation,
-        kernel_init=initializers.glorot_uniform(),
-        forward_scale=forward_scale,
-    )
+    check_feedback('free', angle)
+    layers, read = layered.stack(sizes, 'squared_error', None)
+    layers = [layer._replace(draw=initializers.glorot_uniform()) for layer in layers]
+    back = chain.between(layers, tied=False, angle=angle, to_target=True)
+    system = chain.network(layers, back, chain.parities(layers), activation, read)
+
+    def init(rng: jax.Array, x: Array) -> Params:
+        params = system.init(rng, x)
+        for layer in layers[1:]:
+            params[layer.name]['kernel'] *= forward_scale
+        return params
+
+    return system._replace(init=init)

@@ -19,6 +19,7 @@ References:
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact
@@ -50,13 +51,7 @@ Pooling = Callable[[Inexact[Array, 'B H W c']], Pooled]
 def get(name: str | None, temperature: float = 1.0) -> Pooling:
     """Returns z ↦ `Pooled` for maps [B, H, W, c] of even height and width.
 
-    Args:
-      name: 'softmax', 'max', or None for no pooling.
-      temperature: T of the softmax, positive.
-
-    Raises:
-      ValueError: for an unknown name or a temperature that is not positive and finite;
-        the pooling itself raises TypeError for the maximum of complex maps.
+    The temperature is T of the softmax. The maximum raises TypeError for complex maps.
     """
     if name not in POOLINGS:
         raise ValueError(f'no pooling {name!r}; choose from "softmax", "max", None')
@@ -88,10 +83,9 @@ def _max(z: Array) -> Pooled:
     z = _windows(z)
     B, h, _, w, _, c = z.shape
     inside = jnp.moveaxis(z, 4, 3).reshape(B, h, WINDOW**2, w, c)
-    first = jnp.argmax(inside, axis=2, keepdims=True)
-    gate = first == jnp.arange(WINDOW**2)[None, None, :, None, None]
+    first = jnp.argmax(inside, axis=2)
+    gate = jax.nn.one_hot(first, WINDOW**2, axis=2, dtype=z.dtype)
     gate = jnp.moveaxis(gate.reshape(B, h, WINDOW, WINDOW, w, c), 3, 4)
-    gate = lax.stop_gradient(gate.astype(z.dtype))
     return Pooled(jnp.sum(gate * z, axis=(2, 4)), gate)
 
 

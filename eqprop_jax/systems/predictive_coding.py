@@ -23,22 +23,18 @@ References:
   Laborieux and Zenke 2024, Fig. 5, https://arxiv.org/abs/2309.02214
 """
 
-import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax.linen import initializers
 from jax.typing import ArrayLike
-from jaxtyping import Array
 
-from eqprop_jax import linear
-from eqprop_jax.systems import activations, dense
+from eqprop_jax.systems import activations, chain, layered
 from eqprop_jax.systems.activations import Activation
+from eqprop_jax.systems.chain import Feedback, Layer
 from eqprop_jax.systems.readout import Readout
+from eqprop_jax.systems.sizes import check_feedback
 from eqprop_jax.types import Injection, Params, Rates, State, System
-
-FEEDBACK = ('tied', 'free')
 
 
 def predictive_coding(
@@ -83,105 +79,65 @@ def predictive_coding(
       ValueError: for an unknown name, a size that is no positive integer, too few
         sizes, or an angle without free feedback or outside 0 to 180.
     """
-    if feedback not in FEEDBACK:
-        raise ValueError(f'no feedback {feedback!r}; choose from {", ".join(FEEDBACK)}')
-    dense.check_angle(angle, feedback)
-    shape = dense.shape(sizes, cost, classes)
-    f = activations.get(activation)
-    free = feedback == 'free'
-    count = len(shape.layers)
-    indices = range(1, count + 1)
-    read = Readout(
-        value(count),
-        shape.layers[-1],
-        shape.classes,
-        shape.readout,
-        activation=f if shape.readout else activations.ACTIVATIONS['identity'],
-    )
-    kernel_init = initializers.lecun_normal()
+    check_feedback(feedback, angle)
+    layers, read = layered.stack(sizes, cost, classes)
+    back = chain.between(layers, feedback == 'tied', angle)
+    return _network(layers, back, activations.get(activation), read)
 
-    def init(rng: jax.Array, x: ArrayLike) -> Params:
-        dtype = dense.as_input(x, shape, float).dtype
-        forward_rng, feedback_rng, readout_rng = jax.random.split(rng, 3)
-        params = {}
-        fan_in = (shape.inputs, *shape.layers)
-        for index, sizes in enumerate(itertools.pairwise(fan_in), start=1):
-            kernel = kernel_init(jax.random.fold_in(forward_rng, index), sizes, dtype)
-            own = {'kernel': kernel, 'bias': jnp.zeros((sizes[1],), dtype)}
-            if free and index > 1:
-                key = jax.random.fold_in(feedback_rng, index)
-                own['feedback'] = (
-                    kernel_init(key, sizes, dtype)
-                    if angle is None
-                    else linear.rotate(key, kernel, angle)
-                )
-            params[shape.name(index)] = own
-        return params | read.init(readout_rng, dtype)
 
-    def predict(params: Params, index: int, below: Array) -> Array:
-        """Returns what layer `index` should be, from the activity below it."""
-        own = params[shape.name(index)]
-        return linear.dense(below, own['kernel']) + own['bias'][None]
+def _network(
+    layers: Sequence[Layer],
+    feedback: Sequence[Feedback],
+    f: Activation,
+    read: Readout,
+) -> System:
+    first, count = layers[0], len(layers)
+    values = tuple(f'value_{layer.key}' for layer in layers)
+    errors = tuple(f'error_{layer.key}' for layer in layers)
+    feedback = [back._replace(key=back.source.key) for back in feedback]
+    read = read._replace(layer=values[-1])
+    if read.weights:
+        read = read._replace(activation=f)
 
     def inject(params: Params, x: ArrayLike) -> Injection:
-        x = dense.as_input(x, shape, params[shape.name(1)]['kernel'])
-        first = predict(params, 1, x.reshape(x.shape[0], -1))
-        start = {value(1): first}
-        for index in indices[1:]:
-            start[value(index)] = predict(params, index, f.fn(start[value(index - 1)]))
-        return {'prediction': first, 'start': jax.lax.stop_gradient(start)}
+        x = chain.as_input(x, first, params[first.name]['kernel'])
+        prediction = value = first.receive(params, x)
+        start = {values[0]: value}
+        for name, layer in zip(values[1:], layers[1:], strict=True):
+            start[name] = value = layer.receive(params, f.fn(value))
+        return {'prediction': prediction, 'start': jax.lax.stop_gradient(start)}
 
     def rest(injection: Injection) -> State:
         start = injection['start']
-        return start | {
-            error(index): jnp.zeros_like(start[value(index)]) for index in indices
-        }
+        zeros = [jnp.zeros_like(start[name]) for name in values]
+        return start | dict(zip(errors, zeros, strict=True))
 
     def drive(params: Params, injection: Injection, rates: Rates) -> State:
         state = {}
         predicted = injection['prediction']
-        for index in indices:
-            x, e = rates[value(index)], rates[error(index)]
-            state[error(index)] = x - predicted
-            state[value(index)] = x - e
-            if index < count:
+        for index, (value, error) in enumerate(zip(values, errors, strict=True)):
+            x, e = rates[value], rates[error]
+            state[error] = x - predicted
+            state[value] = x - e
+            if index < count - 1:
                 activity, pull = jax.vjp(f.fn, x)  # v ↦ f′(x) ⊙ v
-                above = params[shape.name(index + 1)]
-                weights = above['feedback' if free else 'kernel']
-                back = linear.dense_transpose(rates[error(index + 1)], weights)
-                state[value(index)] += pull(back)[0]
-                predicted = predict(params, index + 1, activity)
+                back = feedback[index].receive(params, rates[errors[index + 1]])
+                state[value] += pull(back)[0]
+                predicted = layers[index + 1].receive(params, activity)
         return state
 
     return System(
-        init=init,
+        init=chain.initializer(layers, feedback, read),
         inject=inject,
         rest=rest,
         rates=lambda state: state,
         drive=drive,
         cost=read.cost,
         predict=read.predict,
-        blocks=(tuple(map(error, indices)), tuple(map(value, indices))),
-        pairs=tuple(
-            ((shape.name(index), 'kernel'), (shape.name(index), 'feedback'), False)
-            for index in (indices[1:] if free else ())
-        ),
+        blocks=(errors, values),
+        pairs=chain.pairs(feedback),
         holomorphic=f.holomorphic,
         affine=count == 1,
-        signature=_signs(indices),
+        signature=tuple((name, 1) for name in values)
+        + tuple((name, -1) for name in errors),
     )
-
-
-def value(index: int) -> str:
-    """Returns the name of the value neurons of layer 1, 2, ..."""
-    return f'value_{index}'
-
-
-def error(index: int) -> str:
-    """Returns the name of the error neurons of layer 1, 2, ..."""
-    return f'error_{index}'
-
-
-def _signs(indices: Sequence[int]) -> tuple[tuple[str, int], ...]:
-    values = tuple((value(index), 1) for index in indices)
-    return values + tuple((error(index), -1) for index in indices)

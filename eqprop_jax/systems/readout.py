@@ -70,12 +70,7 @@ class Readout(NamedTuple):
 
 
 def with_dropout(system: System, readout: Readout) -> System:
-    """Returns the system with `thin`, which draws what the readout sees.
-
-    Args:
-      system: what moves, read by the readout.
-      readout: its `dropout` is the fraction left out; where 0 nothing changes.
-    """
+    """Returns the system with `thin`, which draws what its readout sees."""
 
     def thin(rng: jax.Array, numbers: Int[Array, ' B']) -> System:
         def draw(key: jax.Array) -> Array:
