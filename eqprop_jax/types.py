@@ -52,8 +52,8 @@ class Batch(NamedTuple):
     y: Float[Array, 'B classes'] | Int[Array, ' B']
     """Targets, one-hot, or the indices of classes."""
     rows: Int[Array, ' B'] | None = None
-    """Numbers of the examples in the batch that this is a part of; −1: a filler, which
-    no mean counts. None: the whole batch, 0 to B − 1."""
+    """Ids of the examples in the batch that this is a part of; −1: padding, which no
+    mean counts. None: the whole batch, 0 to B − 1."""
 
     @property
     def numbers(self) -> Int[Array, ' B']:
@@ -62,15 +62,12 @@ class Batch(NamedTuple):
 
     @property
     def counted(self) -> Bool[Array, ' B']:
-        """Which examples are no fillers."""
+        """Mask of the examples that are not padding."""
         return self.numbers >= 0
 
 
 class System(NamedTuple):
-    """What moves: pure functions whose state leaves have shape [B, ...].
-
-    Build one with a factory of `eqprop_jax.systems`.
-    """
+    """What moves: pure functions, leaves [B, ...]; from `eqprop_jax.systems`."""
 
     init: Callable[[jax.Array, Array], Params]
     """(rng, x) -> params."""
@@ -199,7 +196,7 @@ class Info(NamedTuple):
     converged: Float[Array, '']
     """Fraction of the examples whose phases, the free one included, all settled."""
     skipped: Float[Array, '']
-    """Fraction of the examples left out of the mean. Fillers are in neither."""
+    """Fraction of the examples skipped by the mean. Padding is in neither."""
     count: Int[Array, '']
     """How many examples the mean is over."""
 
@@ -217,12 +214,11 @@ class Estimate(NamedTuple):
 
 @runtime_checkable
 class Solver(Protocol):
-    """How it settles: relaxes a field from a state to where it is at rest.
+    """How it settles; from a factory of `eqprop_jax.solvers`, or one of your own.
 
     Every example stops for itself, and its result does not depend on its batch-mates;
     one that does not settle says so in `residual` and `converged`. States may be real
-    or complex, and keep their precision. Build one with a factory of
-    `eqprop_jax.solvers`.
+    or complex, and keep their precision.
     """
 
     def __call__(
@@ -239,15 +235,12 @@ class Solver(Protocol):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Whom to credit: estimates the gradient of the mean cost at a free equilibrium.
-
-    Build one with a factory of `eqprop_jax.estimators`.
-    """
+    """Whom to credit; from a factory of `eqprop_jax.estimators`, or one of your own."""
 
     def __call__(
         self, params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None, /
     ) -> Estimate:
-        """Returns gradients like the params, the error vector δ, and what is logged.
+        """Returns an estimate of the gradient of the mean cost at a free equilibrium.
 
         Args:
           params: θ.
