@@ -143,6 +143,14 @@ def stack_first(first: Tree, rest: Tree) -> Tree:
     return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
 
 
+def names(a: Tree) -> list[str]:
+    """Returns the name of every leaf, in their order: 'layer_1/bias'."""
+    leaves, _ = jax.tree.flatten_with_path(a)
+    return [
+        jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in leaves
+    ]
+
+
 def natural_order(names: Iterable[str]) -> list[str]:
     """Returns the names sorted, numbers in them by value.
 

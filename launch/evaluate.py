@@ -15,7 +15,7 @@ from typing import Any
 from absl import app, flags
 
 import command
-from eqprop_jax import config, evaluation, records
+from eqprop_jax import config, disk, evaluation, records
 from eqprop_jax.records import files
 
 # Ranges are checked below, in one line, and not by the flags.
@@ -90,9 +90,7 @@ def main(argv: list[str]) -> None:
             'recorded': recorded,
         }
         try:
-            files.write_whole(
-                pathlib.Path(JSON.value), files.dumps(data, indent=1) + '\n'
-            )
+            disk.write_whole(JSON.value, files.dumps(data, indent=1) + '\n')
         except OSError as error:
             command.fail(f'cannot write --json={JSON.value} ({error})')
         print(f'\nwritten to {JSON.value}')

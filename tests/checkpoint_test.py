@@ -203,7 +203,7 @@ class TestRefused:
 
 
 class TestInterruptedSave:
-    @pytest.mark.parametrize('where', ['arrays', 'later', 'sums', 'rename'])
+    @pytest.mark.parametrize('where', ['arrays', 'later', 'sums', 'replace'])
     def test_the_older_one_stays(self, tmp_path, monkeypatch, where):
         def fail(*args):
             raise OSError('no space')
@@ -228,7 +228,7 @@ class TestInterruptedSave:
             elif where == 'sums':
                 patch.setattr(folders, 'sums_of', fail)
             else:
-                patch.setattr(type(epath.Path(tmp_path)), 'rename', fail)
+                patch.setattr(type(epath.Path(tmp_path)), 'replace', fail)
             for _ in range(2):
                 with pytest.raises(checkpoint.CheckpointError, match=r'\(no space\)$'):
                     checkpoint.save(tmp_path, newer)

@@ -13,6 +13,7 @@ PACKAGE = ROOT / 'eqprop_jax'
 FLOORS = {
     'types': 0,
     'tree': 0,
+    'disk': 0,
     'wiring': 0,
     'linear': 0,
     'precision': 0,
@@ -48,7 +49,7 @@ OWNERS = {
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},
-    'etils': {'checkpoint', 'records'},
+    'etils': {'checkpoint', 'disk', 'records'},
     'tensorboardX': {'records'},
     'matplotlib': {'figures'},
     'tqdm': {'training'},

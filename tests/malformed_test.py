@@ -360,7 +360,7 @@ class TestCheckpoints:
 class TestFullDisk:
     @pytest.mark.parametrize(
         ('module', 'number'),
-        [(records.run, 1), (records.writer, 1), (records.run, 2)],
+        [(files, 1), (records.writer, 1), (files, 2)],
         ids=['config', 'records', 'summary'],
     )
     def test_at_a_whole_file(self, tmp_path, monkeypatch, ends, module, number):

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from etils import epath
 
+from eqprop_jax import disk, tree
+
 CHECKPOINT = 'checkpoint'
 BEST = 'best_'
 SUMS = 'SHA256SUMS'
@@ -23,37 +25,29 @@ class CheckpointError(ValueError):
 def folder_of(workdir: Workdir) -> epath.Path:
     """Returns where a workdir has its checkpoints."""
     path = epath.Path(workdir)
-    return (path if is_remote(path) else path.expanduser().resolve()) / CHECKPOINT
+    return (path if disk.is_remote(path) else path.expanduser().resolve()) / CHECKPOINT
 
 
-def is_remote(path: epath.PathLike) -> bool:
-    """Returns whether a path is that of a bucket, where nothing can be renamed."""
-    return '://' in str(path)
-
-
-def names(folder: epath.Path) -> list[tuple[str, int]]:
-    """Returns prefix and number of what is there, finished or not."""
-    found = [re.fullmatch(rf'({BEST})?(\d+)', name) for name in _entries(folder)]
-    return [(name[1] or '', int(name[2])) for name in found if name]
+def numbers(folder: epath.Path, prefix: str) -> list[int]:
+    """Returns those of checkpoints, finished or not, ascending."""
+    return sorted(
+        number for own, number, rest in _begun(folder) if own == prefix and not rest
+    )
 
 
 def highest_number(folder: epath.Path) -> int:
     """Returns the highest number of any save that was ever begun; 0: none."""
-    found = [re.match(rf'({BEST})?(\d+)', name) for name in _entries(folder)]
-    return max((int(name[2]) for name in found if name), default=0)
+    return max((number for _, number, _ in _begun(folder)), default=0)
 
 
-def _entries(folder: epath.Path) -> list[str]:
-    """Returns the names of what is in a folder, if it is one."""
+def _begun(folder: epath.Path) -> list[tuple[str, int, str]]:
+    """Returns (prefix, number, rest of the name) of every save that was ever begun."""
     try:
-        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        paths = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise cannot_read(folder, error) from error
-
-
-def numbers(folder: epath.Path, prefix: str) -> list[int]:
-    """Returns those of one prefix, ascending."""
-    return sorted({number for own, number in names(folder) if own == prefix})
+    found = [re.fullmatch(rf'({BEST}|)(\d+)(.*)', path.name) for path in paths]
+    return [(name[1], int(name[2]), name[3]) for name in found if name]
 
 
 def is_finished(path: epath.Path) -> bool:
@@ -65,20 +59,17 @@ def keep_only(folder: epath.Path, keep: int) -> None:
     """Removes all but the newest finished checkpoints, and the newest of the best."""
     kept = set()
     for prefix, count in (('', keep), (BEST, 1)):
-        there = (f'{prefix}{number}' for number in numbers(folder, prefix))
-        kept |= set([name for name in there if is_finished(folder / name)][-count:])
+        there = [folder / f'{prefix}{number}' for number in numbers(folder, prefix)]
+        kept.update([path for path in there if is_finished(path)][-count:])
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in kept:
-            path.rmtree()
+        if path.is_dir() and path not in kept:
+            disk.remove(path)
 
 
 def by_name(state: Any) -> dict[str, Any]:
     """Returns the leaves by name, in their order: {'params/layer_1/bias': ...}."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-        for path, leaf in leaves
-    }
+    leaves = jax.tree.leaves(state)
+    named = dict(zip(tree.names(state), leaves, strict=True))
     if len(named) < len(leaves):
         raise ValueError('two arrays of the state have the same name')
     return named
@@ -86,13 +77,7 @@ def by_name(state: Any) -> dict[str, Any]:
 
 def write_sums(path: epath.Path) -> None:
     """Writes the sums, which finishes a checkpoint, at once."""
-    text = sums_of(path)
-    if is_remote(path):  # there what is written appears as a whole
-        (path / SUMS).write_text(text)
-        return
-    unfinished = path / f'{SUMS}.unfinished'
-    unfinished.write_text(text)
-    unfinished.rename(path / SUMS)
+    disk.write_whole(path / SUMS, sums_of(path))
 
 
 def sums_of(path: epath.Path) -> str:
@@ -131,22 +116,10 @@ def check_whole(path: epath.Path) -> None:
     differences = set(written.splitlines()) ^ set(there.splitlines())
     if differences or not written:
         names = sorted({line.partition('  ')[2] for line in differences} - {''})
-        names = names if written else [SUMS]
-        raise CheckpointError(f'{path} is damaged, in {some(names)}: {ADVICE}')
+        named = disk.first_three(names if written else [SUMS])
+        raise CheckpointError(f'{path} is damaged, in {named}: {ADVICE}')
 
 
 def cannot_read(path: epath.Path, error: BaseException) -> CheckpointError:
     """Returns the error that a checkpoint, or a file of it, cannot be read."""
-    return CheckpointError(f'{path} cannot be read ({reason(error)}): {ADVICE}')
-
-
-def reason(error: BaseException) -> str:
-    """Returns the first line of what an error says."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
-
-
-def some(names: list[str]) -> str:
-    """Returns the first three, and how many more there are, in words."""
-    more = f'; and {len(names) - 3} more' if len(names) > 3 else ''
-    return '; '.join(names[:3]) + more
+    return CheckpointError(f'{path} cannot be read ({disk.reason(error)}): {ADVICE}')

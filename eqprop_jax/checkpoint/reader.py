@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
 from etils import epath
 
+from eqprop_jax import disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
@@ -26,8 +27,8 @@ def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
         or cannot be read, or if names, shapes or dtypes differ from those of `like`.
     """
     folder, prefix = folders.folder_of(workdir), folders.BEST if best else ''
-    there = folders.numbers(folder, prefix)
-    if not there and best and folders.names(folder):
+    there = [folder / f'{prefix}{number}' for number in folders.numbers(folder, prefix)]
+    if not there and best and folders.numbers(folder, ''):
         raise CheckpointError(
             f'{workdir} has no best checkpoint, which takes held-out examples '
             '(data.held_out): take the last one'
@@ -37,8 +38,7 @@ def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
             f'{workdir} has no checkpoint, which a run leaves when it ends: choose the '
             'workdir of a run that has ended, or train again'
         )
-    paths = [folder / f'{prefix}{number}' for number in there]
-    path = ([one for one in paths if folders.is_finished(one)] or paths)[-1]
+    path = ([one for one in there if folders.is_finished(one)] or there)[-1]
     folders.check_whole(path)
     return _read(path, like)
 
@@ -80,18 +80,14 @@ def read(workdir: Workdir, number: int, like: Any) -> tuple[Any, dict[str, Any]]
         those of `like`.
     """
     path = folders.folder_of(workdir) / str(number)
-    return _read(path, like), _notes(path / folders.NOTES)
-
-
-def _notes(path: epath.Path) -> dict[str, Any]:
-    """Returns what is noted in a file; nothing, if there is none."""
-    if not path.exists():
-        return {}
-    with _reading(path):
-        notes = json.loads(path.read_bytes())
-        if not isinstance(notes, dict):
+    state, notes = _read(path, like), path / folders.NOTES
+    if not notes.exists():
+        return state, {}
+    with _reading(notes):
+        found = json.loads(notes.read_bytes())
+        if not isinstance(found, dict):
             raise ValueError('it holds no notes')
-        return notes
+    return state, found
 
 
 def _read(path: epath.Path, like: Any) -> Any:
@@ -110,7 +106,17 @@ def _read(path: epath.Path, like: Any) -> Any:
         there = ocp.metadata(str(path)).metadata
         if there is None:
             raise ValueError('its metadata are damaged')
-    _check_same(path, there, wanted)
+    differences = [
+        f'{name} is {_kind(there.get(name))} there, {_kind(wanted.get(name))} here'
+        for name in sorted(there.keys() | wanted.keys())
+        if _kind(there.get(name)) != _kind(wanted.get(name))
+    ]
+    if differences:
+        raise CheckpointError(
+            f'{path} has the state of another configuration or version '
+            f'({disk.first_three(differences)}): build it from '
+            f'{path.parents[1] / "config.json"}, by the version that wrote it'
+        )
     with _reading(path):
         arrays = ocp.load(str(path), wanted)
     leaves = [arrays[name] for name in wanted]
@@ -124,23 +130,6 @@ def _reading(path: epath.Path) -> Generator[None, None, None]:
         yield
     except Exception as error:
         raise folders.cannot_read(path, error) from error
-
-
-def _check_same(
-    path: epath.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
-    """Raises CheckpointError, naming some arrays, if name, shape or dtype differ."""
-    differences = [
-        f'{name} is {_kind(there.get(name))} there, {_kind(wanted.get(name))} here'
-        for name in sorted(there.keys() | wanted.keys())
-        if _kind(there.get(name)) != _kind(wanted.get(name))
-    ]
-    if differences:
-        raise CheckpointError(
-            f'{path} has the state of another configuration or version '
-            f'({folders.some(differences)}): build it from '
-            f'{path.parents[1] / "config.json"}, by the version that wrote it'
-        )
 
 
 def _kind(leaf: Any) -> str:

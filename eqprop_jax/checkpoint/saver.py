@@ -1,15 +1,16 @@
 """Checkpoints are written in the background, and older ones removed."""
 
+import contextlib
 import json
-import threading
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Generator, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
+from eqprop_jax import disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
@@ -33,8 +34,8 @@ class Saver:
         self._folder = folders.folder_of(workdir)
         self._keep = keep
         self._number = folders.highest_number(self._folder)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._background = futures.ThreadPoolExecutor(1, 'checkpoint')
+        self._unfinished: futures.Future[None] | None = None
 
     def save(
         self,
@@ -65,23 +66,18 @@ class Saver:
         self._number += 1
         path = self._folder / f'{folders.BEST if best else ""}{self._number}'
 
-        def finish() -> None:
-            try:
-                written.result()
-                if jax.process_index() == 0:
-                    if text is not None:
-                        (path / folders.NOTES).write_text(text)
-                    folders.write_sums(path)
-                    folders.keep_only(self._folder, self._keep)
-            except BaseException as error:  # `wait` raises it
-                self._error = error
-
-        try:
+        with self._writing():
             written = ocp.save_async(str(path), arrays)
-        except ERRORS as error:
-            raise _cannot_write(self._folder, error) from error
-        self._thread = threading.Thread(target=finish, name='checkpoint')
-        self._thread.start()
+
+        def finish() -> None:
+            written.result()
+            if jax.process_index() == 0:
+                if text is not None:
+                    (path / folders.NOTES).write_text(text)
+                folders.write_sums(path)
+                folders.keep_only(self._folder, self._keep)
+
+        self._unfinished = self._background.submit(finish)
         return path
 
     def wait(self) -> None:
@@ -90,36 +86,33 @@ class Saver:
         Raises:
           CheckpointError: if it cannot be written.
         """
-        if self._thread is not None:
-            self._thread.join()
-        self._thread, error, self._error = None, self._error, None
-        if isinstance(error, ERRORS) or type(error) is Exception:
-            raise _cannot_write(self._folder, error) from error
-        if error is not None:
-            raise error
+        saved, self._unfinished = self._unfinished, None
+        if saved is not None:
+            with self._writing():
+                saved.result()
 
-    def _remove_older(self) -> None:
-        """Removes what a run left that was killed between its last save and this."""
-        if jax.process_index() == 0 and self._folder.exists():
-            try:
-                folders.keep_only(self._folder, self._keep)
-            except ERRORS as error:
-                raise _cannot_write(self._folder, error) from error
+    @contextlib.contextmanager
+    def _writing(self) -> Generator[None, None, None]:
+        """Raises CheckpointError for the errors of a disk and of orbax."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not Exception and not isinstance(error, ERRORS):
+                raise
+            raise CheckpointError(
+                f'cannot write a checkpoint to {self._folder} ({disk.reason(error)})'
+            ) from error
 
     def __enter__(self) -> 'Saver':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._background.shutdown()
         if error is None:
             self.wait()
-            self._remove_older()
-        elif self._thread is not None:
-            self._thread.join()
+            if jax.process_index() == 0 and self._folder.exists():
+                with self._writing():  # what a killed run left after its last save
+                    folders.keep_only(self._folder, self._keep)
 
 
 def save(
@@ -142,13 +135,7 @@ def remove(workdir: Workdir) -> None:
     """
     folder = folders.folder_of(workdir)
     try:
-        if folder.exists():
-            folder.rmtree()
+        disk.remove(folder)
     except OSError as error:
-        reason = folders.reason(error)
+        reason = disk.reason(error)
         raise CheckpointError(f'cannot remove {folder} ({reason})') from error
-
-
-def _cannot_write(folder: epath.Path, error: BaseException) -> CheckpointError:
-    reason = folders.reason(error)
-    return CheckpointError(f'cannot write a checkpoint to {folder} ({reason})')

@@ -2,20 +2,12 @@
 
 import datetime
 import pathlib
-import re
 import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 from eqprop_jax.records import files
-from eqprop_jax.records.files import (
-    Folder,
-    Path,
-    dumps,
-    read_json,
-    write_whole,
-    writing,
-)
+from eqprop_jax.records.files import Folder, Path
 
 
 def commit() -> str | None:
@@ -46,27 +38,18 @@ def _git(*arguments: str) -> str | None:
 
 
 def write_data(folder: Folder, name: str, data: Mapping[str, Any]) -> Path:
-    """Writes what a figure is drawn from to <name>.json, numbers in rows.
+    """Writes what a figure is drawn from to <name>.json, and returns its path.
 
     Args:
       folder: where to; made if need be.
       name: of the figure.
       data: plain values, as JSON has them.
 
-    Returns:
-      The path.
-
     Raises:
       WorkdirError: if the folder cannot be written to.
     """
     path = files.folder(folder) / f'{name}.json'
-    rows = re.compile(r'\[\n\s+([^][{}"]+)\n\s*\]')
-    text = rows.sub(
-        lambda row: '[' + ' '.join(row[1].split()) + ']', dumps(data, indent=2)
-    )
-    with writing(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text + '\n')
+    files.write_json(path, data)
     return path
 
 
@@ -76,4 +59,4 @@ def read_data(folder: Folder, name: str) -> dict[str, Any]:
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    return read_json(files.folder(folder) / f'{name}.json')
+    return files.read_json(files.folder(folder) / f'{name}.json')

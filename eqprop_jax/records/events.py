@@ -9,13 +9,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX import summary
+from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
 from eqprop_jax.records.files import Path
 
 EVENT: Any = event_pb2  # whose members are made when it is imported
-SUMMARY: Any = summary_pb2
 
 
 class Events:
@@ -36,17 +36,13 @@ class Events:
         self._writer = RecordWriter(str(folder.resolve() / name))
         self._add(0, file_version='brain.Event:2')
         if step:
-            self._add(step + 1, file_version='brain.Event:2')
             start = EVENT.SessionLog(status=EVENT.SessionLog.START)
             self._add(step + 1, session_log=start)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends scalars of a step, by tag."""
-        values = [
-            SUMMARY.Summary.Value(tag=tag, simple_value=value)
-            for tag, value in scalars.items()
-        ]
-        self._add(step, summary=SUMMARY.Summary(value=values))
+        for tag, value in scalars.items():
+            self._add(step, summary=summary.scalar(tag, value))
 
     def flush(self) -> None:
         """Brings what was written to the disk."""

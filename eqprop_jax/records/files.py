@@ -4,11 +4,13 @@ import contextlib
 import json
 import math
 import os
-import pathlib
+import re
 from collections.abc import Generator, Mapping
 from typing import Any
 
 from etils import epath
+
+from eqprop_jax.disk import write_whole
 
 Path = epath.Path
 Folder = epath.PathLike
@@ -52,37 +54,32 @@ def folder_of_run(workdir: Folder) -> epath.Path:
     return path
 
 
-def is_remote(path: epath.PathLike) -> bool:
-    """Returns whether a path is that of a bucket, where nothing can be appended."""
-    return '://' in str(path)
-
-
-def write_whole(path: pathlib.Path | epath.Path, text: str) -> None:
-    """Writes a file as a whole: whenever it is interrupted, the old one is there."""
-    if is_remote(path):
-        epath.Path(path).write_text(text)
-        return
-    unfinished = path.with_name(path.name + '.unfinished')
-    unfinished.write_text(text, encoding='utf-8')
-    unfinished.replace(path)
-
-
 @contextlib.contextmanager
 def writing(folder: Folder, advice: str = '') -> Generator[None, None, None]:
-    """Raises WorkdirError for what goes wrong with a disk, or a bucket.
-
-    Args:
-      folder: what the message calls it.
-      advice: how the message ends.
-    """
+    """Raises WorkdirError, which ends with the advice, for the errors of a disk."""
     try:
         yield
     except DISK as error:
         raise WorkdirError(f'cannot write to {folder} ({error}){advice}') from error
 
 
-def read_json(path: pathlib.Path | epath.Path) -> dict[str, Any]:
-    """Returns the object in a file.
+def write_json(path: epath.Path, value: Any, advice: str = '') -> None:
+    """Writes plain values to a file, lists of numbers in rows; makes its folder.
+
+    Raises:
+      WorkdirError: if it cannot be written; the message ends with the advice.
+    """
+    numbers = r'\[\n\s+([^][{}"]+)\n\s*\]'
+    text = re.sub(
+        numbers, lambda row: f'[{" ".join(row[1].split())}]', dumps(value, indent=2)
+    )
+    with writing(path.parent, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text + '\n')
+
+
+def read_json(path: epath.Path, missing: str = '') -> dict[str, Any]:
+    """Returns the object in a file; `missing` is what to say if there is none.
 
     Raises:
       WorkdirError: if there is none, or none that can be read.
@@ -90,17 +87,14 @@ def read_json(path: pathlib.Path | epath.Path) -> dict[str, Any]:
     try:
         return parse(path.read_bytes())
     except DISK as error:
-        raise WorkdirError(f'{path.parent} has no {path.name}') from error
+        message = missing or f'{path.parent} has no {path.name}'
+        raise WorkdirError(message) from error
     except ValueError as error:
         raise WorkdirError(f'{path} is damaged ({error})') from error
 
 
 def parse(text: bytes | str) -> dict[str, Any]:
-    """Returns a JSON object.
-
-    Raises:
-      ValueError: if it is none.
-    """
+    """Returns a JSON object; raises ValueError if it is none."""
     try:
         value = json.loads(text)
     except RecursionError as error:
@@ -111,11 +105,7 @@ def parse(text: bytes | str) -> dict[str, Any]:
 
 
 def parse_rows(text: bytes) -> list[dict[str, Any]]:
-    """Returns a JSON list of objects.
-
-    Raises:
-      ValueError: if it is none.
-    """
+    """Returns a JSON list of objects; raises ValueError if it is none."""
     rows = json.loads(text)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError('it is no list of rows')

@@ -4,13 +4,8 @@ import contextlib
 import os
 from collections.abc import Generator
 
-from eqprop_jax.records.files import (
-    Folder,
-    WorkdirError,
-    folder_of_run,
-    is_remote,
-    writing,
-)
+from eqprop_jax.disk import is_remote
+from eqprop_jax.records.files import Folder, WorkdirError, folder_of_run, writing
 
 try:
     import fcntl
@@ -40,20 +35,15 @@ def locked(workdir: Folder) -> Generator[None, None, None]:
         path.mkdir(parents=True, exist_ok=True)
         held = os.open(path, os.O_RDONLY)
     try:
-        _lock(held, path)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkdirError(
+                f'{path} is in use by another run: wait for its end, or choose another '
+                '--workdir'
+            ) from error
+        except OSError:  # no locks here
+            pass
         yield
     finally:
         os.close(held)
-
-
-def _lock(held: int, path: os.PathLike[str]) -> None:
-    assert fcntl is not None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise WorkdirError(
-            f'{path} is in use by another run: wait for its end, or choose another '
-            '--workdir'
-        ) from error
-    except OSError:  # no locks here
-        pass

@@ -7,18 +7,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from eqprop_jax import disk
 from eqprop_jax.records import files
-from eqprop_jax.records.files import (
-    DISK,
-    Folder,
-    WorkdirError,
-    dumps,
-    parse,
-    plain,
-    read_json,
-    write_whole,
-    writing,
-)
+from eqprop_jax.records.files import Folder, WorkdirError
 from eqprop_jax.records.writer import METRICS, SUMMARY, parse_record
 
 CONFIG = 'config.json'
@@ -43,19 +34,15 @@ def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> 
         but no readable configuration, or cannot be written, or if its name is one that
         checkpoints cannot be read from.
     """
-    folder = files.folder_of_run(workdir)
+    folder, advice = files.folder_of_run(workdir), ': choose another --workdir'
     path = folder / CONFIG
-    with writing(folder, ': choose another --workdir'):
+    with files.writing(folder, advice):
         if path.exists():
             _check_same(folder, path, config)
         elif (folder / METRICS).exists():
-            raise WorkdirError(
-                f'{folder} holds {METRICS} but no {CONFIG}: choose another --workdir'
-            )
-        if not write:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, dumps(config, indent=2) + '\n')
+            raise WorkdirError(f'{folder} holds {METRICS} but no {CONFIG}{advice}')
+    if write:
+        files.write_json(path, config, advice)
 
 
 def is_unfinished(workdir: Folder) -> bool:
@@ -70,15 +57,8 @@ def read_config(workdir: Folder) -> dict[str, Any]:
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    path = files.folder(workdir) / CONFIG
-    try:
-        return parse(path.read_bytes())
-    except DISK as error:
-        raise WorkdirError(
-            f'{workdir} is not the workdir of a run: it has no {CONFIG}'
-        ) from error
-    except ValueError as error:
-        raise WorkdirError(f'{path} is damaged ({error})') from error
+    missing = f'{workdir} is not the workdir of a run: it has no {CONFIG}'
+    return files.read_json(files.folder(workdir) / CONFIG, missing)
 
 
 def write_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
@@ -87,8 +67,7 @@ def write_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
     Raises:
       WorkdirError: if it cannot be written.
     """
-    with writing(workdir):
-        write_whole(files.folder(workdir) / SUMMARY, dumps(summary, indent=2) + '\n')
+    files.write_json(files.folder(workdir) / SUMMARY, summary)
 
 
 def write_bias(workdir: Folder, report: Mapping[str, Any]) -> None:
@@ -97,8 +76,7 @@ def write_bias(workdir: Folder, report: Mapping[str, Any]) -> None:
     Raises:
       WorkdirError: if it cannot be written.
     """
-    with writing(workdir):
-        write_whole(files.folder(workdir) / BIAS, dumps(report, indent=2) + '\n')
+    files.write_json(files.folder(workdir) / BIAS, report)
 
 
 def read_bias(workdir: Folder) -> dict[str, Any]:
@@ -107,7 +85,7 @@ def read_bias(workdir: Folder) -> dict[str, Any]:
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
-    return read_json(files.folder(workdir) / BIAS)
+    return files.read_json(files.folder(workdir) / BIAS)
 
 
 def read(workdir: Folder) -> list[dict[str, Any]]:
@@ -154,18 +132,18 @@ def series(
 def _check_same(folder: epath.Path, path: epath.Path, new: Mapping[str, Any]) -> None:
     """Raises WorkdirError, naming some of the keys, if the configurations differ."""
     try:
-        old = parse(path.read_bytes())
+        old = files.parse(path.read_bytes())
     except ValueError as error:
         raise WorkdirError(
             f'{path} is damaged ({error}): choose another --workdir, or delete that one'
         ) from error
     mesh = {'mesh': None}  # on which devices it runs is no matter
-    differences = _differences(old | mesh, plain(new) | mesh)
+    differences = _differences(old | mesh, files.plain(new) | mesh)
     if differences:
-        more = f'; and {len(differences) - 3} more' if len(differences) > 3 else ''
         raise WorkdirError(
-            f'{folder} holds a run with another config ({"; ".join(differences[:3])}'
-            f'{more}): choose another --workdir, or delete that one'
+            f'{folder} holds a run with another config '
+            f'({disk.first_three(differences)}): choose another --workdir, or delete '
+            'that one'
         )
 
 

@@ -91,10 +91,7 @@ def write(rows: list[dict[str, Any]], workdir: Folder) -> None:
     Raises:
       WorkdirError: if it cannot be written.
     """
-    with files.writing(workdir):
-        folder = files.folder(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_whole(folder / f'{NAME}.json', files.dumps(rows, indent=2) + '\n')
+    files.write_json(files.folder(workdir) / f'{NAME}.json', rows)
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,22 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from absl import logging
 from etils import epath
 
+from eqprop_jax.disk import is_remote, write_whole
 from eqprop_jax.records import files
 from eqprop_jax.records.events import Events
-from eqprop_jax.records.files import (
-    Folder,
-    WorkdirError,
-    dumps,
-    parse,
-    write_whole,
-    writing,
-)
+from eqprop_jax.records.files import Folder, WorkdirError, writing
 
 METRICS = 'metrics.jsonl'
 SUMMARY = 'summary.json'
@@ -42,25 +35,21 @@ class Writer:
 
     def __init__(self, workdir: Folder, step: int = 0, *, idle: bool = False):
         self._idle = idle
-        self._events: Events | None = None
+        self._events: Events | None = None  # of a bucket there are none
         if idle:
             return
         self._folder = files.folder(workdir)
         self._path = self._folder / METRICS
-        self._is_remote = files.is_remote(self._folder)
         with writing(self._folder):
-            self._open(step)
-
-    def _open(self, step: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / SUMMARY).unlink(missing_ok=True)
-        events = [] if step else list(self._folder.glob('tensorboard/events.*'))
-        for stale in events:
-            stale.unlink(missing_ok=True)
-        self._lines = _lines_up_to(self._path, step)
-        write_whole(self._path, ''.join(self._lines))
-        if not self._is_remote:
-            self._events = Events(self._folder / 'tensorboard', step)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / SUMMARY).unlink(missing_ok=True)
+            events = [] if step else list(self._folder.glob('tensorboard/events.*'))
+            for stale in events:
+                stale.unlink(missing_ok=True)
+            self._lines = _lines_up_to(self._path, step)
+            write_whole(self._path, ''.join(self._lines))
+            if not is_remote(self._folder):
+                self._events = Events(self._folder / 'tensorboard', step)
 
     def write(
         self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
@@ -82,49 +71,40 @@ class Writer:
             return
         values = {name: float(value) for name, value in metrics.items()}
         record = {'step': step, 'epoch': round(epoch, 6), 'split': split}
-        line = dumps({**record, **values}) + '\n'
-        if self._is_remote:
+        line = files.dumps(record | values) + '\n'
+        if self._events is None:
             self._lines.append(line)
             return
-        finite = {
-            f'{split}/{name}': value
-            for name, value in values.items()
-            if math.isfinite(value)
-        }
         with writing(self._folder):
             with self._path.open('a', encoding='utf-8') as lines:
                 lines.write(line)
-            if self._events is not None:
-                self._events.write(step, finite)
+            scalars = {
+                f'{split}/{name}': value
+                for name, value in values.items()
+                if math.isfinite(value)
+            }
+            self._events.write(step, scalars)
 
     def flush(self) -> None:
         """Brings records to where a crash cannot reach them, before a checkpoint."""
         if self._idle:
             return
         with writing(self._folder):
-            if self._is_remote:
+            if self._events is None:
                 write_whole(self._path, ''.join(self._lines))
-            if self._events is not None:
+            else:
                 self._events.flush()
 
     def __enter__(self) -> 'Writer':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._idle:
-            return
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
+            if self._events is None:
+                self.flush()
+                return
             with writing(self._folder):
-                try:
-                    self.flush()
-                finally:
-                    if self._events is not None:
-                        self._events.close()
+                self._events.close()
         except WorkdirError:
             if error is None:
                 raise
@@ -132,7 +112,7 @@ class Writer:
 
 def parse_record(line: bytes | str) -> dict[str, Any]:
     """Returns the record in a line; raises ValueError if there is none."""
-    record = parse(line)
+    record = files.parse(line)
     missing = {'step', 'epoch', 'split'} - record.keys()
     if missing:
         raise ValueError(f'it has no {min(missing)}')
