@@ -46,9 +46,7 @@ def initialize(
     """
     given = {'coordinator': coordinator, 'num_hosts': num_hosts, 'host': host}
     missing = [name for name, value in given.items() if value is None]
-    if not missing:
-        assert num_hosts is not None
-        assert host is not None
+    if coordinator is not None and num_hosts is not None and host is not None:
         if not 0 <= host < num_hosts:
             raise ValueError(f'host lies from 0 to {num_hosts - 1}, not {host}')
         jax.distributed.initialize(coordinator, num_hosts, host)

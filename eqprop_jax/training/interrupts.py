@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from absl import logging
@@ -36,12 +36,7 @@ class Watch:
             self._before = {one: signal.signal(one, self._note) for one in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._restore(*self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

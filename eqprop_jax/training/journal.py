@@ -3,18 +3,19 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
-from eqprop_jax import checkpoint, records
+from eqprop_jax import checkpoint, disk, records
 from eqprop_jax.training import hosts
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.programs import Chunk
 from eqprop_jax.training.state import Experiment, TrainState, init_state
+
+ENOUGH = 0.9  # of the test examples are settled at the end of a good run
 
 
 class TrainingError(RuntimeError):
@@ -24,16 +25,8 @@ class TrainingError(RuntimeError):
 class Journal:
     """Claims a workdir, finds where its run goes on, and writes down how.
 
-    A context manager: it holds files open while the run goes on.
-
-    Args:
-      experiment: the run.
-      workdir: as in `train_and_evaluate`.
-      keep: as there.
-
-    Raises:
-      CheckpointError: if the checkpoint to go on from has another state.
-      WorkdirError: if the workdir holds the run of another configuration.
+    A context manager: it holds files open while the run goes on. Arguments and errors
+    are those of `loop.train_and_evaluate`.
     """
 
     def __init__(
@@ -47,7 +40,7 @@ class Journal:
         self.start = int(state.step)
         """Steps taken before."""
         self.error: TrainingError | None = None
-        """What ended the run, if anything did."""
+        """What ended the run, if anything did: nothing is written from then on."""
         self._names = steps.quantities(state.params)
         self._files = contextlib.ExitStack()
 
@@ -58,40 +51,49 @@ class Journal:
         self._saver = enter(checkpoint.Saver(self.workdir, keep=self._keep))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._files.__exit__(kind, error, trace)
 
-    def trained(self, step: int, chunk: Chunk, seconds: float | None) -> None:
+    def trained(self, before: int, chunk: Chunk, seconds: float | None) -> None:
         """Records a chunk of steps, or why it broke off.
 
-        Args:
-          step: steps taken so far.
-          chunk: what came of the last of them.
-          seconds: that they took; None: they were compiled, too.
+        It took so many seconds, None with those of compiling; `before` counts the steps
+        taken up to it.
         """
+        if self.error is not None:
+            return
         taken = int(chunk.num_steps)
         if taken:
             metrics = floats(chunk.metrics)
             if seconds is not None:
                 examples = taken * self.experiment.batch_size
                 metrics['examples_per_second'] = examples / seconds
-            epoch = step / self.experiment.steps_per_epoch
-            self._writer.write(step, epoch, 'train', metrics)
+            self._write(before + taken, 'train', metrics)
         finite = np.asarray(chunk.finite)
         if not finite.all():
-            self.error = TrainingError(
-                _diagnosis(self.experiment, self._names, finite, step, self.workdir)
-            )
+            self.error = self._not_finite(before + taken, finite)
             self._saver.wait()
             _remove_checkpoints(self.workdir)
         elif seconds is not None:
             self.notes['train_seconds'] += seconds
             self.notes['timed_steps'] += taken
+
+    def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        epoch = step / self.experiment.steps_per_epoch
+        self._writer.write(step, epoch, split, metrics)
+
+    def _not_finite(self, step: int, finite: np.ndarray) -> TrainingError:
+        """Returns the error of the step that comes after so many."""
+        bad = [name for name, fine in zip(self._names, finite, strict=True) if not fine]
+        bad = [name for name in bad if not name.startswith(steps.RESULT)] or bad
+        return TrainingError(
+            f'step {step + 1} (epoch {step // self.experiment.steps_per_epoch + 1}) is '
+            f'not finite in {disk.first_three(bad)}. The step was not taken; the '
+            f'records up to it are in {self.workdir}. A smaller learning rate, a '
+            'smaller nudge radius, or estimator.skip_unconverged=True may help; '
+            '"converged" and "settled" in the records say whether the network still '
+            'settled.'
+        )
 
     def wants_diagnosis(self) -> bool:
         """Returns whether the next evaluation comes with one of the gradient."""
@@ -105,20 +107,18 @@ class Journal:
         found: Mapping[str, Mapping[str, Any]],
         extra: Mapping[str, Any],
     ) -> None:
-        """Records an evaluation, and saves the state if none was better.
+        """Records metrics by split, and saves the state if none was better.
 
-        Args:
-          step: steps taken so far.
-          state: of the run.
-          found: metrics by split.
-          extra: the diagnosis, which goes with the first of them; {}: none.
+        What is extra, a diagnosis or nothing, goes with the first split.
         """
-        epoch = step / self.experiment.steps_per_epoch
-        row: dict[str, Any] = {'step': step, 'epoch': epoch}
+        row: dict[str, Any] = {
+            'step': step,
+            'epoch': step / self.experiment.steps_per_epoch,
+        }
         more = floats(extra)
         for split, metrics in found.items():
             row[split] = floats(metrics)
-            self._writer.write(step, epoch, split, row[split] | more)
+            self._write(step, split, row[split] | more)
             more = {}
         evaluations = self.notes['evaluations']
         evaluations.append(row)
@@ -134,9 +134,31 @@ class Journal:
 
     def end(self) -> None:
         """Writes the summary of a run that took all its steps."""
+        if self.error is not None:
+            return
         if hosts.is_first():
-            records.write_summary(self.workdir, _summary(self.experiment, self.notes))
-        _warn_unsettled(self.notes['evaluations'][-1]['test']['converged'])
+            records.write_summary(self.workdir, self._summary())
+        converged = self.notes['evaluations'][-1]['test']['converged']
+        if not converged >= ENOUGH:
+            logging.warning(
+                'only %.0f %% of the test examples settled within solver.max_steps to '
+                'solver.tol at the end: gradients were taken away from equilibrium',
+                100 * converged,
+            )
+
+    def _summary(self) -> dict[str, Any]:
+        evaluations, seconds = self.notes['evaluations'], self.notes['train_seconds']
+        timed = self.notes['timed_steps'] * self.experiment.batch_size
+        return {
+            'last': evaluations[-1],
+            'best': _best(evaluations),
+            'seed': self.experiment.seed,
+            'examples_per_second': timed / seconds if seconds else None,
+            'train_seconds': seconds,
+            'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+            'jax': jax.__version__,
+            **records.provenance(),
+        }
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -157,10 +179,9 @@ def _begin(
         found = checkpoint.newest(workdir, logging.warning) or 0
     (number,) = hosts.largest(found)
     if number:
-        state, notes = checkpoint.read(workdir, number, state)
+        restored, notes = checkpoint.read(workdir, number, state)
         if notes.keys() >= new.keys():
-            return state, notes
-        state = init_state(experiment)
+            return restored, notes
     _remove_checkpoints(workdir)  # they belong to records that the writer removes
     return state, new
 
@@ -172,40 +193,6 @@ def _remove_checkpoints(workdir: str | os.PathLike[str]) -> None:
     hosts.largest(0)
 
 
-def _diagnosis(
-    experiment: Experiment,
-    names: list[str],
-    finite: np.ndarray,
-    step: int,
-    workdir: str | os.PathLike[str],
-) -> str:
-    bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
-    bad = [name for name in bad if not name.startswith(steps.RESULT)] or bad
-    shown = ', '.join(bad[:3]) + (f' and {len(bad) - 3} more' if len(bad) > 3 else '')
-    return (
-        f'step {step + 1} (epoch {step // experiment.steps_per_epoch + 1}) is not '
-        f'finite in {shown}. The step was not taken; the records up to it are in '
-        f'{workdir}. A smaller learning rate, a smaller nudge radius, or '
-        'estimator.skip_unconverged=True may help; "converged" and "settled" in the '
-        'records say whether the network still settled.'
-    )
-
-
-def _summary(experiment: Experiment, notes: dict[str, Any]) -> dict[str, Any]:
-    evaluations, seconds = notes['evaluations'], notes['train_seconds']
-    timed = notes['timed_steps'] * experiment.batch_size
-    return {
-        'last': evaluations[-1],
-        'best': _best(evaluations),
-        'seed': experiment.seed,
-        'examples_per_second': timed / seconds if seconds else None,
-        'train_seconds': seconds,
-        'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-        'jax': jax.__version__,
-        **records.provenance(),
-    }
-
-
 def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the first one of the least held-out error, None without held-out ones."""
     return min(
@@ -213,13 +200,3 @@ def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any] | None:
         key=lambda row: (row['eval']['error'], row['eval']['loss']),
         default=None,
     )
-
-
-def _warn_unsettled(converged: float, threshold: float = 0.9) -> None:
-    """Logs a warning if too few of the test examples were at equilibrium at the end."""
-    if not converged >= threshold:
-        logging.warning(
-            'only %.0f %% of the test examples settled within solver.max_steps to '
-            'solver.tol at the end: gradients were taken away from equilibrium',
-            100 * converged,
-        )

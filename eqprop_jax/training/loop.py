@@ -128,6 +128,7 @@ def _train(
     progress: bool,
     save_every: float,
 ) -> list[TrainState | TrainingError]:
+    """Trains runs that have come equally far; returns the end of each."""
     experiment = journals[0].experiment
     runs = Runs([journal.experiment for journal in journals], how)
     state = runs.pack([journal.begun for journal in journals])
@@ -149,38 +150,30 @@ def _train(
             begin = time.perf_counter()
             state, results = runs.train(state, *chunk[:3])
             elapsed = time.perf_counter() - begin
-            compiled = number > 0  # by the first chunk
-            share = elapsed / len(journals) if compiled else None
+            share = elapsed / len(journals) if number else None  # the first compiles
             before = chunk.epoch * experiment.steps_per_epoch + chunk.first
             step = before + chunk.num_steps
-            running = []
-            for index, (journal, result) in enumerate(
-                zip(journals, results, strict=True)
-            ):
-                if journal.error is None:
-                    journal.trained(before + int(result.num_steps), result, share)
-                if journal.error is None:
-                    running.append(index)
+            for journal, result in zip(journals, results, strict=True):
+                journal.trained(before, result, share)
+            running = [i for i, journal in enumerate(journals) if journal.error is None]
             if not running:
                 break
             examples = chunk.num_steps * experiment.batch_size * len(running)
-            _show(bar, chunk, [results[index] for index in running], examples / elapsed)
+            _show(bar, chunk, [results[i] for i in running], examples / elapsed)
             done = step == experiment.num_steps
             due = done or time.monotonic() - saved >= save_every
             due, signal = hosts.largest(int(due), watch.number or 0)
-            states = []
-            if chunk.evaluate or due or signal:
-                states = runs.unpack(state)
+            save = due or signal
+            states = runs.unpack(state) if chunk.evaluate or save else []
             if chunk.evaluate:
                 found = runs.evaluate(state)
-                extra = [{}] * len(journals)
-                if any(journals[index].wants_diagnosis() for index in running):
-                    extra = runs.diagnose(state)
+                wanted = any(journals[i].wants_diagnosis() for i in running)
+                extra = runs.diagnose(state) if wanted else [{}] * len(journals)
                 for i in running:
                     journals[i].evaluated(step, states[i], found[i], extra[i])
-            if due or signal:
-                for index in running:
-                    journals[index].save(states[index], wait=bool(signal))
+            if save:
+                for i in running:
+                    journals[i].save(states[i], wait=bool(signal))
                 saved = time.monotonic()
             if signal and not done:
                 where = ', '.join(str(journal.workdir) for journal in journals)
@@ -189,12 +182,10 @@ def _train(
                     f'{where} has it, and the same command goes on from there',
                     signal,
                 )
-    ends = []
-    for journal, end in zip(journals, runs.unpack(state), strict=True):
-        if journal.error is None:
-            journal.end()
-        ends.append(journal.error or end)
-    return ends
+    for journal in journals:
+        journal.end()
+    ends = zip(journals, runs.unpack(state), strict=True)
+    return [journal.error or end for journal, end in ends]
 
 
 def _show(

@@ -117,14 +117,9 @@ def place(split: Split, mesh: Mesh) -> DeviceSplit:
 def part_of_batch(
     positions: Int[Array, ' B'], turns: int = 1
 ) -> tuple[Int[Array, ' filled'], Int[Array, ' part']]:
-    """Returns a batch's positions, filled up, and the numbers of this device's part.
+    """Returns a batch's positions, filled up, and `Batch.rows` of this device's part.
 
-    Args:
-      positions: in the split, of all examples of the batch.
-      turns: what the size of each part is a multiple of.
-
-    Returns:
-      The positions of all parts, and `Batch.rows` of this one.
+    The size of each part is a multiple of `turns`.
     """
     parts, size = lax.axis_size(DATA), len(positions)
     share = -(-size // (parts * turns)) * turns
@@ -136,11 +131,8 @@ def part_of_batch(
 def gather(split: DeviceSplit, positions: Int[Array, ' filled']) -> DeviceSplit:
     """Returns this device's part of the examples at some positions.
 
-    Every device looks up what it has; what another one needs is sent there.
-
-    Args:
-      split: this device's part of the split, all of the same size.
-      positions: in the whole split, of all parts of the batch.
+    Positions are those of all parts of a batch, in the whole split. Every device looks
+    up what its own part of the split has; what another one needs is sent there.
     """
     if lax.axis_size(DATA) == 1:
         return DeviceSplit(split.images[positions], split.labels[positions])
@@ -151,37 +143,21 @@ def gather(split: DeviceSplit, positions: Int[Array, ' filled']) -> DeviceSplit:
     return jax.tree.map(lambda part: lax.psum_scatter(part, DATA, tiled=True), found)
 
 
-def total(sums: Any) -> Any:
-    """Returns `step.Sums` over all parts of a batch, on all devices the same."""
-    largest = _largest(sums.tally.largest)
-    added = _add_up(sums.replace(tally=sums.tally.replace(largest={})))
-    return added.replace(tally=added.tally.replace(largest=largest))
+def total(tally: Any) -> Any:
+    """Returns a `metrics.Tally` of all devices, on each of them.
 
-
-def total_tally(tally: Any) -> Any:
-    """Returns a `metrics.Tally` of all devices, on each of them."""
-    largest = _largest(tally.largest)
-    return _add_up(tally.replace(largest={})).replace(largest=largest)
-
-
-def _add_up(sums: Any) -> Any:
-    """Returns sums over all devices.
-
-    All of it goes in one message. Devices along `contour` have the same part, but for
-    the order in which they may have rounded: their mean is taken.
+    Sums go in one message, and the largest in another. Devices along `contour` have the
+    same part, but for the order in which they may have rounded: their mean is taken.
     """
-    if lax.axis_size(DATA) * lax.axis_size(CONTOUR) == 1:
-        return sums
-    flat, restore = ravel_pytree(sums)
-    return restore(lax.psum(flat / lax.axis_size(CONTOUR), (DATA, CONTOUR)))
-
-
-def _largest(values: Any) -> Any:
-    """Returns the largest over all devices of each value, in one message."""
-    if lax.axis_size(DATA) * lax.axis_size(CONTOUR) == 1:
-        return values
-    flat, restore = ravel_pytree(values)
-    return restore(lax.pmax(flat, (DATA, CONTOUR)))
+    copies = lax.axis_size(CONTOUR)
+    if lax.axis_size(DATA) * copies == 1:
+        return tally
+    sums, as_sums = ravel_pytree(tally.sums)
+    largest, as_largest = ravel_pytree(tally.largest)
+    return tally.replace(
+        sums=as_sums(lax.psum(sums / copies, (DATA, CONTOUR))),
+        largest=as_largest(lax.pmax(largest, (DATA, CONTOUR))),
+    )
 
 
 def _devices(count: int) -> str:

@@ -16,27 +16,19 @@ Values = dict[str, Array]
 class Tally(struct.PyTreeNode):
     """What was measured of some examples; tallies of others are added to it."""
 
-    count: Any
-    """How many examples, []."""
     sums: Any
-    """`Values`: of each quantity the sum over them."""
-    largest: Any
-    """`Values`: of others the largest."""
+    """Pytree: of each quantity the sum over them."""
+    largest: Values
+    """Of others the largest."""
 
     def __add__(self, other: 'Tally') -> 'Tally':
         """Returns the tally of both."""
         largest = jax.tree.map(jnp.maximum, self.largest, other.largest)
-        return tree.add(self, other).replace(largest=largest)
-
-    def means(self) -> Values:
-        """Returns the means, and the largest as 'max_...': what records have."""
-        count = jnp.maximum(self.count, 1)
-        means = {name: value / count for name, value in self.sums.items()}
-        return means | {f'max_{name}': value for name, value in self.largest.items()}
+        return Tally(tree.add(self.sums, other.sums), largest)
 
 
 def tally(batch: Batch, values: Values, largest: Values) -> Tally:
-    """Returns that of the examples of a batch that are no fillers.
+    """Returns that of the examples of a batch that are no fillers; 'count' of them.
 
     Args:
       batch: what was measured of.
@@ -47,11 +39,20 @@ def tally(batch: Batch, values: Values, largest: Values) -> Tally:
     def known(value: Array) -> Array:
         return jnp.where(batch.counted, value, 0)
 
+    count = jnp.sum(batch.counted.astype(batch.x.dtype))
+    sums = {name: jnp.sum(known(value)) for name, value in values.items()}
     return Tally(
-        jnp.sum(batch.counted.astype(batch.x.dtype)),
-        {name: jnp.sum(known(value)) for name, value in values.items()},
+        {'count': count, **sums},
         {name: jnp.max(known(value)) for name, value in largest.items()},
     )
+
+
+def means(tally: Tally) -> Values:
+    """Returns the means, and the largest as 'max_...': what records have."""
+    count = jnp.maximum(tally.sums['count'], 1)
+    found = {name: value / count for name, value in tally.sums.items()}
+    del found['count']
+    return found | {f'max_{name}': value for name, value in tally.largest.items()}
 
 
 def of_equilibrium(

@@ -1,5 +1,6 @@
 """Optimizers by name, with learning rate and weight decay per layer, on a schedule."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,8 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from eqprop_jax import tree
-from eqprop_jax.types import Pair
+from eqprop_jax.types import Pair, Params
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw')
 SCHEDULES = ('constant', 'cosine')
@@ -56,62 +56,68 @@ def make(
     Raises:
       ValueError: for an unknown name or a number outside its range.
     """
-    _check_options('', {'learning_rate': learning_rate, 'weight_decay': weight_decay})
     if name not in OPTIMIZERS:
         raise ValueError(f'no optimizer {name!r}; choose from {", ".join(OPTIMIZERS)}')
     if not 0 <= momentum < 1:
         raise ValueError(f'momentum lies from 0 to below 1, not {momentum}')
     if clip_norm is not None and not (np.isfinite(clip_norm) and clip_norm > 0):
         raise ValueError(f'clip_norm has to be positive or None, not {clip_norm}')
-    chosen = dict(layers or {})
-    for layer, own in chosen.items():
-        _check_options(f'layers.{layer}.', own)
-    _schedule(schedule, 1.0, num_steps, warmup_steps)
+    common = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
+    own = dict(layers or {})
+    _check_options('', common)
+    for layer, options in own.items():
+        _check_options(f'layers.{layer}.', options)
+    make_schedule = functools.partial(_schedule, schedule, num_steps, warmup_steps)
+    make_schedule(learning_rate)  # whatever is wrong is told now
 
-    def one(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
-        rate = _schedule(schedule, learning_rate, num_steps, warmup_steps)
-        if name == 'adamw':
-            return optax.adamw(rate, weight_decay=weight_decay)
-        rule = optax.sgd(rate, momentum or None) if name == 'sgd' else optax.adam(rate)
-        if isinstance(weight_decay, float | int) and not weight_decay:
-            return rule
-        return optax.chain(optax.add_decayed_weights(weight_decay), rule)
+    def rule(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
+        return _rule(name, make_schedule(learning_rate), momentum, weight_decay)
 
-    def bounded(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    def whole(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
+        common = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
+        found = rule(**common)
+        if own:
+            rules = {layer: rule(**{**common, **own[layer]}) for layer in own}
+            labels = functools.partial(_labels, own, pairs)
+            found = optax.partition({'': found, **rules}, labels)
         if clip_norm is None:
-            return rule
-        return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
-
-    def labels(params: dict[str, Any]) -> dict[str, Any]:
-        unknown = sorted(set(chosen) - set(params))
-        if unknown:
-            raise ValueError(
-                f'no layer {", ".join(unknown)} to optimize; choose from '
-                + ', '.join(sorted(params))
-            )
-        found = {
-            layer: jax.tree.map(
-                lambda _, own=layer if layer in chosen else '': own, leaves
-            )
-            for layer, leaves in params.items()
-        }
-        for forward, feedback, _ in pairs:
-            found = tree.replace(found, feedback, tree.get(found, forward))
-        return found
-
-    def optimizer(
-        learning_rate: Any, weight_decay: Any
-    ) -> optax.GradientTransformation:
-        options = {'learning_rate': learning_rate, 'weight_decay': weight_decay}
-        if not chosen:
-            return bounded(one(**options))
-        rules = {layer: one(**{**options, **own}) for layer, own in chosen.items()}
-        return bounded(optax.partition({'': one(**options), **rules}, labels))
+            return found
+        return optax.chain(optax.clip_by_global_norm(clip_norm), found)
 
     fixed = () if weight_decay else 'weight_decay'  # of which there is none
-    return optax.inject_hyperparams(optimizer, static_args=fixed)(
-        learning_rate=learning_rate, weight_decay=weight_decay
-    )
+    return optax.inject_hyperparams(whole, static_args=fixed)(**common)
+
+
+def _rule(
+    name: str, rate: optax.Schedule, momentum: float, weight_decay: Any
+) -> optax.GradientTransformation:
+    """Returns the optimizer of some layers, without decay where it is none for good."""
+    if name == 'adamw':
+        return optax.adamw(rate, weight_decay=weight_decay)
+    rule = optax.sgd(rate, momentum or None) if name == 'sgd' else optax.adam(rate)
+    if isinstance(weight_decay, float | int) and not weight_decay:
+        return rule
+    return optax.chain(optax.add_decayed_weights(weight_decay), rule)
+
+
+def _labels(
+    layers: Mapping[str, Any], pairs: Sequence[Pair], params: Params
+) -> dict[str, Any]:
+    """Returns for every array of the params whose rule it goes by; '': that of most."""
+    unknown = sorted(layers.keys() - params.keys())
+    if unknown:
+        raise ValueError(
+            f'no layer {", ".join(unknown)} to optimize; choose from '
+            + ', '.join(sorted(params))
+        )
+    partners = {feedback: forward for forward, feedback, _ in pairs}
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = tuple(key.key for key in path)
+        layer = partners.get(names, names)[0]
+        return layer if layer in layers else ''
+
+    return jax.tree.map_with_path(label, params)
 
 
 def _check_options(prefix: str, options: Mapping[str, float]) -> None:
@@ -128,7 +134,7 @@ def _check_options(prefix: str, options: Mapping[str, float]) -> None:
 
 
 def _schedule(
-    name: str, learning_rate: Any, num_steps: int, warmup_steps: int
+    name: str, num_steps: int, warmup_steps: int, learning_rate: Any
 ) -> optax.Schedule:
     if name not in SCHEDULES:
         raise ValueError(f'no schedule {name!r}; choose from {", ".join(SCHEDULES)}')
@@ -139,9 +145,8 @@ def _schedule(
         )
     main = optax.constant_schedule(learning_rate)
     if name == 'cosine':
-        main = optax.cosine_decay_schedule(
-            learning_rate, max(num_steps - warmup_steps, 1)
-        )
+        rest = max(num_steps - warmup_steps, 1)
+        main = optax.cosine_decay_schedule(learning_rate, rest)
     if not warmup_steps:
         return main
 

@@ -25,7 +25,7 @@ from eqprop_jax.data import pipeline
 from eqprop_jax.data.pipeline import DeviceSplit
 from eqprop_jax.training import mesh, metrics
 from eqprop_jax.training.diagnose import diagnosis
-from eqprop_jax.training.metrics import Values
+from eqprop_jax.training.metrics import Tally, Values
 from eqprop_jax.training.state import Experiment, TrainState, stream
 from eqprop_jax.training.step import quantities, step
 from eqprop_jax.types import Batch, Params
@@ -53,17 +53,9 @@ def make_train_chunk(
 ) -> Callable[..., tuple[TrainState, Chunk]]:
     """Returns the jitted (state, split, epoch, first, num_steps) -> (state, Chunk).
 
-    Args:
-      run: what is trained.
-      way: a key of `WAYS`: of several runs, whose states and chunks have a leading
-        axis. None: one run.
-
-    Args (of the returned function):
-      state: donated.
-      split: the training examples, from `mesh.place`.
-      epoch: whose order is used.
-      first: position of the first batch within the epoch.
-      num_steps: how many batches to take, up to the epoch's end.
+    The state is donated. `split` is of `mesh.place`, `first` the position of the first
+    batch within the epoch, and `num_steps` goes up to its end. With a way, a key of
+    `WAYS`, states and chunks are those of several runs and have a leading axis.
     """
     size = len(run.dataset.train.labels)
 
@@ -102,7 +94,7 @@ def make_train_chunk(
         finite = jnp.ones(len(quantities(state.params)), bool)
         start = (jnp.zeros((), jnp.int32), state, tree.zeros_like(tally), finite)
         index, state, total, finite = lax.while_loop(go_on, body, start)
-        return state, Chunk(total.means(), index, finite)
+        return state, Chunk(metrics.means(total), index, finite)
 
     everywhere = mesh.EVERYWHERE
     return jax.jit(
@@ -116,19 +108,15 @@ def make_evaluate(
 ) -> Callable[[Params, DeviceSplit], Values]:
     """Returns the jitted (params, split) -> metrics over all examples of a split.
 
-    Every device evaluates its part of the split. Its last batch is filled up, as the
-    last part is, and the filling masked, so that every example counts once.
-
-    Args:
-      run: what is evaluated.
-      batch_size: examples relaxed at a time.
-      way: as in `make_train_chunk`; parameters and metrics have a leading axis then.
+    Every device evaluates its part of the split, `batch_size` examples at a time. Its
+    last batch is filled up, as the last part is, and the filling masked, so that every
+    example counts once. A way is as in `make_train_chunk`.
     """
 
     def evaluate(params: Params, split: DeviceSplit) -> Values:
         rows = min(batch_size, split.size)
 
-        def one(index: Array) -> metrics.Tally:
+        def one(index: Array) -> Tally:
             positions = index * rows + jnp.arange(rows)
             part = tree.take(split, jnp.minimum(positions, split.size - 1))
             counted = (positions < split.size) & (part.labels >= 0)
@@ -138,9 +126,10 @@ def make_evaluate(
             return metrics.tally(batch, *values)
 
         each = lax.map(one, jnp.arange(-(-split.size // rows)))
-        largest = jax.tree.map(jnp.max, each.largest)
-        tally = jax.tree.map(jnp.sum, each).replace(largest=largest)
-        return mesh.total_tally(tally).means()
+        tally = Tally(
+            jax.tree.map(jnp.sum, each.sums), jax.tree.map(jnp.max, each.largest)
+        )
+        return metrics.means(mesh.total(tally))
 
     return jax.jit(_divided(evaluate, run, way, (mesh.DIVIDED,)))
 
@@ -148,23 +137,14 @@ def make_evaluate(
 def make_diagnose(
     run: Experiment, way: str | None = None
 ) -> Callable[[Params, jax.Array, Batch], Values]:
-    """Returns the jitted (params, rng, batch) -> `diagnosis`.
-
-    Args:
-      run: whose gradient it is.
-      way: as in `make_train_chunk`; parameters, keys and metrics have a leading axis
-        then.
-    """
+    """Returns the jitted (params, rng, batch) -> `diagnosis`, of one batch."""
     return jax.jit(_of_runs(functools.partial(diagnosis, run), way, own=2))
 
 
 def _of_runs(fn: Callable, way: str | None, own: int = 1) -> Callable:
-    """Returns a function of one run as one of several, each with arguments of its own.
+    """Returns a function of one run as one of several, if there is a way.
 
-    Args:
-      fn: of one run.
-      way: a key of `WAYS`; None: one run.
-      own: how many of the first arguments have a leading axis; the others are shared.
+    The first `own` arguments have a leading axis then; the others are shared.
     """
     if way is None:
         return fn

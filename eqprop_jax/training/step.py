@@ -9,41 +9,36 @@ up before anything is divided by their number.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool
 
 from eqprop_jax import alignment, dynamics, homeostasis, tree
 from eqprop_jax.training import mesh, metrics
-from eqprop_jax.training.metrics import Tally
+from eqprop_jax.training.metrics import Tally, Values
 from eqprop_jax.training.state import Experiment, TrainState, stream
 from eqprop_jax.types import Batch, Params
 
 RESULT = 'the new value of'
 
 
-class Sums(struct.PyTreeNode):
+class Sums(NamedTuple):
     """Over the examples of a part of a batch."""
 
     grads: Params
     """dC/dθ."""
-    kept: Any
+    kept: Array
     """How many examples that is of, []."""
     penalty: Any
     """L_homeo and its gradient; None where there is no penalty."""
     measured: Any
     """How many examples that is of, likewise."""
-    tally: Any
-    """The `Tally` of what is measured beside it."""
-
-    def __add__(self, other: 'Sums') -> 'Sums':
-        """Returns the sums over both parts."""
-        return tree.add(self, other).replace(tally=self.tally + other.tally)
+    values: Values
+    """What is measured beside it, of `kept` examples and others."""
 
 
 def step(
@@ -60,22 +55,23 @@ def step(
       The state after the step, what was measured, and which `quantities` are finite.
     """
     part = functools.partial(_of_part, run, state)
-    sums = mesh.total(_in_turns(run.accumulation_steps, part, batch))
+    tally = mesh.total(_in_turns(run.accumulation_steps, part, batch))
+    sums, values = tally.sums, tally.sums.values
     grads = tree.scale(1 / jnp.maximum(sums.kept, 1), sums.grads)
     if run.kolen_pollack:
         grads = alignment.kolen_pollack(run.system, grads)
     if run.penalty is not None:
         value, slope = tree.scale(1 / jnp.maximum(sums.measured, 1), sums.penalty)
         grads = tree.add(grads, tree.scale(state.penalty_weight, slope))
-        sums.tally.sums['homeostasis'] = value * sums.tally.count
+        values = values | {'homeostasis': value * values['count']}
     updates, memory = run.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     after = state.replace(step=state.step + 1, params=params, opt_state=memory)
-    return after, sums.tally, _finite(run, sums.tally, grads, params)
+    return after, tally.replace(sums=values), _finite(run, values, grads, params)
 
 
-def _of_part(run: Experiment, state: TrainState, batch: Batch) -> Sums:
-    """Returns the sums over some examples that are gone through together."""
+def _of_part(run: Experiment, state: TrainState, batch: Batch) -> Tally:
+    """Returns the `Sums` over some examples that are gone through together."""
     key = jax.random.fold_in(stream(state.seed, 'estimate'), state.step)
     estimate_rng, penalty_rng = jax.random.split(key)
     free = dynamics.relax(run.system, state.params, batch.x, run.solve)
@@ -98,18 +94,20 @@ def _of_part(run: Experiment, state: TrainState, batch: Batch) -> Sums:
         )
         penalty = tree.scale(measured, penalty)
     tally = metrics.tally(batch, values, largest)
-    return Sums(tree.scale(kept, grads), kept, penalty, measured, tally)
+    sums = Sums(tree.scale(kept, grads), kept, penalty, measured, tally.sums)
+    return tally.replace(sums=sums)
 
 
-def _in_turns(turns: int, part: Callable[[Batch], Sums], batch: Batch) -> Sums:
-    """Returns the sums over equal parts of a batch, one after the other."""
+def _in_turns(turns: int, part: Callable[[Batch], Tally], batch: Batch) -> Tally:
+    """Returns the tally of equal parts of a batch, one after the other."""
     if turns == 1:
         return part(batch)
     parts = jax.tree.map(lambda a: a.reshape(turns, -1, *a.shape[1:]), batch)
     one = jax.eval_shape(part, jax.tree.map(lambda a: a[0], parts))
-    return lax.scan(
-        lambda sums, batch: (sums + part(batch), None), tree.zeros_like(one), parts
-    )[0]
+    tally, _ = lax.scan(
+        lambda tally, batch: (tally + part(batch), None), tree.zeros_like(one), parts
+    )
+    return tally
 
 
 def _on_a_fraction(
@@ -133,10 +131,7 @@ def _on_a_fraction(
 
 def quantities(params: Params) -> list[str]:
     """Returns the names of what `step` says is finite."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths
-    ]
+    names = tree.names(params)
     return [
         'the loss',
         'the answer of any example',
@@ -146,16 +141,15 @@ def quantities(params: Params) -> list[str]:
 
 
 def _finite(
-    run: Experiment, tally: Tally, grads: Params, params: Params
+    run: Experiment, values: Values, grads: Params, params: Params
 ) -> Bool[Array, ' quantities']:
     """Whether all is finite; the loss of examples left out of the mean may not be.
 
     A batch of which all examples are left out has nothing to go on with, unless that
     is what was asked for.
     """
-    skipped = tally.sums['skipped']
-    loss = jnp.isfinite(tally.sums['loss']) | (skipped > 0)
-    any_left = (skipped < tally.count) | run.skip_unconverged
+    loss = jnp.isfinite(values['loss']) | (values['skipped'] > 0)
+    any_left = (values['skipped'] < values['count']) | run.skip_unconverged
     leaves = [*jax.tree.leaves(grads), *jax.tree.leaves(params)]
     return jnp.stack(
         [loss, any_left, *(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)]
