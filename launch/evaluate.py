@@ -8,7 +8,6 @@ took, beside what the run itself wrote down when it ended. With --json also clas
 class.
 """
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 

@@ -55,15 +55,13 @@ def newest(workdir: Workdir, warn: Callable[[str], None]) -> int | None:
     folder = folders.folder_of(workdir)
     for number in reversed(folders.numbers(folder, '')):
         path = folder / str(number)
-        if not folders.is_finished(path):
-            continue
         try:
-            folders.check_whole(path)
+            if folders.is_finished(path):
+                folders.check_whole(path)
+                return number
         except CheckpointError as error:
             damage = str(error).removesuffix(f': {folders.ADVICE}')
             warn(f'{damage}: an earlier one is taken, or else the start')
-            continue
-        return number
     return None
 
 

@@ -38,11 +38,7 @@ class Saver:
         self._unfinished: futures.Future[None] | None = None
 
     def save(
-        self,
-        state: Any,
-        notes: Mapping[str, Any] | None = None,
-        *,
-        best: bool = False,
+        self, state: Any, notes: Mapping[str, Any] | None = None, *, best: bool = False
     ) -> epath.Path:
         """Writes a state, and then removes older ones.
 

@@ -30,11 +30,11 @@ from eqprop_jax.records.files import Folder as Folder
 from eqprop_jax.records.files import Path as Path
 from eqprop_jax.records.files import WorkdirError as WorkdirError
 from eqprop_jax.records.files import folder as folder
-from eqprop_jax.records.lock import locked as locked
 from eqprop_jax.records.run import BIAS as BIAS
 from eqprop_jax.records.run import CONFIG as CONFIG
 from eqprop_jax.records.run import claim as claim
 from eqprop_jax.records.run import is_unfinished as is_unfinished
+from eqprop_jax.records.run import locked as locked
 from eqprop_jax.records.run import read as read
 from eqprop_jax.records.run import read_bias as read_bias
 from eqprop_jax.records.run import read_config as read_config

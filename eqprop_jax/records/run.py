@@ -1,7 +1,9 @@
 """A run's workdir: claimed before it trains, read for figures and tables."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,11 @@ from eqprop_jax import disk
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError
 from eqprop_jax.records.writer import METRICS, SUMMARY, parse_record
+
+try:
+    import fcntl
+except ImportError:  # where there is none, nothing is locked
+    fcntl = None
 
 CONFIG = 'config.json'
 BIAS = 'bias.json'
@@ -43,6 +50,42 @@ def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> 
             raise WorkdirError(f'{folder} holds {METRICS} but no {CONFIG}{advice}')
     if write:
         files.write_json(path, config, advice)
+
+
+@contextlib.contextmanager
+def locked(workdir: Folder) -> Generator[None, None, None]:
+    """Holds a workdir, which is made if need be, against other runs.
+
+    The system lets go of it with the process, however that ends. Buckets, and file
+    systems that know no locks, are not held.
+
+    Args:
+      workdir: the folder.
+
+    Raises:
+      WorkdirError: if another run holds it, if it cannot be made, or if its name is
+        one that checkpoints cannot be read from.
+    """
+    path = files.folder_of_run(workdir)
+    if fcntl is None or disk.is_remote(path):
+        yield
+        return
+    with files.writing(path, ': choose another --workdir'):
+        path.mkdir(parents=True, exist_ok=True)
+        held = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkdirError(
+                f'{path} is in use by another run: wait for its end, or choose another '
+                '--workdir'
+            ) from error
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        os.close(held)
 
 
 def is_unfinished(workdir: Folder) -> bool:

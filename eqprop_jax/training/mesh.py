@@ -71,11 +71,6 @@ def of_runs(mesh: Mesh, num_runs: int) -> Mesh:
     return _mesh(min(num_runs, jax.device_count() // (data * contour)), data, contour)
 
 
-def filled_up(num_runs: int, mesh: Mesh) -> int:
-    """Returns the number of runs that the devices divide evenly, from these on."""
-    return -(-num_runs // mesh.shape[RUNS]) * mesh.shape[RUNS]
-
-
 def _mesh(*shape: int) -> Mesh:
     return jax.make_mesh(
         shape,

@@ -150,7 +150,6 @@ def _schedule(
     if not warmup_steps:
         return main
 
-    def rise(step: Any) -> Any:
-        return learning_rate * (step + 1) / warmup_steps
-
+    first = learning_rate / warmup_steps
+    rise = optax.linear_schedule(first, learning_rate, warmup_steps - 1)
     return optax.join_schedules([rise, main], [warmup_steps])

@@ -57,7 +57,7 @@ def make_train_chunk(
     batch within the epoch, and `num_steps` goes up to its end. With a way, a key of
     `WAYS`, states and chunks are those of several runs and have a leading axis.
     """
-    size = len(run.dataset.train.labels)
+    size, classes = len(run.dataset.train.labels), run.dataset.num_classes
 
     def chunk(
         state: TrainState,
@@ -77,7 +77,10 @@ def make_train_chunk(
                 rng = jax.random.fold_in(stream(state.seed, 'augment'), state.step)
                 augment = functools.partial(augment, rng)
             part = mesh.gather(split, positions)
-            return step(run, state, _batch(run, part, rows, augment))
+            batch = pipeline.batch(
+                part, run.preprocess, classes, rows=rows, augment=augment
+            )
+            return step(run, state, batch)
 
         def body(carry: tuple) -> tuple:
             index, state, total, _ = carry
@@ -96,11 +99,8 @@ def make_train_chunk(
         index, state, total, finite = lax.while_loop(go_on, body, start)
         return state, Chunk(metrics.means(total), index, finite)
 
-    everywhere = mesh.EVERYWHERE
-    return jax.jit(
-        _divided(chunk, run, way, (mesh.DIVIDED, everywhere, everywhere, everywhere)),
-        donate_argnums=0,
-    )
+    shared = (mesh.DIVIDED, *(mesh.EVERYWHERE,) * 3)
+    return jax.jit(_divided(chunk, run, way, shared), donate_argnums=0)
 
 
 def make_evaluate(
@@ -112,6 +112,7 @@ def make_evaluate(
     last batch is filled up, as the last part is, and the filling masked, so that every
     example counts once. A way is as in `make_train_chunk`.
     """
+    classes = run.dataset.num_classes
 
     def evaluate(params: Params, split: DeviceSplit) -> Values:
         rows = min(batch_size, split.size)
@@ -120,7 +121,8 @@ def make_evaluate(
             positions = index * rows + jnp.arange(rows)
             part = tree.take(split, jnp.minimum(positions, split.size - 1))
             counted = (positions < split.size) & (part.labels >= 0)
-            batch = _batch(run, part, jnp.where(counted, positions, -1))
+            numbers = jnp.where(counted, positions, -1)
+            batch = pipeline.batch(part, run.preprocess, classes, rows=numbers)
             free = dynamics.relax(run.system, params, batch.x, run.solve)
             values = metrics.of_equilibrium(run.system, params, batch, free)
             return metrics.tally(batch, *values)
@@ -165,13 +167,3 @@ def _divided(fn: Callable, run: Experiment, way: str | None, shared: tuple) -> C
         out_specs=runs,
         check_vma=False,  # while_loop: what it carries is the same on all devices
     )
-
-
-def _batch(
-    run: Experiment,
-    part: DeviceSplit,
-    rows: Int[Array, ' B'],
-    augment: Callable[..., Array] | None = None,
-) -> Batch:
-    classes = run.dataset.num_classes
-    return pipeline.batch(part, run.preprocess, classes, rows=rows, augment=augment)

@@ -53,9 +53,9 @@ class Runs:
         """Returns the states of the runs as what the programs take."""
         if self._runs == 1:
             return states[0]
-        rows = mesh.filled_up(self._runs, self._mesh)
-        padded = [*states, *(states[-1],) * (rows - self._runs)]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
+        fillers = -self._runs % self._mesh.shape[mesh.RUNS]
+        filled_up = [*states, *(states[-1],) * fillers]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled_up)
         return jax.device_put(stacked, NamedSharding(self._mesh, mesh.RUNS_DIVIDED))
 
     def unpack(self, packed: Any) -> list[Any]:
