@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Inexact
 
-from eqprop_jax import program, tree, wiring
-from eqprop_jax.program import Drive
+from eqprop_jax import _program as program
+from eqprop_jax import _wiring as wiring
+from eqprop_jax import tree
+from eqprop_jax._program import Drive
 from eqprop_jax.types import (
     Equilibrium,
     Field,

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from eqprop_jax import jacobian, tree
-from eqprop_jax.solvers import judge
+from eqprop_jax.solvers import _judge as judge
 from eqprop_jax.types import Batch, Equilibrium, Params, Rates, System
 
 FORMS = ('difference', 'published')

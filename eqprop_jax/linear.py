@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Inexact
 
-from eqprop_jax import products, tree
+from eqprop_jax import _products as products
+from eqprop_jax import tree
 
 Padding = str | Sequence[tuple[int, int]]
 

@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from eqprop_jax.precision import FULL, Way
+from eqprop_jax._precision import FULL, Way
 
 Params = Any  # pytree of real arrays
 Injection = Any  # the clamped input's part of the drive; leaves [B, ...]
@@ -170,7 +170,7 @@ class Equilibrium(NamedTuple):
     """σ(u)."""
     residual: Float[Array, '*P B']
     """What is left to move in the worst layer, relative to |u_l|, or in a nudged phase
-    to what the nudge has moved there (`solvers.judge`); NaN once |u| overflows, or
+    to what the nudge has moved there (`solvers._judge`); NaN once |u| overflows, or
     where rounding has swallowed the answer to a nudge."""
     num_steps: Int[Array, '*P B']
     """Sweeps that this example used."""
@@ -184,10 +184,7 @@ class Equilibrium(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What is only logged: how well the phases behind an estimate settled.
-
-    P counts what was solved: the relaxed contour points, or 1 for a linear solve.
-    """
+    """What is only logged, of P relaxed contour points, or P = 1 linear solve."""
 
     residual: Float[Array, 'P B']
     """Relative error of each phase and example in its worst layer, as estimated."""
@@ -209,7 +206,7 @@ class Estimate(NamedTuple):
     error: Rates | None
     """δ, leaves [B, ...], not divided by B; None where the method has none."""
     info: Info
-    """How well the phases settled."""
+    """How the phases settled."""
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from eqprop_jax.estimators.local_rule import local_gradient
+from eqprop_jax.estimators._local_rule import local_gradient
 from eqprop_jax.types import Batch, Params, Rates, System
 from experiments import flops
 

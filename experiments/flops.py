@@ -38,7 +38,7 @@ def rows(num_steps: ArrayLike, stages: list[int]) -> int:
 
     Args:
       num_steps: sweeps that each example used, [B].
-      stages: from `solvers.settle.sizes` for a relaxation that compacts, else [].
+      stages: from `solvers._settle.sizes` for a relaxation that compacts, else [].
     """
     steps = np.sort(np.asarray(num_steps))
     total, done, size = 0, 0, len(steps)

@@ -28,9 +28,9 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import eqprop_jax as ep
+from eqprop_jax._precision import ROUNDING
 from eqprop_jax.analysis import layers
 from eqprop_jax.config import build
-from eqprop_jax.precision import ROUNDING
 from eqprop_jax.records.drawn import provenance
 from eqprop_jax.training.diagnose import first_examples
 from eqprop_jax.training.state import init_state

@@ -5,7 +5,7 @@ the drive for each example, a complex one for two, in the free phase and under a
 nudges of a contour with the antisymmetric correction.
 
     alone         an example stops with its own last sweep
-    compacted     what is left of a batch is gathered (`solvers.settle`)
+    compacted     what is left of a batch is gathered (`solvers._settle`)
     together      the batch sweeps until its last example has stopped
 
 A power law, evaluations ∝ value^p, is fitted to what grows with a size; for a tolerance
@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, estimators, nudges, solvers, systems, tree
 from eqprop_jax.analysis.methods import row_costs
-from eqprop_jax.solvers.settle import sizes
+from eqprop_jax.solvers._settle import sizes
 from eqprop_jax.types import Batch, Equilibrium, Info, Params, Solver
 from experiments import flops
 

@@ -14,7 +14,9 @@ from typing import Any
 from absl import app, flags
 
 import command
-from eqprop_jax import config, disk, evaluation, records
+from eqprop_jax import _disk as disk
+from eqprop_jax import _evaluation as evaluation
+from eqprop_jax import config, records
 from eqprop_jax.records import files
 
 # Ranges are checked below, in one line, and not by the flags.

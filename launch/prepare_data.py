@@ -9,7 +9,7 @@ Images of your own need nothing more; any name will do, and --config.data.name t
     python launch/prepare_data.py --dataset=letters --source=letters/
 
 The file holds train_images, train_labels, test_images and test_labels, the folder
-train/CLASS/*.png and test/CLASS/*.png (`eqprop_jax.data.files_reader`). Afterwards
+train/CLASS/*.png and test/CLASS/*.png (`eqprop_jax.data._files_reader`). Afterwards
 neither TensorFlow nor TFDS is needed, and the folder eqprop_arrays can be copied to
 machines that have no network.
 """

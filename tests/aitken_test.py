@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax.solvers.aitken import LEAST, MOST, adapted
+from eqprop_jax.solvers._aitken import LEAST, MOST, adapted
 
 MODES = (-3.5, -1.5, -0.98, -0.5, 0.3, 0.5)
 

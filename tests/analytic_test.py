@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import eqprop_jax as ep
-from eqprop_jax.systems import analytic
+from eqprop_jax.systems import _analytic as analytic
 
 W = jnp.ones((2, 3)) / 2
 NOT_ANALYTIC = {

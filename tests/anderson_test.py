@@ -8,7 +8,7 @@ import zoo
 from solvers_test import contraction, linear_field
 
 import eqprop_jax as ep
-from eqprop_jax.solvers.mixing import PATIENCE, solve_positive
+from eqprop_jax.solvers._mixing import PATIENCE, solve_positive
 
 
 def mixed(**options):

@@ -11,7 +11,8 @@ import runs
 from runs import assert_equal, run_chunk, train
 from tally import INFO, SIZE, tally
 
-from eqprop_jax.data import Dataset, Split, augmentation, normalizer, pipeline
+from eqprop_jax.data import Dataset, Split, augmentation, normalizer
+from eqprop_jax.data import _pipeline as pipeline
 from eqprop_jax.training import programs
 from eqprop_jax.training.diagnose import first_examples
 from eqprop_jax.training.state import init_state, stream

@@ -12,7 +12,7 @@ import zoo
 import eqprop_jax as ep
 from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method, contour_method, online_method
-from eqprop_jax.estimators.contour import corrected_field
+from eqprop_jax.estimators._contour import corrected_field
 
 TIGHT = ep.solvers.relaxation(tol=1e-12, max_steps=3000)
 

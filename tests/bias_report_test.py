@@ -10,7 +10,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.analysis.causes import sentence
+from eqprop_jax.analysis._causes import sentence
 from eqprop_jax.analysis.methods import Method, contour_method
 
 pytestmark = pytest.mark.whole

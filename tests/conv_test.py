@@ -13,7 +13,8 @@ import zoo
 from jax.flatten_util import ravel_pytree
 
 import eqprop_jax as ep
-from eqprop_jax.systems import pooling, sizes
+from eqprop_jax.systems import _pooling as pooling
+from eqprop_jax.systems import _sizes as sizes
 
 KEYS = jax.random.split(jax.random.key(3), 8)
 CORRECTIONS = ['antisymmetric', 'adjoint']

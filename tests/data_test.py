@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from eqprop_jax.data import DATASETS, Split, arrays, load, prepare, sources, tfds_reader
+from eqprop_jax.data import DATASETS, Split, load, prepare
+from eqprop_jax.data import _arrays as arrays
+from eqprop_jax.data import _sources as sources
+from eqprop_jax.data import _tfds_reader as tfds_reader
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 60, 'test': 20}

@@ -14,9 +14,10 @@ import pytest
 import runs
 from tally import SIZE, tally
 
-from eqprop_jax import config, evaluation, solvers
+from eqprop_jax import _evaluation as evaluation
+from eqprop_jax import config, solvers
+from eqprop_jax._evaluation import Examples
 from eqprop_jax.data import Split
-from eqprop_jax.evaluation import Examples
 from eqprop_jax.training import init_state
 
 pytestmark = pytest.mark.whole

@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.estimators.local_rule import Answer, account
+from eqprop_jax.estimators._local_rule import Answer, account
 
 RNG = jax.random.key(0)
 TOL = 1e-14

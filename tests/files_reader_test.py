@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqprop_jax.data import arrays, load, prepare_files
+from eqprop_jax.data import _arrays as arrays
+from eqprop_jax.data import load, prepare_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 12, 'test': 5}

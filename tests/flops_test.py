@@ -8,7 +8,7 @@ import zoo
 from flax import linen as nn
 
 import eqprop_jax as ep
-from eqprop_jax.solvers.settle import sizes
+from eqprop_jax.solvers._settle import sizes
 from experiments import flops
 
 

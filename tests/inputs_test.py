@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.systems import costs
+from eqprop_jax.systems import _costs as costs
 
 SIZES = [3, 12, 40]  # from 12 on a solver goes on with a part of the batch
 SYSTEMS = ['free', 'conv_tied', 'coding_free', 'energy']

@@ -13,13 +13,13 @@ PACKAGE = ROOT / 'eqprop_jax'
 FLOORS = {
     'types': 0,
     'tree': 0,
-    'disk': 0,
-    'wiring': 0,
+    '_disk': 0,
+    '_wiring': 0,
     'linear': 0,
-    'precision': 0,
-    'lowered': 0,
-    'products': 0,
-    'program': 0,
+    '_precision': 0,
+    '_lowered': 0,
+    '_products': 0,
+    '_program': 0,
     'dynamics': 0,
     'systems': 1,
     'solvers': 1,
@@ -34,7 +34,7 @@ FLOORS = {
     'checkpoint': 3,
     'records': 3,
     'training': 4,
-    'evaluation': 5,
+    '_evaluation': 5,
     'config': 5,
     'figures': 6,
 }
@@ -49,7 +49,7 @@ OWNERS = {
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},
-    'etils': {'checkpoint', 'disk', 'records'},
+    'etils': {'checkpoint', '_disk', 'records'},
     'tensorboardX': {'records'},
     'matplotlib': {'figures'},
     'tqdm': {'training'},
@@ -60,6 +60,20 @@ CHECKOUT = {'experiments', 'configs', 'launch', 'tests'}
 LAUNCHERS = ('train', 'sweep', 'evaluate', 'diagnose', 'prepare_data')
 
 FIGURES = sorted((ROOT / 'experiments' / 'figures').glob('*.py'))
+
+
+FOLDERS = sorted(
+    path.name
+    for path in PACKAGE.iterdir()
+    if path.is_dir() and path.name[0] not in '_.'
+)
+
+
+def names(folder):
+    """Returns the names that a folder's __init__ imports."""
+    tree = ast.parse((folder / '__init__.py').read_text())
+    found = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    return {alias.asname or alias.name for node in found for alias in node.names}
 
 
 def modules():
@@ -102,6 +116,26 @@ def test_imports_go_down(path):
         if top in OWNERS:
             assert own in OWNERS[top], f'{path}: {own} may not import {top}'
         assert top not in CHECKOUT, f'{path}: the library may not import {top}'
+
+
+def test_what_has_no_underscore_is_the_api():
+    """Files and folders of the package are its names; figures needs matplotlib."""
+    public = {room(path) for path in modules() if not room(path).startswith('_')}
+    assert public == {*names(PACKAGE) & public, 'figures'}
+    assert names(PACKAGE) == public - {'figures'} | {'relax', 'Batch', 'System'}
+
+
+@pytest.mark.parametrize('folder', ['', *FOLDERS])
+def test_no_file_is_shadowed_by_a_function(folder):
+    """`eqprop_jax.a.b` is one thing only."""
+    place = PACKAGE / folder
+    files = {path.stem for path in place.glob('*.py')}
+    rooms = {path.name for path in place.iterdir() if path.is_dir()}
+    for node in ast.parse((place / '__init__.py').read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            own = node.module == '.'.join(['eqprop_jax', folder]).rstrip('.')
+            taken = {alias.asname or alias.name for alias in node.names}
+            assert own or not taken & (files | rooms), (folder, taken)
 
 
 @pytest.mark.parametrize('name', LAUNCHERS)

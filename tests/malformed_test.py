@@ -24,7 +24,8 @@ from tally import tally
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
 from eqprop_jax.config import ConfigError, registry
-from eqprop_jax.data import NotPreparedError, arrays
+from eqprop_jax.data import NotPreparedError
+from eqprop_jax.data import _arrays as arrays
 from eqprop_jax.records import files
 from eqprop_jax.training.state import init_state
 

@@ -11,7 +11,9 @@ import zoo
 import eqprop_jax as ep
 from configs import cifar10_conv_free
 from eqprop_jax.config import build
-from eqprop_jax.data import pipeline, sources, splits
+from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data import _sources as sources
+from eqprop_jax.data import _splits as splits
 from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
 

@@ -9,7 +9,8 @@ import pytest
 import zoo
 from jax import lax
 
-from eqprop_jax import linear, products
+from eqprop_jax import _products as products
+from eqprop_jax import linear
 from eqprop_jax import precision as ways
 
 KEYS = jax.random.split(jax.random.key(0), 8)

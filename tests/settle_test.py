@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.solvers.settle import sizes
+from eqprop_jax.solvers._settle import sizes
 
 BATCH = 40
 SOLVERS = {

@@ -11,7 +11,8 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
-from eqprop_jax.systems import activations, costs
+from eqprop_jax.systems import _activations as activations
+from eqprop_jax.systems import _costs as costs
 
 NUMPY = {
     'sigmoid': lambda z: 1 / (1 + np.exp(-(4 * z - 2))),

@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits
 from tally import BATCH, INFO, SIZE, bare, count, tally
 
 from eqprop_jax import records
-from eqprop_jax.data import Split, pipeline
+from eqprop_jax.data import Split
+from eqprop_jax.data import _pipeline as pipeline
 from eqprop_jax.training import loop, programs
 from eqprop_jax.training.state import STREAMS, init_state, stream
 from eqprop_jax.types import Estimate

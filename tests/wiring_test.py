@@ -7,7 +7,7 @@ import zoo
 from jax import lax
 
 import eqprop_jax as ep
-from eqprop_jax import wiring
+from eqprop_jax import _wiring as wiring
 
 
 def blocks_of(J, rates):

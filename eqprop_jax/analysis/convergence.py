@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import contour, oscillation
 from eqprop_jax.nudges import Contour, circle, complex_step
-from eqprop_jax.solvers.sweeps import make_sweep
+from eqprop_jax.solvers._sweeps import make_sweep
 from eqprop_jax.types import Batch, Equilibrium, Params, Rates, Solver, State, System
 
 COMPLEX_STEP = 'complex step'

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import nudges, tree
-from eqprop_jax.estimators import phases
-from eqprop_jax.estimators.contour import nudged_from
+from eqprop_jax.estimators import _phases as phases
+from eqprop_jax.estimators._contour import nudged_from
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import Batch, Equilibrium, Params, Solver, System
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqprop_jax import tree
-from eqprop_jax.systems import readout
+from eqprop_jax.systems import _readout as readout
 from eqprop_jax.types import Params, Rates
 
 TOTAL = 'total'

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from etils import epath
 
-from eqprop_jax import disk, tree
+from eqprop_jax import _disk as disk
+from eqprop_jax import tree
 
 CHECKPOINT = 'checkpoint'
 BEST = 'best_'

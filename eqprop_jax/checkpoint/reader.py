@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from eqprop_jax import disk
+from eqprop_jax import _disk as disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from eqprop_jax import disk
+from eqprop_jax import _disk as disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 

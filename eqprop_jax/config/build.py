@@ -15,7 +15,9 @@ from jax.sharding import Mesh
 from eqprop_jax import checkpoint, dynamics, estimators, homeostasis, records, systems
 from eqprop_jax.config import registry, schema
 from eqprop_jax.config.schema import ConfigError
-from eqprop_jax.data import augment, pipeline, splits
+from eqprop_jax.data import _augment as augment
+from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data import _splits as splits
 from eqprop_jax.training import mesh, state
 from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
 from eqprop_jax.types import Batch, Estimator, System

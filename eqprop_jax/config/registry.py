@@ -13,9 +13,12 @@ from typing import Any
 
 from absl import logging
 
-from eqprop_jax import estimators, homeostasis, nudges, precision, solvers, systems
+from eqprop_jax import _precision as precision
+from eqprop_jax import estimators, homeostasis, nudges, solvers, systems
 from eqprop_jax.config import schema
-from eqprop_jax.data import augment, pipeline, sources
+from eqprop_jax.data import _augment as augment
+from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data import _sources as sources
 from eqprop_jax.nudges import Contour
 from eqprop_jax.training import mesh, optimizers
 from eqprop_jax.types import Estimator, Solver, System

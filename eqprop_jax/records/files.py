@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from eqprop_jax.disk import write_whole
+from eqprop_jax._disk import write_whole
 
 Path = epath.Path
 Folder = epath.PathLike

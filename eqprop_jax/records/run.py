@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from eqprop_jax import disk
+from eqprop_jax import _disk as disk
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError
 from eqprop_jax.records.writer import METRICS, SUMMARY, parse_record

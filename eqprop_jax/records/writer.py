@@ -12,7 +12,7 @@ from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
-from eqprop_jax.disk import is_remote, write_whole
+from eqprop_jax._disk import is_remote, write_whole
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError, writing
 

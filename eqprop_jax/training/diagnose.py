@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from eqprop_jax import alignment, dynamics, jacobian, tree
 from eqprop_jax.analysis import layers
-from eqprop_jax.data import pipeline
-from eqprop_jax.data.sources import Split
-from eqprop_jax.estimators import local_rule
+from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data._sources import Split
+from eqprop_jax.estimators import _local_rule as local_rule
 from eqprop_jax.training.metrics import Values
 from eqprop_jax.training.state import REFERENCE_TOL, Experiment
 from eqprop_jax.types import Batch, Params

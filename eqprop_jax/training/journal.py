@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from eqprop_jax import checkpoint, disk, records
+from eqprop_jax import _disk as disk
+from eqprop_jax import checkpoint, records
 from eqprop_jax.training import hosts
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.programs import Chunk

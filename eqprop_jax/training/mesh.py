@@ -25,8 +25,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from eqprop_jax import tree
-from eqprop_jax.data.pipeline import DeviceSplit
-from eqprop_jax.data.splits import Split
+from eqprop_jax.data._pipeline import DeviceSplit
+from eqprop_jax.data._splits import Split
 
 RUNS, DATA, CONTOUR = 'runs', 'data', 'contour'
 EVERYWHERE, DIVIDED = PartitionSpec(), PartitionSpec(DATA)

@@ -21,8 +21,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.data import pipeline
-from eqprop_jax.data.pipeline import DeviceSplit
+from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data._pipeline import DeviceSplit
 from eqprop_jax.training import mesh, metrics
 from eqprop_jax.training.diagnose import diagnosis
 from eqprop_jax.training.metrics import Tally, Values

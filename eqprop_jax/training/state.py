@@ -9,9 +9,9 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from eqprop_jax.data.augment import Augment
-from eqprop_jax.data.pipeline import Preprocess
-from eqprop_jax.data.splits import Dataset
+from eqprop_jax.data._augment import Augment
+from eqprop_jax.data._pipeline import Preprocess
+from eqprop_jax.data._splits import Dataset
 from eqprop_jax.homeostasis import Penalty
 from eqprop_jax.training import mesh
 from eqprop_jax.types import Estimator, Params, Solver, System

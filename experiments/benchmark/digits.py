@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqprop_jax import systems
-from eqprop_jax.data import arrays, load
+from eqprop_jax.data import _arrays as arrays
+from eqprop_jax.data import load
 from eqprop_jax.types import Batch
 from experiments import exhibits
 

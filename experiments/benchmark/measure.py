@@ -12,8 +12,8 @@ from jaxtyping import Array
 
 from eqprop_jax import tree
 from eqprop_jax.analysis import layers
-from eqprop_jax.solvers import judge
-from eqprop_jax.solvers.settle import compact_here, sizes
+from eqprop_jax.solvers import _judge as judge
+from eqprop_jax.solvers._settle import compact_here, sizes
 from eqprop_jax.types import Batch, Info, Params, Rates
 from experiments import flops
 from experiments.benchmark.methods import Method, Work

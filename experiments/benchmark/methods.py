@@ -25,7 +25,7 @@ from eqprop_jax import (
     tree,
 )
 from eqprop_jax.analysis.methods import online_costs, row_costs
-from eqprop_jax.estimators.local_rule import local_gradient
+from eqprop_jax.estimators._local_rule import local_gradient
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
     Batch,
@@ -92,7 +92,7 @@ class Method(NamedTuple):
     anchored: bool = False
     """Whether nudged phases take D at the free equilibrium."""
     compacts: bool = True
-    """Whether relaxations gather what is left of a batch (`solvers.settle`)."""
+    """Whether relaxations gather what is left of a batch (`solvers._settle`)."""
     traced: bool = False
     """Whether `parts` has the phases in it."""
     plain: bool = False

@@ -11,7 +11,8 @@ from jaxtyping import Array
 
 from eqprop_jax import solvers, systems
 from eqprop_jax.data import Dataset, NotPreparedError, load, normalizer
-from eqprop_jax.systems import activations, pooling
+from eqprop_jax.systems import _activations as activations
+from eqprop_jax.systems import _pooling as pooling
 from eqprop_jax.types import Batch, Params, Solver, System
 from experiments.benchmark import digits
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
-from eqprop_jax.estimators.contour import corrected_field
+from eqprop_jax.estimators._contour import corrected_field
 from eqprop_jax.solvers import unrolled
 from experiments.exhibits.network import Network, plain
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqprop_jax import tree
-from eqprop_jax.analysis.processes import distances, processes
+from eqprop_jax.analysis._processes import distances, processes
 from experiments.exhibits.network import Network, plain
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.analysis import convergence
-from eqprop_jax.solvers.sweeps import make_sweep
+from eqprop_jax.solvers._sweeps import make_sweep
 from eqprop_jax.types import Rates, State
 from experiments.exhibits.network import Network, cosines, plain
 

@@ -1,0 +1,164 @@
+"""What a network makes of every example of a split, and what that comes to.
+
+`evaluate` relaxes each example once and keeps its numbers apart; `summarize` takes
+their means and percentiles. A run's network can be settled more tightly, or by another
+solver, than it was trained with.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from eqprop_jax import dynamics
+from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data._splits import Split
+from eqprop_jax.training.state import Experiment
+from eqprop_jax.types import Params, Solver
+
+TOP = 5  # guesses of the top-5 error
+
+
+class Examples(NamedTuple):
+    """The numbers of each example, in the order of the split."""
+
+    label: Int[np.ndarray, ' n']
+    """Its class."""
+    loss: Float[np.ndarray, ' n']
+    """C at the free equilibrium."""
+    rank: Int[np.ndarray, ' n']
+    """Classes scored before the true one; 0: recognized."""
+    residual: Float[np.ndarray, ' n']
+    """As in `Equilibrium`."""
+    num_steps: Int[np.ndarray, ' n']
+    """Sweeps used."""
+    converged: Bool[np.ndarray, ' n']
+    """residual <= tol."""
+
+
+class Summary(NamedTuple):
+    """Plain numbers; those that the records of a run have, too, by the same names.
+
+    The p-th percentile is the smallest value that p % of the examples do not exceed;
+    NaN counts as the largest.
+    """
+
+    num_examples: int
+    """n."""
+    error: float
+    """Fraction e of the examples that are not recognized."""
+    standard_error: float
+    """Of that fraction, √(e (1 − e) / n)."""
+    top_5_error: float | None
+    """Fraction whose class is not among the five first; None: there are no more."""
+    loss: float
+    """Mean."""
+    median_residual: float
+    residual_99: float
+    """99th percentile."""
+    max_residual: float
+    free_steps: float
+    """Mean number of sweeps."""
+    free_steps_99: int
+    """99th percentile."""
+    max_free_steps: int
+    converged: float
+    """Fraction of the examples that settled to the solver's tol."""
+    class_errors: tuple[float | None, ...]
+    """The error by class; None for a class without examples."""
+
+
+def evaluate(
+    experiment: Experiment,
+    params: Params,
+    split: Split,
+    solve: Solver | None = None,
+    *,
+    batch_size: int = 500,
+) -> Examples:
+    """Relaxes every example of a split, each counted once.
+
+    The last batch is filled up and the filling dropped, so that one program does for
+    all of them. Images go to the device batch by batch.
+
+    Args:
+      experiment: a run, built.
+      params: θ.
+      split: examples of its data set; at least one.
+      solve: relaxes the free phase; None: the run's own solver.
+      batch_size: examples relaxed at a time; positive. Results do not depend on it.
+
+    Raises:
+      ValueError: if the split is empty, or the batch size is not positive.
+    """
+    size = len(split.labels)
+    if not size:
+        raise ValueError('a split without examples cannot be evaluated')
+    if batch_size < 1:
+        raise ValueError(f'batch_size has to be a positive integer, not {batch_size}')
+    system, num_classes = experiment.system, experiment.dataset.num_classes
+    relax_by = experiment.solve if solve is None else solve
+
+    @jax.jit
+    def numbers(params: Params, images: Array, labels: Array) -> tuple[Array, ...]:
+        raw = pipeline.DeviceSplit(images, labels)
+        batch = pipeline.batch(raw, experiment.preprocess, num_classes)
+        free = dynamics.relax(system, params, batch.x, relax_by)
+        loss = system.cost(params, free.rates, batch.y)
+        rank = ranks(system.predict(params, free.rates), labels)
+        return labels, loss, rank, free.residual, free.num_steps, free.converged
+
+    rows = min(batch_size, size)
+    batches = []
+    for start in range(0, size, rows):
+        positions = np.minimum(start + np.arange(rows), size - 1)
+        found = numbers(params, split.images[positions], split.labels[positions])
+        batches.append(jax.device_get(found))
+    columns = zip(*batches, strict=True)
+    return Examples(*(np.concatenate(column)[:size] for column in columns))
+
+
+def ranks(
+    scores: Float[Array, 'B classes'], labels: Int[Array, ' B']
+) -> Int[Array, ' B']:
+    """Returns how many classes are scored before the true one, 0 where it is predicted.
+
+    Of equal scores the first class comes first, as in `argmax`. A score of NaN comes
+    before the true class, whichever it is; where the true one's is NaN all classes do.
+    """
+    true = jnp.take_along_axis(scores, labels[:, None], axis=1)
+    first = jnp.arange(scores.shape[1])[None] < labels[:, None]
+    behind = (scores < true) | ((scores == true) & ~first)
+    return jnp.sum(~behind, axis=1)
+
+
+def summarize(examples: Examples, num_classes: int) -> Summary:
+    """Returns what the examples of a split come to."""
+    wrong, size = examples.rank > 0, len(examples.rank)
+    error, beyond = float(np.mean(wrong)), float(np.mean(examples.rank >= TOP))
+    by_class = (wrong[examples.label == label] for label in range(num_classes))
+    return Summary(
+        num_examples=size,
+        error=error,
+        standard_error=math.sqrt(error * (1 - error) / size),
+        top_5_error=beyond if num_classes > TOP else None,
+        loss=float(np.mean(examples.loss)),
+        median_residual=_percentile(examples.residual, 50),
+        residual_99=_percentile(examples.residual, 99),
+        max_residual=_percentile(examples.residual, 100),
+        free_steps=float(np.mean(examples.num_steps)),
+        free_steps_99=_percentile(examples.num_steps, 99),
+        max_free_steps=_percentile(examples.num_steps, 100),
+        converged=float(np.mean(examples.converged)),
+        class_errors=tuple(
+            float(np.mean(those)) if those.size else None for those in by_class
+        ),
+    )
+
+
+def _percentile(values: np.ndarray, percent: int) -> Any:
+    """Returns the smallest value that these percent do not exceed, as Python has it."""
+    return np.sort(values)[-(-percent * len(values) // 100) - 1].item()

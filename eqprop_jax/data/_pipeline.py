@@ -1,0 +1,121 @@
+"""From uint8 arrays on the device to batches, inside a jitted step.
+
+The order of an epoch depends on (key, epoch) alone and a batch's examples on its
+position in that order, so any step can be taken up again from its number.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from eqprop_jax.data._splits import Dataset, Split
+from eqprop_jax.types import Batch
+
+NORMALIZATIONS = ('unit', 'standard')
+
+Preprocess = Callable[[Array], Float[Array, 'B height width channels']]
+
+
+class DeviceSplit(NamedTuple):
+    """A split in device memory: raw pixels and class numbers."""
+
+    images: UInt8[Array, 'n height width channels']
+    labels: Int[Array, ' n']
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return self.labels.shape[0]
+
+
+def to_device(split: Split) -> DeviceSplit:
+    """Copies a split to the default device; on a CPU it may stay where it is."""
+    return DeviceSplit(jax.device_put(split.images), jax.device_put(split.labels))
+
+
+def normalizer(
+    dataset: Dataset, normalization: str, std_factor: float = 1.0
+) -> Preprocess:
+    """Returns the map from raw pixels to network inputs.
+
+        unit        pixel / scale                   values from 0 to 1
+        standard    (pixel − mean_c) / (f std_c)    per channel of the training split
+
+    Args:
+      dataset: where scale, mean and standard deviation come from.
+      normalization: 'unit' or 'standard'.
+      std_factor: f, positive; inputs then have the standard deviation 1/f. 'unit' does
+        not use it.
+
+    Raises:
+      ValueError: for an unknown normalization, or a factor that is not positive.
+    """
+    if normalization not in NORMALIZATIONS:
+        choices = ', '.join(NORMALIZATIONS)
+        raise ValueError(f'no normalization {normalization!r}; choose from {choices}')
+    if not (std_factor > 0 and math.isfinite(std_factor)):
+        raise ValueError(f'std_factor has to be positive and finite, not {std_factor}')
+    shift, scale = np.zeros(1), np.full(1, dataset.scale)
+    if normalization == 'standard':
+        shift, std = _channel_statistics(dataset.train.images)
+        scale = std_factor * std
+    shift, scale = (
+        values.astype(np.float32)[None, None, None] for values in (shift, scale)
+    )
+    return lambda images: (images.astype(jnp.float32) - shift) / scale
+
+
+def epoch_order(rng: Array, epoch: Int[Array, ''], size: int) -> Int[Array, ' n']:
+    """Returns the order in which an epoch visits the `size` training examples."""
+    return jax.random.permutation(jax.random.fold_in(rng, epoch), size)
+
+
+def take(
+    split: DeviceSplit,
+    positions: Int[Array, ' B'],
+    preprocess: Preprocess,
+    num_classes: int,
+    augment: Callable[..., Array] | None = None,
+) -> Batch:
+    """Returns the examples at the given positions, preprocessed, targets one-hot.
+
+    Args:
+      split: the examples on the device.
+      positions: which of them, 0 to n − 1.
+      preprocess: from raw pixels to network inputs.
+      num_classes: length of a target.
+      augment: (raw images, rows) -> what becomes of them first; None: nothing.
+    """
+    examples = DeviceSplit(split.images[positions], split.labels[positions])
+    return batch(examples, preprocess, num_classes, augment=augment)
+
+
+def batch(
+    examples: DeviceSplit,
+    preprocess: Preprocess,
+    num_classes: int,
+    *,
+    rows: Int[Array, ' B'] | None = None,
+    augment: Callable[..., Array] | None = None,
+) -> Batch:
+    """Returns examples as `take` does; `rows`, also for `augment`, as in `Batch`."""
+    images, labels = examples
+    x = preprocess(images if augment is None else augment(images, rows))
+    return Batch(x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype), rows)
+
+
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation per channel, in chunks of bounded memory."""
+    total, squares = np.zeros(images.shape[-1]), np.zeros(images.shape[-1])
+    for start in range(0, len(images), 4096):
+        chunk = images[start : start + 4096].astype(np.float64)
+        total += chunk.sum((0, 1, 2))
+        squares += (chunk**2).sum((0, 1, 2))
+    count = images[..., 0].size
+    mean = total / count
+    return mean, np.maximum(np.sqrt(squares / count - mean**2), 1e-6)
