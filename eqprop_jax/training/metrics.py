@@ -18,8 +18,8 @@ class Tally(struct.PyTreeNode):
 
     sums: Any
     """Pytree: of each quantity the sum over them."""
-    largest: Values
-    """Of others the largest."""
+    largest: Any
+    """`Values`: of others the largest."""
 
     def __add__(self, other: 'Tally') -> 'Tally':
         """Returns the tally of both."""
