@@ -452,7 +452,7 @@ def test_sources_import_neither_jax_nor_tfds():
         'for name in ("eqprop_jax", "eqprop_jax.data"):\n'
         '    sys.modules[name] = package = types.ModuleType(name)\n'
         '    package.__path__ = [name.replace(".", "/")]\n'
-        'from eqprop_jax.data import sources\n'
+        'from eqprop_jax.data import _sources\n'
         'print([m for m in ("jax", "tensorflow_datasets") if m in sys.modules])\n'
     )
     assert run('-c', code).stdout == '[]\n'
