@@ -10,9 +10,8 @@ import zoo
 
 import eqprop_jax as ep
 from configs import cifar10_conv_free
-from eqprop_jax.config import build
+from eqprop_jax.config import build, registry
 from eqprop_jax.data import _pipeline as pipeline
-from eqprop_jax.data import _sources as sources
 from eqprop_jax.data import _splits as splits
 from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
@@ -65,8 +64,7 @@ def step_of(monkeypatch):
     images = np.zeros((600, 32, 32, 3), np.uint8)
     split = splits.Split(images, np.zeros(len(images), np.int32))
     data = splits.Dataset('cifar10', split, split, split, num_classes=10, scale=255.0)
-    load = functools.wraps(sources.load)(lambda *_, **__: data)
-    monkeypatch.setattr(sources, 'load', load)
+    monkeypatch.setattr(registry.LOADER, 'make', lambda **_: data)
 
     def step_of(config):
         experiment = build.experiment(config)

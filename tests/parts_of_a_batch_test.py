@@ -129,7 +129,7 @@ def test_dropout_and_noise_know_an_example_by_its_number():
 
 
 def test_augmentation_knows_an_image_by_its_number():
-    augment = ep.data.augment.augmentation(pad=2, flip=True)
+    augment = ep.data.augmentation(pad=2, flip=True)
     images = jax.random.randint(jax.random.key(1), (6, 8, 8, 1), 0, 255)
     images = images.astype(jnp.uint8)
     which = jnp.array([4, 1])
