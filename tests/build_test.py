@@ -107,7 +107,7 @@ class TestKeysAndNames:
             ('estimator.name', registry.ESTIMATORS),
             ('estimator.contour', registry.CONTOURS),
             ('estimator.correction', ['None', 'antisymmetric']),
-            ('system.activation', systems.activations.ACTIVATIONS),
+            ('system.activation', systems.ACTIVATIONS),
             ('system.cost', ['cross_entropy', 'squared_error']),
             ('system.feedback', ['tied', 'free', 'none']),
             ('solver.order', ['alternating', 'synchronous']),

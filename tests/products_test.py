@@ -9,9 +9,9 @@ import pytest
 import zoo
 from jax import lax
 
+from eqprop_jax import _precision as ways
 from eqprop_jax import _products as products
 from eqprop_jax import linear
-from eqprop_jax import precision as ways
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 PADS = [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 0), (2, 1)), ((-1, 2), (0, -2))]

@@ -7,9 +7,9 @@ import pytest
 import zoo
 
 import eqprop_jax as ep
+from eqprop_jax import _precision as ways
 from eqprop_jax import _program as program
 from eqprop_jax import linear
-from eqprop_jax import precision as ways
 
 ANIMALS = [name for name in zoo.ZOO if name != 'predictive']
 

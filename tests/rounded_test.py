@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import eqprop_jax as ep
-from eqprop_jax import precision as ways
+from eqprop_jax import _precision as ways
 from eqprop_jax.analysis import layers
 
 pytestmark = pytest.mark.whole
