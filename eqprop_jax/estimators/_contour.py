@@ -120,16 +120,15 @@ def contour(
     ) -> Estimate:
         injection = dynamics.injected(system, params, batch.x, free)
         field_at = nudged_from(system, params, injection, free, correction)
-        given = params, batch, injection, free
-        if noise:
-            noise_of = _noise_of(noise, batch, rng)
-            answer, _, _ = phases.relax(system, ways, *given, field_at, rng, noise_of)
-            push = None
-        else:
-            answer, _, _ = phases.relax(system, ways, *given, field_at, rng)
-            push = dynamics.cost_gradient(system, params, batch.y)(free.rates)
+        noise_of = _noise_of(noise, batch, rng) if noise else None
+        answer, _, _ = phases.relax(
+            system, ways, params, batch, injection, free, field_at, rng, noise_of
+        )
         if correction is None:
             answer = answer._replace(error=dynamics.signed(system, answer.error))
+        push = None
+        if not noise:
+            push = dynamics.cost_gradient(system, params, batch.y)(free.rates)
         return local_rule.credit(
             system, params, batch, free, answer, push, skip_unconverged=skip_unconverged
         )

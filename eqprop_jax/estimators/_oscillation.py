@@ -20,6 +20,7 @@ References:
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ from jaxtyping import Array
 from eqprop_jax import dynamics, nudges, tree
 from eqprop_jax.estimators import _local_rule as local_rule
 from eqprop_jax.estimators import _phases as phases
+from eqprop_jax.estimators import _points as points
 from eqprop_jax.estimators._contour import check_correction, corrected_field
 from eqprop_jax.estimators._turning import Turning, averages, turn
 from eqprop_jax.noise import Disturb, disturbance
@@ -84,7 +86,7 @@ class Oscillation:
             state = self.system.rest(self.system.inject(params, x))
         free = tree.real(self.system.rates(state))
         if np.iscomplexobj(self.nudge.points) and not tree.is_complex(state):
-            state = phases.as_complex(state)
+            state = points.as_complex(state)
         return Stream(state, free)
 
     def run(
@@ -124,22 +126,28 @@ class Oscillation:
         rng: jax.Array | None,
     ) -> tuple[Estimate, Stream]:
         system, (state, free) = self.system, stream
-        known = (
-            dynamics.cost_gradient(system, params, batch.y),
-            dynamics.readers(system, params, batch.y, free),
+        average = functools.partial(
+            averages,
+            self.nudge,
+            cost_gradient=dynamics.cost_gradient(system, params, batch.y),
+            readers=dynamics.readers(system, params, batch.y, free),
         )
         first, second = self._noise(batch, rng)
         num_turns = self.burn_in + self.periods
         field = dynamics.free_field(system, params, injection)
         if self.correction:
             if self.burn_in:
-                turns = (self.burn_in, 1, first)
-                state, free, _, _ = averages(self.nudge, field, *known, state, *turns)
+                state, free, _, _ = average(
+                    field, state, num_turns=self.burn_in, num_averaged=1, disturb=first
+                )
             num_turns += self.burn_in
             field = corrected_field(system, params, injection, free, self.correction)
-        turns = (self.burn_in + self.periods, self.periods, second)
-        state, free, error, residual = averages(
-            self.nudge, field, *known, state, *turns
+        state, free, error, residual = average(
+            field,
+            state,
+            num_turns=self.burn_in + self.periods,
+            num_averaged=self.periods,
+            disturb=second,
         )
         if self.correction is None:
             error = dynamics.signed(system, error)
@@ -215,7 +223,7 @@ def oscillation(
         complex points on a system that is not holomorphic, or a correction without
         burn-in where the free point is not known.
     """
-    points = turn(radius, num_points)
+    betas = turn(radius, num_points)
     phases.check(system, nudges.circle(radius, num_points))
     check_options(order, step_size, clip, tol, steps_per_point, bound='steps_per_point')
     for name, value, least in (('periods', periods, 1), ('burn_in', burn_in, 0)):
@@ -227,7 +235,7 @@ def oscillation(
         raise ValueError(NEEDS_BURN_IN)
     return Oscillation(
         system=system,
-        nudge=Turning(points, steps_per_point, (order, step_size, clip)),
+        nudge=Turning(betas, steps_per_point, (order, step_size, clip)),
         periods=periods,
         burn_in=burn_in,
         correction=correction,

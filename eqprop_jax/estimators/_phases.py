@@ -98,17 +98,11 @@ def relax(
     dynamics.check_real('an estimator', free.state)
     sign = points.sign(ways.contour, rng)
     field, origin = field_at(free), free
+    response = response_at(system, params, batch, injection, free, field)
     if noise_of is not None:
         origin = ways.solve(field._replace(disturb=noise_of(FREE, 0.0)), free.state)
+        response = response._replace(origin=origin.state, rates=origin.rates)
     gradient = dynamics.cost_gradient(system, params, batch.y)
-    response = dynamics.response(
-        field.drive,
-        dynamics.readers(system, params, batch.y, free.rates),
-        gradient(free.rates),
-        origin=origin.state,
-        rates=origin.rates,
-        drive=system.drive(params, injection, free.rates),  # of clipped solvers alone
-    )
     common = Common(free, origin, field_at, gradient, response, noise_of)
     phases = tuple(
         _phase(ways, common, part, numbers, sign)
@@ -125,6 +119,25 @@ def relax(
     return answer, phases, origin.rates
 
 
+def response_at(
+    system: System,
+    params: Params,
+    batch: Batch,
+    injection: Injection,
+    free: Equilibrium,
+    field: Field,
+) -> Response:
+    """Returns what the answers of a field to a nudge are measured by, from u*."""
+    return dynamics.response(
+        field.drive,
+        dynamics.readers(system, params, batch.y, free.rates),
+        dynamics.cost_gradient(system, params, batch.y)(free.rates),
+        origin=free.state,
+        rates=free.rates,
+        drive=system.drive(params, injection, free.rates),  # of clipped solvers alone
+    )
+
+
 def _phase(
     ways: Ways,
     common: Common,
@@ -135,7 +148,7 @@ def _phase(
     """Returns the equilibria under some nudges."""
     free, start = common.free, common.origin.state
     if part.is_complex:
-        start, state, rates = map(as_complex, (start, free.state, free.rates))
+        start, state, rates = map(points.as_complex, (start, free.state, free.rates))
         free = free._replace(state=state, rates=rates)
     field = common.field_at(free)
     field = field._replace(drive=program.of(field.drive, free.rates))
@@ -159,16 +172,14 @@ def _phase(
         found = ways.solve(nudged, start)
         return found, lengths(nudged, found.state).T
 
-    together = ways.batched
-    if together is None:
-        together = jax.default_backend() != 'cpu'
+    on_cpu = jax.default_backend() == 'cpu'
+    together = not on_cpu if ways.batched is None else ways.batched
     if len(nudges.beta) == 1:
         only = one(jax.tree.map(lambda values: values[0], nudges), start)[0]
         found = jax.tree.map(lambda leaf: leaf[None], only)
     elif together:
-        side_by_side = functools.partial(one, together=NUDGES)
-        every = jax.vmap(side_by_side, (0, None), axis_name=NUDGES)
-        found = every(nudges, start)[0]
+        every = functools.partial(one, together=NUDGES)
+        found = jax.vmap(every, (0, None), axis_name=NUDGES)(nudges, start)[0]
     else:
         size = len(free.converged), len(common.response.feeders)
         scale = jnp.zeros(size, nudges.beta.real.dtype)
@@ -185,17 +196,6 @@ def check(system: System, contour: Contour) -> None:
             'random_sign or symmetric, or a holomorphic activation such as "sigmoid" '
             'or "dsilu" and, where there is pooling, "softmax"'
         )
-
-
-def as_complex(state: State) -> State:
-    """Returns a real state as a complex one; TypeError where its type has none."""
-    for leaf in jax.tree.leaves(state):
-        if leaf.dtype not in (jnp.float32, jnp.float64):
-            raise TypeError(
-                f'there is no complex {leaf.dtype}: use a real nudge (one_sided, '
-                'random_sign, symmetric), or float32'
-            )
-    return tree.to_complex(state)
 
 
 def response_of(

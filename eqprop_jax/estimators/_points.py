@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Inexact, Int
 
+from eqprop_jax import tree
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import State
 
@@ -80,3 +81,14 @@ def cast(
     points, weights = (np.asarray(values).astype(dtype) for values in part[:2])
     sign = jnp.asarray(sign, points.real.dtype)
     return Nudges(sign * points, sign * weights, jnp.asarray(numbers))
+
+
+def as_complex(state: State) -> State:
+    """Returns a real state as a complex one; TypeError where its type has none."""
+    for leaf in jax.tree.leaves(state):
+        if leaf.dtype not in (jnp.float32, jnp.float64):
+            raise TypeError(
+                f'there is no complex {leaf.dtype}: use a real nudge (one_sided, '
+                'random_sign, symmetric), or float32'
+            )
+    return tree.to_complex(state)

@@ -1,9 +1,11 @@
 """A nudge that turns while the network runs, and averages over whole turns.
 
-β(t) = r ω_k,  ω_k = e^{2πik/N},  k = 0, 1, ..., N − 1, 0, 1, ...
+The nudge is held at each of its N points for some sweeps, turn after turn:
 
-mean of s          = s* + O(r^N)       the free point
-mean of Re(s/β)    = δ  + O(r^N)       the error vector
+    β(t) = r ω_k,  ω_k = e^{2πik/N},  k = 0, 1, ..., N − 1, 0, 1, ...
+
+    mean of s          = s* + O(r^N)       the free point
+    mean of Re(s/β)    = δ  + O(r^N)       the error vector
 """
 
 from typing import NamedTuple
@@ -48,9 +50,10 @@ def turn(radius: float, num_points: int) -> np.ndarray:
 def averages(
     nudge: Turning,
     field: Field,
+    state: State,
+    *,
     cost_gradient: CostGradient,
     readers: frozenset[str],
-    state: State,
     num_turns: int,
     num_averaged: int,
     disturb: Disturb,

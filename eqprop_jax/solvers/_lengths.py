@@ -1,8 +1,10 @@
 """How long layers are, and their moves: what `solvers._judge` compares.
 
-free phase        |u_l|
-nudged, linear    |Re[w (u_l − u_l*)]|, what the contour reads of the answer, or that
-of another nudge of it, if that is longer
+The length of a layer depends on the phase:
+
+    free phase        |u_l|
+    nudged, linear    |Re[w (u_l − u_l*)]|, what the contour reads of the answer, or
+                      that of another nudge of it, if that is longer
 """
 
 from typing import Any

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators._contour import corrected_field
+from eqprop_jax.estimators._phases import response_at
 from eqprop_jax.solvers import unrolled
 from experiments.exhibits.network import Network, plain
 
@@ -50,14 +51,7 @@ def errors(network: Network, in_halves: bool, num_sweeps: int) -> Float[Array, '
     injection = system.inject(params, batch.x)
     field = corrected_field(system, params, injection, free.rates, 'adjoint', free)
     gradient = dynamics.cost_gradient(system, params, batch.y)
-    answer = dynamics.response(
-        field.drive,
-        dynamics.readers(system, params, batch.y, free.rates),
-        gradient(free.rates),
-        origin=free.state,
-        rates=free.rates,
-        drive=system.drive(params, injection, free.rates),
-    )
+    answer = response_at(system, params, batch, injection, free, field)
     nudged = dynamics.nudged_field(field, gradient, jnp.asarray(1j * RADIUS))
     nudged = dynamics.answering(nudged, answer)
     if in_halves:
