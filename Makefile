@@ -6,7 +6,7 @@ ifeq ($(origin UV),undefined)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 endif
 # Further arguments of `make train`, `diagnose`, `figures`, `notebooks`, `benchmark`,
-# `test`, `unit` and `typed`.
+# `test`, `test-all` and `typed`.
 ARGS =
 
 VENV := .venv
@@ -15,11 +15,11 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test unit typed \
+.PHONY: help venv tfds docs train diagnose figures notebooks benchmark test test-all typed \
 	lint format lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo 'ARGS="..." is passed on, as in: make train ARGS="--config.num_epochs=5"'
 
 venv: $(STAMP)  ## Install the locked dependencies and the package into .venv
@@ -49,13 +49,13 @@ notebooks: $(STAMP)  ## Make the .ipynb from their .py, and run them
 benchmark: $(STAMP)  ## Time every method beside backprop and published schedules
 	$(BIN)/python launch/benchmark.py $(ARGS)
 
-test: $(STAMP)  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
-
-unit: $(STAMP)  ## Run the quick ones: no whole runs, no programs, no devices
+test: $(STAMP)  ## Run the quick tests, in five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not whole" $(ARGS)
 
-typed: $(STAMP)  ## Run those of them that go with checks of every annotated array
+test-all: $(STAMP)  ## Run all tests: also whole runs, programs, devices, every pair
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+typed: $(STAMP)  ## Run some of them with checks of every annotated array
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m typed \
 	  --jaxtyping-packages=eqprop_jax,beartype.beartype $(ARGS)
 

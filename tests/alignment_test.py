@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
+from tiers import quick
 
 import eqprop_jax as ep
 from eqprop_jax.training import optimizers
@@ -73,7 +74,7 @@ def worst(ends, law, pairs=PAIRS):
     )
 
 
-@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+@pytest.mark.parametrize('name', quick(['sgd', 'adamw'], ['sgd']))
 def test_the_closed_law(name):
     """W − Bᵀ after t steps is (1 − ηλ)^t of what it was, whatever the gradients."""
     _, ends = trained(name, 12)
@@ -95,6 +96,7 @@ def test_the_law_with_momentum():
     assert worst(ends, law[1:]) < 1e-12
 
 
+@pytest.mark.whole
 def test_what_breaks_the_law():
     """Gradients of their own, or a decay that Adam rescales unit by unit."""
     law = (1 - RATE * DECAY) ** np.arange(13)

@@ -11,8 +11,6 @@ import eqprop_jax as ep
 from eqprop_jax.config import ConfigError
 from eqprop_jax.training.state import init_state
 
-pytestmark = pytest.mark.whole
-
 MOMENTUM = 0.7
 SGD = {'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.05}
 
@@ -28,6 +26,7 @@ def experiment(changes):
     return built._replace(preprocess=lambda images: images.astype(jnp.float64) / 16)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ('layers', 'rate', 'decay'),
     [
@@ -82,6 +81,7 @@ def test_a_training_step_by_hand():
     assert np.abs(apart).max() > 1e-5
 
 
+@pytest.mark.whole
 def test_homeostasis_acts_on_each_weight_by_itself():
     """Shared or not, the gradient has the penalty's of its own; alone it aligns."""
     gradients = {}
@@ -108,6 +108,7 @@ def test_homeostasis_acts_on_each_weight_by_itself():
     assert np.vdot(gap, fall) > 0.5 * np.linalg.norm(gap) * np.linalg.norm(fall) > 0.01
 
 
+@pytest.mark.whole
 def test_homeostasis_aligns_as_well_with_shared_gradients():
     """‖W − Bᵀ‖ falls as it does without; by the decay alone it would stay."""
     ends = {}

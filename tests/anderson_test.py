@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import zoo
 from solvers_test import contraction, linear_field
+from tiers import quick
 
 import eqprop_jax as ep
 from eqprop_jax.solvers._mixing import PATIENCE, solve_positive
@@ -19,7 +20,7 @@ CASES = [(animal, 'alternating') for animal in zoo.ZOO]
 CASES += [(name, 'synchronous') for name, kind in zoo.ZOO.items() if not kind.cousin]
 
 
-@pytest.mark.parametrize(('animal', 'order'), CASES)
+@pytest.mark.parametrize(('animal', 'order'), quick(CASES, CASES[::3]))
 def test_the_equilibrium_is_that_of_plain_relaxation(animal, order):
     system, params, batch = zoo.setting(animal)
     step_size = zoo.ZOO[animal].step_size
@@ -88,7 +89,7 @@ def test_complex_nudges_settle_where_plain_relaxation_does(radius):
     free = ep.relax(system, params, batch.x, mixed())
     contour = ep.nudges.circle(radius, 4, half_step=True)
     errors = [
-        ep.estimators.contour(system, solve, contour=contour)(
+        jax.jit(ep.estimators.contour(system, solve, contour=contour))(
             params, batch, free, None
         ).error
         for solve in (mixed(tol=1e-10), zoo.solver('tied', tol=1e-12))

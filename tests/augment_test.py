@@ -18,8 +18,6 @@ from eqprop_jax.training.diagnose import first_examples
 from eqprop_jax.training.state import init_state, stream
 from eqprop_jax.types import Estimate
 
-pytestmark = pytest.mark.whole
-
 MODES = {'zero': 'constant', 'edge': 'edge', 'reflect': 'reflect'}
 
 
@@ -195,6 +193,7 @@ def inputs(params, batch, free, rng):
     return Estimate({'seen': jnp.full(SIZE, -jnp.sum(batch.x))}, None, INFO)
 
 
+@pytest.mark.whole
 class TestTraining:
     def test_the_key_is_that_of_seed_and_step(self):
         plain, augmented = (
@@ -288,6 +287,7 @@ def large():
     )
 
 
+@pytest.mark.whole
 class TestMemory:
     """What a run needs beside the uint8 images does not grow with the data set."""
 

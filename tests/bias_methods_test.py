@@ -104,6 +104,7 @@ def test_evaluations_are_sweeps_times_their_cost():
     assert all(said.seconds is None for said in found.values())
 
 
+@pytest.mark.whole
 def test_evaluations_are_a_mean_over_the_batch():
     """Of phases that stop by themselves, by the steps that `info` has."""
     known = oracle.of('free')

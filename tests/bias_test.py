@@ -215,6 +215,7 @@ def test_margin_of_a_network_of_negative_eigenvalues():
     assert found.margin == pytest.approx(1.25, abs=1e-10)
 
 
+@pytest.mark.whole
 def test_unsettled_examples_are_counted():
     """Those of which a loop in numpy finds more left than the tolerance."""
     system, params, batch = linear(ASYMMETRIC)

@@ -22,8 +22,6 @@ from eqprop_jax.checkpoint import folders
 from eqprop_jax.training import mesh, programs
 from eqprop_jax.training.state import TrainState, init_state
 
-pytestmark = pytest.mark.whole
-
 EXTREMES = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, 1 / 3], np.float32)
 
 
@@ -307,6 +305,7 @@ class TestInTheBackground:
 
 
 class TestTraining:
+    @pytest.mark.whole
     def test_the_best_epoch(self, tmp_path):
         """Evaluated again it has the error that the summary says."""
         changes = {'num_epochs': 6, 'optimizer.learning_rate': 0.1}
@@ -319,6 +318,7 @@ class TestTraining:
         again = programs.make_evaluate(experiment)(state.params, split)
         assert float(again['loss']) == best['eval']['loss']
 
+    @pytest.mark.whole
     def test_leaves_its_last_state(self, tmp_path):
         changes = runs.FEEDFORWARD | {'num_epochs': 1}
         experiment = runs.experiment(changes)

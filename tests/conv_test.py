@@ -11,6 +11,7 @@ import oracle
 import pytest
 import zoo
 from jax.flatten_util import ravel_pytree
+from tiers import quick
 
 import eqprop_jax as ep
 from eqprop_jax.systems import _pooling as pooling
@@ -342,7 +343,7 @@ def off_the_slopes(animal, make, step=1e-3):
     return max(errors)
 
 
-@pytest.mark.parametrize('animal', ['conv_free', 'conv_dense'])
+@pytest.mark.parametrize('animal', quick(['conv_free', 'conv_dense'], ['conv_free']))
 def test_gradients_are_those_of_central_differences(animal):
     nudge = ep.nudges.circle(0.1, 8)
     for correction in CORRECTIONS:
@@ -350,6 +351,7 @@ def test_gradients_are_those_of_central_differences(animal):
     assert off_the_slopes(animal, contour(nudge)) > 1e-2
 
 
+@pytest.mark.whole
 def test_tied_gradients_are_those_of_central_differences():
     nudge = ep.nudges.symmetric(1e-3)
     assert off_the_slopes('conv_tied', contour(nudge)) < 1e-5
@@ -357,6 +359,7 @@ def test_tied_gradients_are_those_of_central_differences():
     assert off_the_slopes('conv_max', contour(nudge), step=1e-6) < 1e-5
 
 
+@pytest.mark.whole
 def test_max_pooling_has_an_error_of_second_order():
     """While no maximum changes place: the largest nudge leaves all of them."""
     system = ep.systems.conv(
@@ -379,7 +382,7 @@ def test_max_pooling_has_an_error_of_second_order():
     assert slope == pytest.approx(2, abs=0.05)
 
 
-@pytest.mark.parametrize('correction', CORRECTIONS)
+@pytest.mark.parametrize('correction', quick(CORRECTIONS, ['adjoint']))
 def test_a_turning_nudge_finds_the_exact_error(correction):
     known = oracle.of('conv_free')
     estimate = ep.estimators.oscillation(

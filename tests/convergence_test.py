@@ -55,6 +55,7 @@ def distance(a, b):
     return float(ep.tree.norm(ep.tree.sub(a, b)) / ep.tree.norm(b))
 
 
+@pytest.mark.whole
 class TestByRadius:
     def test_orders(self, errors):
         orders = convergence.orders(errors, RADII)
@@ -115,6 +116,7 @@ class TestOrders:
         assert np.isnan([orders['hidden'], orders['run away']]).all()
 
 
+@pytest.mark.whole
 class TestByPatience:
     def test_the_online_estimate_tends_to_that_at_equilibrium(self, network):
         settled = network(
@@ -134,6 +136,7 @@ class TestByPatience:
         assert errors[-1] < 1e-11
 
 
+@pytest.mark.whole
 class TestByPairs:
     def pairs(self, network, reference, **options):
         return convergence.by_pairs(
@@ -159,6 +162,7 @@ class TestByPairs:
         assert less[0] == pytest.approx(errors[0] / 10, rel=0.02)
 
 
+@pytest.mark.whole
 def test_a_nudge_that_turns_slowly_gives_the_response_after_whole_turns(network):
     """In continuous time; the error falls with the duration of a turn, as 1/T²."""
     response = network(ep.estimators.tangent(network.system, tol=1e-14))

@@ -14,6 +14,7 @@ import types
 
 import numpy as np
 import pytest
+import runs
 from sklearn.datasets import load_digits
 
 from eqprop_jax.data import DATASETS, Split, load, prepare
@@ -459,7 +460,7 @@ def test_sources_import_neither_jax_nor_tfds():
 
 
 def test_launcher_reports_errors_in_one_line():
-    result = run('launch/prepare_data.py', '--dataset=digits')
+    result = runs.launch('prepare_data', '--dataset=digits')
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(
         "prepare_data: 'digits' is part of"

@@ -93,6 +93,7 @@ def test_the_report_says_so(radius, beyond):
     assert ('take a smaller one' in found['4'].sentence) == bool(beyond)
 
 
+@pytest.mark.whole
 def test_a_settled_example_on_another_branch():
     """All phases settle; one example is far off, and twice the points are no help."""
     system = ep.systems.mlp((6, 5, 4, 3), feedback='tied')

@@ -12,8 +12,6 @@ import jax
 import pytest
 import yaml
 
-pytestmark = pytest.mark.whole
-
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
 PACKAGE = ROOT / 'eqprop_jax'
@@ -59,6 +57,7 @@ def restored():
 WITH_CODE = {page for page in PAGES if '```python' in PAGES[page].read_text()}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('page', sorted(WITH_CODE - ELSEWHERE.keys()))
 def test_the_code_of_a_page_runs(page, capsys, restored):
     """All blocks of a page, in one namespace; what they print is what is shown."""

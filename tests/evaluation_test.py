@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +16,6 @@ from eqprop_jax import config, solvers
 from eqprop_jax._evaluation import Examples
 from eqprop_jax.data import Split
 from eqprop_jax.training import init_state
-
-pytestmark = pytest.mark.whole
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOL, MAX_STEPS = 1e-5, 9  # some settle, some do not
@@ -232,18 +227,8 @@ class TestSolver:
 
 
 def launch(workdir, *arguments):
-    return subprocess.run(
-        [
-            sys.executable,
-            ROOT / 'launch' / 'evaluate.py',
-            f'--workdir={workdir}',
-            f'--compilation_cache={ROOT / ".cache" / "jax"}',
-            *arguments,
-        ],
-        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_X64': '0'},
-        capture_output=True,
-        text=True,
-    )
+    cache = f'--compilation_cache={ROOT / ".cache" / "jax"}'
+    return runs.launch('evaluate', f'--workdir={workdir}', cache, *arguments)
 
 
 @pytest.fixture(scope='module')
@@ -285,6 +270,7 @@ def test_it_finds_what_the_run_recorded(trained, own):
     assert '300 examples (test) after step 10 of 10' in printed
 
 
+@pytest.mark.whole
 def test_a_tighter_solver_on_another_split(trained, own, tmp_path):
     flags = ('--solver=anderson', '--tol=1e-5', '--max_steps=100')
     data, printed = written(trained, tmp_path, '--split=train', *flags)

@@ -8,8 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-
-pytestmark = pytest.mark.whole
+import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORK = {'sizes': [64, 8, 6, 10], 'angle': 90.0, 'num_images': 3, 'seed': 0}
@@ -62,6 +61,7 @@ def measure(tmp_path, launch):
     return run
 
 
+@pytest.mark.whole
 def test_three_jacobians_by_one_command(measure):
     data = measure('fig1', sizes=[64, 20, 16, 12, 10])
     tied, untied, forward = data['networks'].values()
@@ -80,6 +80,7 @@ def test_three_jacobians_by_one_command(measure):
     np.testing.assert_allclose(above, forward['exact']['layer_3'], atol=1e-5)
 
 
+@pytest.mark.whole
 def test_both_biases_by_one_command(measure):
     data = measure('fig2')
     tied, untied = data['errors']['tied'], data['errors']['untied']
@@ -99,6 +100,7 @@ def test_both_biases_by_one_command(measure):
     assert len(data['turning']['units']) == 4
 
 
+@pytest.mark.whole
 def test_convergence_by_one_command(measure):
     data = measure('convergence')
     assert data['radii'] == [1e-9, 1.0]
@@ -109,6 +111,7 @@ def test_convergence_by_one_command(measure):
     assert double['orders'] == {'N = 2': None, 'complex step': None}  # of two radii
 
 
+@pytest.mark.whole
 def test_order_by_one_command(measure):
     """Of sixteen layers the bottom one hears of the nudge seven sweeps earlier."""
     data = measure('order', width=64)
@@ -120,6 +123,7 @@ def test_order_by_one_command(measure):
     assert data['curves']['2 layers']['from the top'][-1] < 1e-6
 
 
+@pytest.mark.whole
 def test_oscillation_by_one_command(measure):
     data = measure('oscillation')
     assert data['sweeps'] == [1, 128]
@@ -134,6 +138,7 @@ def test_oscillation_by_one_command(measure):
         assert pairs['errors'][-1] > pairs['at_equilibrium'] > beta / 2
 
 
+@pytest.mark.whole
 def test_processes_by_one_command(tmp_path, measure, launch):
     data = measure('processes')
     tied, untied = (data['networks'][name] for name in ('tied', 'untied'))
@@ -165,8 +170,9 @@ def test_processes_by_one_command(tmp_path, measure, launch):
         (['--num_points=2,0'], '--num_points=2,0: '),
     ],
 )
-def test_mistakes(tmp_path, launch, arguments, part):
-    result = launch(*arguments)
+def test_mistakes(tmp_path, arguments, part):
+    images, data = f'--out={tmp_path / "images"}', f'--data={tmp_path / "data"}'
+    result = runs.launch('figures', images, data, *arguments)
     assert result.returncode == 1
     assert part in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

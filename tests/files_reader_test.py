@@ -1,12 +1,11 @@
 """Images of one's own come back from the cache as they were in their files."""
 
-import os
+import functools
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import runs
 from PIL import Image
 
 from eqprop_jax.data import _arrays as arrays
@@ -205,25 +204,16 @@ def test_folders_of_another_kind_are_refused(tmp_path):
     assert 'there are no images' in refusal(tmp_path, source)
 
 
+@pytest.mark.whole
 def test_a_run_trains_on_them(tmp_path):
     source = write_folder(tmp_path / 'own', None)
-    environment = os.environ | {'TFDS_DATA_DIR': str(tmp_path)}
-
-    def launch(*args):
-        return subprocess.run(
-            [sys.executable, *args],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-
-    prepared = launch('launch/prepare_data.py', '--dataset=own', f'--source={source}')
+    launch = functools.partial(runs.launch, TFDS_DATA_DIR=str(tmp_path))
+    prepared = launch('prepare_data', '--dataset=own', f'--source={source}')
     assert prepared.stdout.startswith(
         'own: 12 training and 5 test images, 4x6x1, 3 classes'
     )
     trained = launch(
-        'launch/train.py',
+        'train',
         '--config=configs/digits_mlp.py',
         f'--workdir={tmp_path / "run"}',
         '--config.data.name=own',
@@ -232,9 +222,11 @@ def test_a_run_trains_on_them(tmp_path):
         '--config.batch_size=3',
         '--config.num_epochs=1',
         '--config.diagnostics.every_evals=0',
+        '--config.mesh.data=1',
+        f'--compilation_cache={ROOT / ".cache" / "jax"}',
     )
     assert trained.returncode == 0, trained.stderr
     assert 'test error' in trained.stdout
-    again = launch('launch/prepare_data.py', '--dataset=own', f'--source={source}')
+    again = launch('prepare_data', '--dataset=own', f'--source={source}')
     assert again.returncode == 1
     assert again.stderr.startswith('prepare_data: there is a data set')

@@ -6,11 +6,13 @@ import numpy as np
 import oracle
 import pytest
 import zoo
+from tiers import quick
 
 import eqprop_jax as ep
 
 RNG = jax.random.key(11)
 ANIMALS = ['tied', 'free', 'loop', 'feedforward', 'primitive', 'energy', 'drive']
+SOME = ['tied', 'loop', 'drive']
 
 
 def at_equilibrium(animal):
@@ -21,7 +23,7 @@ def flat(tree):
     return jax.vmap(lambda leaf: jax.flatten_util.ravel_pytree(leaf)[0])(tree)
 
 
-@pytest.mark.parametrize('animal', ANIMALS)
+@pytest.mark.parametrize('animal', quick(ANIMALS, SOME))
 def test_dense_jacobian_is_that_of_central_differences(animal):
     system, params, batch, free = at_equilibrium(animal)
     J = ep.jacobian.dense(system, params, batch.x, free.rates)
@@ -41,7 +43,7 @@ def test_dense_jacobian_is_that_of_central_differences(animal):
     )
 
 
-@pytest.mark.parametrize('animal', ANIMALS)
+@pytest.mark.parametrize('animal', quick(ANIMALS, SOME))
 def test_products_are_those_of_the_dense_matrix(animal):
     system, params, batch, free = at_equilibrium(animal)
     J = ep.jacobian.dense(system, params, batch.x, free.rates)
@@ -56,7 +58,7 @@ def test_products_are_those_of_the_dense_matrix(animal):
         np.testing.assert_allclose(flat(linear.transpose(v)), backward, atol=1e-12)
 
 
-@pytest.mark.parametrize('animal', ANIMALS)
+@pytest.mark.parametrize('animal', quick(ANIMALS, SOME))
 def test_spectral_radius_is_that_of_the_dense_matrix(animal):
     system, params, batch, free = at_equilibrium(animal)
     J = np.asarray(ep.jacobian.dense(system, params, batch.x, free.rates))
@@ -82,7 +84,7 @@ def test_no_synapse_is_a_symmetric_one():
 
 
 @pytest.mark.typed
-@pytest.mark.parametrize('animal', ANIMALS)
+@pytest.mark.parametrize('animal', quick(ANIMALS, SOME))
 def test_symmetric_share(animal):
     system, params, batch, free = at_equilibrium(animal)
     J = ep.jacobian.dense(system, params, batch.x, free.rates)
@@ -123,7 +125,7 @@ def test_dense_jacobian_of_networks_is_made_of_their_weights(name):
 
 
 @pytest.mark.typed
-@pytest.mark.parametrize('animal', ANIMALS)
+@pytest.mark.parametrize('animal', quick(ANIMALS, SOME))
 def test_ritz_values_are_those_of_the_dense_matrix(animal):
     """Of a Krylov space by QR, and once it is all of space every eigenvalue, and zeros.
 

@@ -1,40 +1,67 @@
 """The launcher as users run it: one clear line for every mistake, and no workdir."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
-
-pytestmark = pytest.mark.whole
+import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
 def launch(tmp_path):
-    """Runs launch/train.py in another process; workdir and data are in tmp_path."""
+    """Runs launch/train.py; workdir and data are in tmp_path."""
 
     def run(*overrides, config='digits_mlp', variant=''):
-        return subprocess.run(
-            [
-                sys.executable,
-                ROOT / 'launch' / 'train.py',
-                f'--config={ROOT / "configs" / config}.py{variant}',
-                f'--workdir={tmp_path / "run"}',
-                f'--compilation_cache={ROOT / ".cache" / "jax"}',
-                *(f'--config.{override}' for override in overrides),
-            ],
+        return runs.launch(
+            'train',
+            f'--config={ROOT / "configs" / config}.py{variant}',
+            f'--workdir={tmp_path / "run"}',
+            f'--compilation_cache={ROOT / ".cache" / "jax"}',
+            *(f'--config.{override}' for override in overrides),
             cwd=tmp_path,
-            env=os.environ | {'TFDS_DATA_DIR': str(tmp_path), 'JAX_PLATFORMS': 'cpu'},
-            capture_output=True,
-            text=True,
+            TFDS_DATA_DIR=str(tmp_path),
         )
 
     return run
+
+
+MISTAKES = {
+    'train': ['--config=absent.py', '--workdir=absent'],
+    'evaluate': ['--workdir=absent'],
+    'diagnose': ['--workdir=absent'],
+    'sweep': ['--config=absent.py', '--workdir=absent'],
+    'figures': ['--figure=magic'],
+    'benchmark': ['--filter=transformer'],
+    'results': ['--collect=absent', '--config=absent.py'],
+    'prepare_data': ['--dataset=digits'],
+}
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize('script', MISTAKES)
+def test_a_process_of_its_own_tells_a_mistake_in_one_line(tmp_path, script):
+    """The other tests run launchers in this process, which has imported all."""
+    result = subprocess.run(
+        [sys.executable, ROOT / 'launch' / f'{script}.py', *MISTAKES[script]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f'{script}: ')
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_launcher_is_run_as_a_process():
+    """But for the notebooks, which notebooks_test.py and .ci/run take."""
+    files = {path.stem for path in (ROOT / 'launch').glob('*.py')}
+    assert files == MISTAKES.keys() | {'notebooks'}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +121,7 @@ def test_overrides_and_results(tmp_path, launch):
         "optimizer.layers={'layer_1': {'learning_rate': 0.01}}",
         'system.sizes=(64,8,10)',
         'diagnostics.every_evals=0',
+        'mesh.data=1',
     )
     assert result.returncode == 0, result.stderr[-500:]
     assert 'Traceback' not in result.stderr

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 from tally import tally
+from tiers import quick
 
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
@@ -28,8 +29,6 @@ from eqprop_jax.data import NotPreparedError
 from eqprop_jax.data import _arrays as arrays
 from eqprop_jax.records import files
 from eqprop_jax.training.state import init_state
-
-pytestmark = pytest.mark.whole
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120  # that a command may take
@@ -264,7 +263,7 @@ REFUSED = {
 
 
 class TestRunsThatDidNotEnd:
-    @pytest.mark.parametrize('name', RECOVERED)
+    @pytest.mark.parametrize('name', quick(RECOVERED, ['truncated', 'half a record']))
     def test_recovered(self, copy, ends, name):
         RECOVERED[name](copy)
         ends(copy)
@@ -278,6 +277,7 @@ class TestRunsThatDidNotEnd:
         assert message in refused(lambda: train(copy))
         assert content(copy) == before
 
+    @pytest.mark.whole
     @pytest.mark.parametrize(
         'damage',
         [
@@ -372,7 +372,7 @@ class TestFullDisk:
         assert 'No space left on device' in message
         ends(tmp_path / 'run')
 
-    @pytest.mark.parametrize('number', [1, 4])
+    @pytest.mark.parametrize('number', quick([1, 4], [4]))
     @pytest.mark.parametrize('part', ['record', 'events'])
     def test_at_a_record(self, tmp_path, monkeypatch, ends, part, number):
         kind, count = type(epath.Path(tmp_path)), at_call(number, lambda: None)
@@ -393,7 +393,7 @@ class TestFullDisk:
         assert 'No space left on device' in message
         ends(tmp_path)
 
-    @pytest.mark.parametrize('number', [1, 3])
+    @pytest.mark.parametrize('number', quick([1, 3], [3]))
     @pytest.mark.parametrize('part', ['save_async', 'result', 'sums_of', 'keep_only'])
     def test_at_a_checkpoint(self, tmp_path, monkeypatch, ends, part, number):
         save, count = ocp.save_async, at_call(number, lambda: None)
@@ -446,6 +446,7 @@ class TestFullDisk:
         if os.path.ismount(folder):
             subprocess.run(['umount', '-l', folder], check=True, timeout=SECONDS)
 
+    @pytest.mark.whole
     @pytest.mark.filterwarnings('ignore')
     @pytest.mark.parametrize('size', [4, 16, 60])
     def test_in_earnest(self, disk, ends, size):
@@ -465,6 +466,7 @@ class TestFullDisk:
 
 
 class TestWorkdirs:
+    @pytest.mark.whole
     @pytest.mark.parametrize(
         'name',
         [
@@ -626,7 +628,7 @@ CACHES = {
 
 
 class TestArrayCache:
-    @pytest.mark.parametrize('name', CACHES)
+    @pytest.mark.parametrize('name', quick(CACHES, list(CACHES)[::6]))
     def test_damages(self, tmp_path, name):
         CACHES[name](fill(tmp_path))
         changes = cached_in(tmp_path)
@@ -732,6 +734,7 @@ class TestConfigurations:
     def test_out_of_range(self, changes):
         refused(lambda: runs.experiment(changes), ConfigError)
 
+    @pytest.mark.whole
     @pytest.mark.filterwarnings('ignore:overflow')
     @pytest.mark.parametrize(
         'changes',
@@ -797,6 +800,7 @@ def absurd(draw):
     return {key: draw(STRATEGIES[key], label=key) for key in draw(keys)}
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings('ignore')
 @settings(
     max_examples=60,
@@ -824,14 +828,7 @@ def test_absurd_hyperparameters(changes):
 
 def launched(script, *arguments, cwd):
     """Returns exit code, lines on stderr, and stdout of a launcher."""
-    result = subprocess.run(
-        [sys.executable, ROOT / 'launch' / f'{script}.py', *arguments],
-        cwd=cwd,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(cwd)},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    result = runs.launch(script, *arguments, cwd=cwd, TFDS_DATA_DIR=str(cwd))
     assert 'Traceback' not in result.stderr
     return result.returncode, result.stderr.splitlines(), result.stdout
 
@@ -896,6 +893,7 @@ class TestTrainLauncher:
         assert re.search(pattern, lines[0]), lines
         assert not (tmp_path / 'run').exists()
 
+    @pytest.mark.whole
     def test_a_workdir_of_two_lines_and_no_curves(self, tmp_path):
         """Pictures that cannot be drawn do not undo a run."""
         values = runs.values({'num_epochs': 1, 'data.num_train': 20} | runs.FEEDFORWARD)
@@ -977,6 +975,7 @@ for workdir in sys.argv[3:]:
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ('script', 'cases'),
     [('evaluate', ENDED | SUMMARIES), ('diagnose', ENDED)],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from tiers import quick
 
 import eqprop_jax as ep
 
@@ -78,7 +79,7 @@ def test_the_covariance_of_one_nudge_is_that_of_both_its_phases():
         assert error < 0.12 * np.linalg.norm(covariance)
 
 
-@pytest.mark.parametrize('half_step', [False, True])
+@pytest.mark.parametrize('half_step', quick([False, True], [True]))
 def test_every_nudge_of_a_circle_has_noise_of_its_own(half_step):
     contour = ep.nudges.circle(0.4, 4, half_step=half_step)
     covariance, mean = np.zeros((4, 4)), np.zeros(4)
@@ -93,6 +94,7 @@ def test_every_nudge_of_a_circle_has_noise_of_its_own(half_step):
     assert error < 0.12 * np.linalg.norm(covariance)
 
 
+@pytest.mark.whole
 def test_the_gradient_has_no_bias():
     """With alternating sweeps the noise of neighbours is correlated."""
     system, A = network()
@@ -126,6 +128,7 @@ def test_draws_belong_to_an_examples_number():
     np.testing.assert_allclose(still, np.tile(still[0], (6, 1)), rtol=1e-9)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('half_step', [False, True])
 def test_nudges_that_devices_divide_have_the_same_noise(half_step):
     system, A = network()

@@ -51,10 +51,11 @@ class Oracle(NamedTuple):
         return (1 - step_size) * one + step_size * self.J * self.slopes[:, None, :]
 
 
-def at(system, params, batch, free):
-    """Returns the oracle of a system at a settled free equilibrium."""
+@functools.cache
+def _derivatives(system, of_params):
+    """Returns what computes J, σ′, g and, if asked, ∂D/∂θ and ∂C/∂θ, compiled once."""
 
-    def one(x, y, state):
+    def one(params, x, y, state):
         x, y = x[None], y[None]
         flat_state, unravel = ravel_pytree(state)
         flat_rates = ravel_pytree(system.rates(state))[0]
@@ -70,14 +71,26 @@ def at(system, params, batch, free):
         def sigma(u):
             return ravel_pytree(system.rates(unravel(u)))[0]
 
-        P, J = jax.jacrev(drive, argnums=(0, 1))(flat_params, flat_rates)
-        direct, g = jax.grad(cost, argnums=(0, 1))(flat_params, flat_rates)
         slopes = jax.jacrev(sigma)(flat_state).sum(axis=0)  # σ is elementwise
-        return J, slopes, g, P, direct
+        J = jax.jacrev(drive, argnums=1)(flat_params, flat_rates)
+        g = jax.grad(cost, argnums=1)(flat_params, flat_rates)
+        if not of_params:
+            return J, slopes, g
+        P = jax.jacrev(drive)(flat_params, flat_rates)
+        return J, slopes, g, P, jax.grad(cost)(flat_params, flat_rates)
 
-    found = jax.jit(jax.vmap(one))(batch.x, batch.y, free.state)
-    J, slopes, g, P, direct = (np.asarray(value) for value in found)
-    return Oracle(system, params, batch, free, J, slopes, g, P, direct.mean(axis=0))
+    return jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+
+
+def at(system, params, batch, free, *, of_params=True):
+    """Returns the oracle of a system at a settled free equilibrium.
+
+    Without `of_params` it has no P and no direct, and is there sooner.
+    """
+    found = _derivatives(system, of_params)(params, batch.x, batch.y, free.state)
+    J, slopes, g, *rest = (np.asarray(value) for value in found)
+    P, direct = (rest[0], rest[1].mean(axis=0)) if of_params else (None, None)
+    return Oracle(system, params, batch, free, J, slopes, g, P, direct)
 
 
 @functools.cache

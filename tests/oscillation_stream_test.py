@@ -223,6 +223,7 @@ def test_two_runs_of_a_stream_average_to_one(num_points, correction):
         assert off(free, flat(last.free)) < 1e-12
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('num_points', [2, 4])
 def test_noise_averages_out_over_turns(num_points):
     """Its spread falls like 1/√periods, and its mean is the estimate without it."""

@@ -9,6 +9,7 @@ import oracle
 import pytest
 import zoo
 from oracle import estimate, flat, off
+from tiers import quick
 
 import eqprop_jax as ep
 
@@ -36,7 +37,7 @@ def online(system, **options):
     )
 
 
-@pytest.mark.parametrize('num_points', [2, 4, 6])
+@pytest.mark.parametrize('num_points', quick([2, 4, 6], [4]))
 def test_slowly_the_estimate_is_that_of_the_contour(num_points):
     """The slowness error falls geometrically in the sweeps per point.
 
@@ -67,7 +68,9 @@ def test_slowly_the_estimate_is_that_of_the_contour(num_points):
         assert rate == pytest.approx(radius**2, rel=0.01)
 
 
-@pytest.mark.parametrize('animal', ['tied', 'loop', 'drive', 'energy'])
+@pytest.mark.parametrize(
+    'animal', quick(['tied', 'loop', 'drive', 'energy'], ['drive'])
+)
 def test_slowly_the_estimate_is_that_of_the_contour_anywhere(animal):
     known, contour = at_rest(animal)
     patient = online(

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from jax.flatten_util import ravel_pytree
+from tiers import quick
 
 import eqprop_jax as ep
 from eqprop_jax.analysis import methods
@@ -74,7 +75,9 @@ def signs(system, rates):
     )[0]
 
 
-@pytest.mark.parametrize('cost', ['cross_entropy', 'squared_error'])
+@pytest.mark.parametrize(
+    'cost', quick(['cross_entropy', 'squared_error'], ['cross_entropy'])
+)
 def test_gradients_are_those_of_backpropagation(cost):
     known = settled(cost=cost)
     loss, exact = backprop(known, cost)
@@ -142,7 +145,7 @@ def test_signed_products_are_those_of_the_dense_matrix():
         np.testing.assert_allclose(oracle.flat(product(v)), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize('form', ['difference', 'published'])
+@pytest.mark.parametrize('form', quick(['difference', 'published'], ['difference']))
 def test_homeostasis_is_that_of_the_signed_jacobian(form):
     def penalties(known):
         penalty = ep.homeostasis.penalty(known.system, num_probes=5, form=form)
@@ -179,6 +182,7 @@ def test_the_free_phase_starts_where_it_ends(feedback, angle):
         activity = np.tanh(z)
 
 
+@pytest.mark.whole
 def test_free_feedback_that_is_transposed_is_that_of_the_tied_network():
     known = settled('free', 25.0)
     params = dict(known.params)
@@ -203,7 +207,7 @@ def test_the_signs_replace_a_correction_only_if_weights_are_tied(feedback):
     assert methods.finds_adjoint(system, 'adjoint')
 
 
-@pytest.mark.parametrize('correction', ['antisymmetric', 'adjoint'])
+@pytest.mark.parametrize('correction', quick(['antisymmetric', 'adjoint'], ['adjoint']))
 def test_free_feedback_is_exact_once_corrected(correction):
     known = settled('free', 25.0)
     exact = known.gradient(known.error(adjoint=True))
@@ -213,6 +217,7 @@ def test_free_feedback_is_exact_once_corrected(correction):
     assert oracle.off(oracle.estimate(nudged(known.system), known)[0], exact) > 1e-2
 
 
+@pytest.mark.whole
 def test_the_adjoint_needs_the_smaller_steps():
     """Full steps of the linear solve overshoot where those of the phases would."""
     known = settled(scale=1.5)
@@ -259,6 +264,7 @@ def test_networks_that_cannot_be_are_refused(options, message):
         ep.systems.predictive_coding(**{'sizes': SIZES, **options})
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('scale', [0.3, 1.0, 3.0])
 def test_the_largest_stable_step(scale):
     """ε² a² + 2ε = 4 for the largest singular value a of ∂e/∂x."""

@@ -182,22 +182,27 @@ def rounded(value, precision):
 def test_precisions_round_the_factors_only(case, precision, unit, monkeypatch):
     """In every direction; with a unit for bfloat16, which multiplies, and without."""
     monkeypatch.setattr(ways, 'has_unit', lambda: unit)
-    jax.clear_caches()
     product, exact, *shapes = CASES[case]
     s, kernel = (draw(index, shape, jnp.float32) for index, shape in enumerate(shapes))
     wide = [rounded(factor, precision) for factor in (s, kernel)]
     expected, back = jax.vjp(exact, *wide)
     r = draw(2, expected.shape, jnp.float32)
-    with ways.taken(precision):
+
+    @jax.jit
+    def forward_and_back(s, kernel, r):
         z, pullback = jax.vjp(product, s, kernel)
-        found = z, *pullback(r)
+        return z, *pullback(r)
+
+    with ways.taken(precision):
+        text = forward_and_back.lower(s, kernel, r).as_text()
+        z, *_ = found = forward_and_back(s, kernel, r)
+    assert ('xbf16>' in text) == (unit and precision == 'bfloat16')
     for a, b in zip(found, (expected, *back(rounded(r, precision))), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=2e-5)
     off = np.abs(exact(s.astype(float), kernel.astype(float)) - z).max()
     bound = ways.ROUNDING[precision]
     assert bound / 20 <= off < max(30 * bound, 1e-5)  # and they do round
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize('precision', ways.ROUNDING)

@@ -1,14 +1,12 @@
 """The tables of README.md are those of the records, and records are those of runs."""
 
 import json
-import os
 import pathlib
 import re
 import statistics
-import subprocess
-import sys
 
 import pytest
+import runs
 
 from eqprop_jax import records
 from eqprop_jax.records import sweep
@@ -216,13 +214,7 @@ class TestOfASweep:
         config.write_text("PUBLISHED = {'a plain': '20.5'}\n")
 
         def launch(*arguments):
-            return subprocess.run(
-                [sys.executable, ROOT / 'launch' / 'results.py', *arguments],
-                cwd=workdir,
-                env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-                capture_output=True,
-                text=True,
-            )
+            return runs.launch('results', *arguments, cwd=workdir)
 
         result = launch('--collect=.', '--config=some.py', '--data=.')
         assert result.returncode == 1

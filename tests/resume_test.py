@@ -13,12 +13,11 @@ import jax
 import numpy as np
 import pytest
 import runs
+from tiers import quick
 
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
 from eqprop_jax.training.state import init_state
-
-pytestmark = pytest.mark.whole
 
 ROOT = pathlib.Path(__file__).parents[1]
 KILLS = int(os.environ.get('KILLS', '3'))
@@ -91,7 +90,9 @@ def after(count, action):
     return counted
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    'number', quick([signal.SIGTERM, signal.SIGINT], [signal.SIGTERM])
+)
 def test_a_signal_saves_before_it_is_obeyed(tmp_path, monkeypatch, whole, number):
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
@@ -109,7 +110,7 @@ def test_a_signal_saves_before_it_is_obeyed(tmp_path, monkeypatch, whole, number
     assert lines_of(tmp_path)[: len(begun)] == begun
 
 
-@pytest.mark.parametrize('count', [1, 2, 5, 6, 7, 9])
+@pytest.mark.parametrize('count', quick([1, 2, 5, 6, 7, 9], [7]))
 def test_a_crash_at_a_record(tmp_path, monkeypatch, whole, count):
     """Of the first one, before any checkpoint, and between those of an evaluation."""
 
@@ -126,6 +127,7 @@ def test_a_crash_at_a_record(tmp_path, monkeypatch, whole, count):
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('part', ['sums_of', 'keep_only'])
 @pytest.mark.parametrize('count', [1, 3])
 def test_a_crash_in_a_save(tmp_path, monkeypatch, whole, part, count):
@@ -145,6 +147,7 @@ def test_a_crash_in_a_save(tmp_path, monkeypatch, whole, part, count):
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.whole
 def test_a_crash_after_the_last_save(tmp_path, monkeypatch, whole):
     """The next run has no step to take, and still removes what is one too many."""
     last = max(folders.numbers(folders.folder_of(whole), ''))
@@ -164,6 +167,7 @@ def test_a_crash_after_the_last_save(tmp_path, monkeypatch, whole):
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.whole
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whole):
     def crash():
         raise CrashError
@@ -183,12 +187,14 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whol
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.whole
 def test_a_run_that_has_ended_starts_anew(tmp_path, whole):
     for _ in range(2):
         run(tmp_path)
         assert_same(tmp_path, whole)
 
 
+@pytest.mark.whole
 def test_it_is_killed_at_any_moment(tmp_path, whole):
     """SIGKILL, at random moments of one run; `KILLS=20` for more than three.
 

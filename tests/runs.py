@@ -1,16 +1,32 @@
-"""A tiny run on scikit-learn's digits, and how tests take it."""
+"""A tiny run on scikit-learn's digits, and how tests take it and call launchers."""
 
+import contextlib
 import copy
+import io
+import logging
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import warnings
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import app, flags
+from absl import logging as absl_logging
 
 from eqprop_jax import training
 from eqprop_jax.config import build
 from eqprop_jax.data import to_device
 from eqprop_jax.training import programs
+
+ROOT = pathlib.Path(__file__).parents[1]
+app.define_help_flags()  # once in a process, so that no launcher does
 
 TOP_LEVEL = {
     'seed': 0,
@@ -99,6 +115,79 @@ def run_chunk(experiment, state, epoch, first, num_steps):
 def assert_equal(actual, wanted):
     """Asserts that two trees are the same to the bit."""
     jax.tree.map(np.testing.assert_array_equal, actual, wanted)
+
+
+def launch(script, *arguments, cwd=ROOT, **environment):
+    """Runs a launcher as a command does, from its flags on, but in this process.
+
+    What it leaves behind in this process is taken back: flags, paths, settings. As a
+    command it runs in single precision and on one device, where its flags say nothing
+    else.
+
+    Returns:
+      What `subprocess.run` would: exit code, stdout and stderr, as text.
+    """
+    root, verbosity = logging.getLogger(), absl_logging.get_verbosity()
+    handlers, known = root.handlers[:], set(flags.FLAGS)
+    command = [str(ROOT / 'launch' / f'{script}.py'), *map(str, arguments)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(sys, 'argv', command),
+        mock.patch.object(sys, 'path', sys.path[:]),
+        mock.patch.object(os, '_exit', sys.exit),
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(action='ignore', category=DeprecationWarning),
+        jax.enable_x64(False),
+        kept_settings(),
+        within(120),
+    ):
+        try:
+            runpy.run_path(command[0], run_name='__main__')
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            for name in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+            sys.modules.pop('config_config', None)  # of --config; loaded anew on top
+            root.handlers[:] = handlers
+            absl_logging.set_verbosity(verbosity)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def within(seconds):
+    """Raises a TimeoutError in what takes longer."""
+
+    def late(*_):
+        raise TimeoutError(f'not done after {seconds} s')
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def kept_settings():
+    """Takes back what launchers set of JAX."""
+    names = [
+        'jax_compilation_cache_dir',
+        'jax_persistent_cache_min_compile_time_secs',
+    ]
+    values = {name: getattr(jax.config, name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in values.items():
+            if getattr(jax.config, name) != value:
+                jax.config.update(name, value)
 
 
 def _holder(tree, key):

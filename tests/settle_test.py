@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
+from tiers import whole
 
 import eqprop_jax as ep
 from eqprop_jax.solvers._settle import sizes
@@ -79,7 +80,7 @@ def test_fewer_rows_are_multiplied():
 @pytest.mark.typed
 @pytest.mark.parametrize('correction', [None, 'antisymmetric', 'adjoint'])
 @pytest.mark.parametrize(
-    'contour', [ep.nudges.symmetric(0.3), ep.nudges.circle(0.3, 4)]
+    'contour', [whole(ep.nudges.symmetric(0.3)), ep.nudges.circle(0.3, 4)]
 )
 def test_nudged_phases_are_taken_apart(correction, contour):
     """Targets, free points and complex states go with the examples they belong to."""
@@ -129,6 +130,7 @@ def test_those_that_go_on_alone_are_rounded_relative_to_their_change():
     assert (ep.tree.per_example_norm(top) < 0.03 * size).all()
 
 
+@pytest.mark.whole
 def test_dropout_goes_with_its_example():
     system = ep.systems.conv(
         (4, 4, 2), (3,), kernels=3, hidden=(5,), classes=3, dropout=0.5

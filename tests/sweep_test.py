@@ -1,15 +1,13 @@
 """launch/sweep.py and launch/diagnose.py, as users run them."""
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
-
-pytestmark = pytest.mark.whole
+import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -39,21 +37,9 @@ def sweep(add):
 
 
 def launch(script, *arguments):
-    return subprocess.run(
-        [
-            sys.executable,
-            ROOT / 'launch' / f'{script}.py',
-            *arguments,
-            *(
-                ()
-                if '--dry_run' in arguments
-                else (f'--compilation_cache={ROOT / ".cache" / "jax"}',)
-            ),
-        ],
-        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_X64': '0'},
-        capture_output=True,
-        text=True,
-    )
+    if '--dry_run' not in arguments:  # which would print it
+        arguments += (f'--compilation_cache={ROOT / ".cache" / "jax"}',)
+    return runs.launch(script, *arguments)
 
 
 @pytest.fixture(scope='module')
@@ -90,6 +76,7 @@ def test_a_dry_run_prints_the_commands(experiment, tmp_path):
     assert not workdir.exists()
 
 
+@pytest.mark.whole
 def test_rows_of_a_variant(tmp_path):
     path = tmp_path / 'tiny.py'
     path.write_text(
@@ -106,6 +93,7 @@ def test_rows_of_a_variant(tmp_path):
     assert result.stdout == '7\n', result.stderr
 
 
+@pytest.mark.whole
 def test_rows_and_table(swept):
     workdir, printed = swept
     rows = json.loads((workdir / 'sweep.json').read_text())
@@ -120,6 +108,7 @@ def test_rows_and_table(swept):
         assert f'{row["name"]:15}  {row["mean"]:6.2f}' in printed
 
 
+@pytest.mark.whole
 def test_only_what_is_missing_is_trained(swept, experiment):
     workdir, _ = swept
     kept = workdir / 'corrected' / 'seed_3' / 'metrics.jsonl'
@@ -134,6 +123,7 @@ def test_only_what_is_missing_is_trained(swept, experiment):
     assert missing.exists()
 
 
+@pytest.mark.whole
 def test_seeds_are_trained_together(experiment, tmp_path):
     """On two devices, and as they would be by themselves."""
     tables = []
@@ -176,6 +166,7 @@ def test_rows_stay_in_the_workdir(tmp_path, name, folder):
     assert f'--workdir=runs/{folder}/seed_0 ' in last
 
 
+@pytest.mark.whole
 def test_what_is_not_a_scalar_is_apart(tmp_path):
     path = tmp_path / 'tiny.py'
     rows = """
@@ -232,6 +223,7 @@ def test_mistakes(experiment, tmp_path, arguments, part):
     assert not workdir.exists()
 
 
+@pytest.mark.whole
 def test_a_diagnosis(swept):
     workdir, _ = swept
     run = workdir / 'corrected' / 'seed_3'
@@ -251,6 +243,7 @@ def test_a_diagnosis(swept):
     assert f'{report["symmetric_share"]:.3f}' in result.stdout
 
 
+@pytest.mark.whole
 def test_what_is_no_run_is_not_diagnosed(tmp_path, swept):
     result = launch('diagnose', f'--workdir={tmp_path}')
     assert result.returncode == 1
@@ -265,6 +258,7 @@ def test_what_is_no_run_is_not_diagnosed(tmp_path, swept):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ('damage', 'part'),
     [

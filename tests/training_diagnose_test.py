@@ -38,6 +38,7 @@ def failing(experiment, lost):
     return experiment._replace(exact=exact)
 
 
+@pytest.mark.whole
 def test_examples_whose_reference_is_not_solved_count_on_neither_side(run):
     experiment, params, batch = run
     lost = np.isin(np.arange(12), (0, 5, 11))
@@ -109,6 +110,7 @@ def test_a_deaf_layer_is_seen(read_out):
         assert found['error/layer_2'] == 0
 
 
+@pytest.mark.whole
 def test_the_readout_hides_it_in_the_whole_gradient(read_out):
     """Cosines by hand, of a gradient that lacks its first layer."""
     experiment, params, batch = read_out

@@ -18,8 +18,6 @@ from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
 from eqprop_jax.types import Estimate
 
-pytestmark = pytest.mark.whole
-
 
 class TestNotFinite:
     """The gradient turns NaN at the fourth step, the second of the second chunk."""
@@ -219,6 +217,7 @@ class TestRecords:
         assert summary['best']['test']['error'] == 0.6
         assert summary['last']['test']['error'] == 0.2
 
+    @pytest.mark.whole
     def test_without_held_out_examples(self, tmp_path):
         experiment = runs.experiment({'data.held_out': 0, 'diagnostics.every_evals': 1})
         train(experiment, tmp_path)
@@ -236,6 +235,7 @@ class TestRecords:
             f'in {tmp_path}'
         )
 
+    @pytest.mark.whole
     def test_a_network_that_does_not_settle_is_told(self, tmp_path, caplog):
         experiment = runs.experiment({'solver.max_steps': 1, 'num_epochs': 1})
         with caplog.at_level(logging.WARNING, logger='absl'):
@@ -249,6 +249,7 @@ class TestRecords:
         assert 'error 0.0 %' in bar.rsplit('\r', 1)[-1]
 
 
+@pytest.mark.whole
 def test_skipping_keeps_a_run_alive():
     """Examples that overflow are left out of the gradient, and training goes on."""
     changes = {

@@ -17,8 +17,6 @@ from eqprop_jax.training import loop, programs
 from eqprop_jax.training.state import STREAMS, init_state, stream
 from eqprop_jax.types import Estimate
 
-pytestmark = pytest.mark.whole
-
 
 class TestSchedule:
     @pytest.mark.parametrize('size', [20, 23])
@@ -275,6 +273,7 @@ class TestSameRun:
         np.testing.assert_array_equal(self.seen(tmp_path), first)
         assert np.abs(self.seen(tmp_path, seed=1) - first).min() > 1e-3
 
+    @pytest.mark.whole
     def test_of_a_network(self, tmp_path):
         params = [
             train(
@@ -286,6 +285,7 @@ class TestSameRun:
         assert_equal(params[0], params[1])
 
 
+@pytest.mark.whole
 def test_the_program_does_not_grow_with_the_bound_on_steps():
     def size(max_steps):
         experiment = runs.experiment(
