@@ -73,6 +73,7 @@ def test_the_cost_of_a_sweep_is_its_matrix_products(animal, correction, is_compl
     assert cost == wanted
 
 
+@pytest.mark.whole
 def test_evaluations_are_sweeps_times_their_cost():
     """Of seven sweeps each: two real points and a complex one; all visits online."""
     system, params, batch = oracle.linear()

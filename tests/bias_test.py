@@ -192,6 +192,7 @@ def test_all_that_is_said_of_the_system(symmetric):
     assert found.free_phase > 0.01
 
 
+@pytest.mark.whole
 def test_margin_and_radius_of_a_nonlinear_network():
     """Of J diag(σ′), the worst example of the batch."""
     known = oracle.of('free')

@@ -1,5 +1,6 @@
 """Bad input is refused by name before anything is written; good input is built."""
 
+import functools
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import ml_collections
 import numpy as np
 import pytest
 import runs
+from tiers import quick
 
 import eqprop_jax as ep
 from eqprop_jax import (
@@ -554,25 +556,38 @@ SWEEPS = [
     if hasattr(module, 'sweep') and name != 'digits_estimators'
     for row in rows_of(module)
 ]
+FIRST_ROWS = {case[:2]: case for case in reversed(SWEEPS)}.values()
 
 
-def on_digits(folder, name, variant):
-    """A configuration of the repository, its data set written as enlarged digits."""
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """Returns the folder of a data set that is written as enlarged digits, once."""
+
+    @functools.cache
+    def write(name, shape, classes):
+        folder = str(tmp_path_factory.mktemp('data'))
+        digits.write_enlarged(folder, name, shape, classes)
+        return folder
+
+    return write
+
+
+def on_digits(written, name, variant):
+    """A configuration of the repository, its data set that of enlarged digits."""
     get_config = importlib.import_module(f'configs.{name}').get_config
     config = get_config(variant) if variant else get_config()
     assert isinstance(config, ml_collections.ConfigDict)
     if config.data.name != 'digits':
         shape = SHAPES.get(config.data.name, (32, 32, 3))
         classes = config.system.get('classes') or 10
-        digits.write_enlarged(str(folder), config.data.name, shape, classes)
-        config.data.data_dir = str(folder)
+        config.data.data_dir = written(config.data.name, shape, classes)
         config.data.held_out, config.data.num_train = 100, None
     return config
 
 
 @pytest.mark.parametrize(('name', 'variant'), CONFIGS)
-def test_configurations_of_the_repository(tmp_path, name, variant):
-    assert build.experiment(on_digits(tmp_path, name, variant)).num_steps > 0
+def test_configurations_of_the_repository(written, name, variant):
+    assert build.experiment(on_digits(written, name, variant)).num_steps > 0
 
 
 FAR = """
@@ -638,12 +653,12 @@ def test_configurations_of_the_checkout_find_each_other(far):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(('name', 'variant', 'row'), SWEEPS)
-def test_rows_of_sweeps(tmp_path, name, variant, row):
+@pytest.mark.parametrize(('name', 'variant', 'row'), quick(SWEEPS, FIRST_ROWS))
+def test_rows_of_sweeps(written, name, variant, row):
     """Each is an experiment; published numbers name rows."""
     module = importlib.import_module(f'configs.{name}')
     assert set(getattr(module, 'PUBLISHED', ())) <= set(rows_of(module))
-    config = on_digits(tmp_path, name, variant).to_dict()
+    config = on_digits(written, name, variant).to_dict()
     for key, value in rows_of(module)[row].items():
         section, _, last = key.rpartition('.')
         (config[section] if section else config)[last] = value
@@ -652,8 +667,8 @@ def test_rows_of_sweeps(tmp_path, name, variant, row):
 
 @pytest.mark.whole
 @pytest.mark.parametrize('name', ['cifar10_conv_tied', 'cifar10_conv_free'])
-def test_what_is_prepared_for_a_gpu_trains(tmp_path, name):
-    config = on_digits(tmp_path, name, 'ninety')
+def test_what_is_prepared_for_a_gpu_trains(written, tmp_path, name):
+    config = on_digits(written, name, 'ninety')
     assert config.precision == 'bfloat16'
     config.system.channels = (2, 3, 4, 5)
     config.batch_size, config.num_epochs = 8, 1
@@ -685,6 +700,7 @@ def test_configurations_without_a_precision_are_those_of_float32():
     assert build.experiment(config).config['precision'] == 'float32'
 
 
+@pytest.mark.whole
 def test_a_precision_is_that_of_the_run_and_not_of_its_reference():
     coarse, plain = (
         runs.experiment({'precision': name}) for name in ('bfloat16', 'float32')

@@ -234,7 +234,9 @@ def dense_adjoint(system, params, batch, free):
 
 
 def relative_error(a, b):
-    return float(ep.tree.norm(ep.tree.sub(a, b)) / ep.tree.norm(b))
+    """|a − b| / |b| in numpy, which compiles nothing for each shape."""
+    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 @pytest.mark.parametrize(('method', 'animal'), PAIRS)
@@ -266,7 +268,9 @@ def test_contract(method, animal):
 
 
 @pytest.mark.typed
-@pytest.mark.parametrize(('method', 'animal'), PAIRS)
+@pytest.mark.parametrize(
+    ('method', 'animal'), quick(FITTING, covering(FITTING, times=1))
+)
 def test_single_precision_is_kept(method, animal):
     system, params, batch = zoo.setting(animal, jnp.float32)
     solve = zoo.solver(animal, tol=1e-5, max_steps=300)
@@ -288,16 +292,19 @@ def test_single_precision_is_kept(method, animal):
 
 @pytest.mark.parametrize(
     'animal',
-    [
-        'free',
-        'free_deep',
-        'loop',
-        'feedforward',
-        'drive',
-        'conv_free',
-        'conv_dense',
-        'coding_free',
-    ],
+    quick(
+        [
+            'free',
+            'free_deep',
+            'loop',
+            'feedforward',
+            'drive',
+            'conv_free',
+            'conv_dense',
+            'coding_free',
+        ],
+        ['loop', 'conv_free'],
+    ),
 )
 def test_asymmetry_biases_what_is_not_corrected(animal):
     system, params, batch, free, exact = reference(animal)
@@ -353,7 +360,11 @@ def test_a_neumann_series_that_diverges_says_so(animal):
 
 
 @pytest.mark.parametrize(
-    'name', ['corrected_adjoint', 'contrastive', 'oscillation', 'recurrent_backprop']
+    'name',
+    quick(
+        ['corrected_adjoint', 'contrastive', 'oscillation', 'recurrent_backprop'],
+        ['contrastive', 'recurrent_backprop'],
+    ),
 )
 def test_the_input_is_injected_once(name):
     """By the free phase, and once more where its weights get their gradient."""

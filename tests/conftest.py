@@ -42,6 +42,13 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def forgotten():
+    """Frees what JAX keeps of a module's programs: workers would grow to gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that are drawn, by any module of the library or of experiments."""

@@ -90,9 +90,8 @@ def after(count, action):
     return counted
 
 
-@pytest.mark.parametrize(
-    'number', quick([signal.SIGTERM, signal.SIGINT], [signal.SIGTERM])
-)
+@pytest.mark.whole
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_before_it_is_obeyed(tmp_path, monkeypatch, whole, number):
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:

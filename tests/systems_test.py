@@ -129,7 +129,8 @@ def test_what_a_system_claims(animal):
     rest = system.rest(injection)
     keys = jax.random.split(jax.random.key(5), 2)
     points = [ep.tree.random_normal(key, rest) for key in keys]
-    J, J2 = (ep.jacobian.dense(system, params, batch.x, s) for s in points)
+    dense = jax.jit(ep.jacobian.dense, static_argnums=0)
+    J, J2 = (dense(system, params, batch.x, s) for s in points)
     names = np.concatenate(
         [np.full(leaf[0].size, name) for name, leaf in sorted(rest.items())]
     )
@@ -165,6 +166,7 @@ def test_drive_and_cost_are_analytic(animal):
     )
     gradient = ep.dynamics.cost_gradient(system, params, batch.y)
 
+    @jax.jit
     def evaluate(t):
         rates = system.rates(jax.tree.map(lambda u, v: u + t * v, state, move))
         return system.drive(params, injection, rates), gradient(rates)

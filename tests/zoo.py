@@ -249,7 +249,7 @@ def setting(name, dtype=jnp.float64):
     x = jax.random.uniform(x_key, (BATCH, *ZOO[name].inputs), dtype)
     labels = jax.random.randint(y_key, (BATCH,), 0, CLASSES)
     batch = ep.Batch(x, jax.nn.one_hot(labels, CLASSES, dtype=dtype))
-    params = system.init(init_key, x)
+    params = jax.jit(system.init)(init_key, x)
     return system, jax.tree.map(lambda w: w.astype(dtype), params), batch
 
 
