@@ -585,7 +585,7 @@ def on_digits(written, name, variant):
     return config
 
 
-@pytest.mark.parametrize(('name', 'variant'), CONFIGS)
+@pytest.mark.parametrize(('name', 'variant'), quick(CONFIGS, dict(CONFIGS).items()))
 def test_configurations_of_the_repository(written, name, variant):
     assert build.experiment(on_digits(written, name, variant)).num_steps > 0
 

@@ -105,9 +105,9 @@ METHODS = {  # how to make it, whether it finds the adjoint's δ, whether it is 
 }
 OF_ALL = ('recurrent backprop', 'symmetric', 'adjoint')  # of the systems of the zoo
 ALL = [(name, method) for name in zoo.ZOO for method in OF_ALL]
-IN_TURNS = [  # each system by one of them, without a complex nudge of a kink
+IN_TURNS = [  # systems of all kinds by one of them, without a complex nudge of a kink
     (name, OF_ALL[index % 3 if zoo.ZOO[name].make().holomorphic else 0])
-    for index, name in enumerate(zoo.ZOO)
+    for index, name in enumerate(zoo.KINDS)
 ]
 
 

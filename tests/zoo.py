@@ -242,6 +242,9 @@ ZOO = {
 }
 
 
+KINDS = [name for name, animal in ZOO.items() if not animal.cousin]
+
+
 def setting(name, dtype=jnp.float64):
     """Returns the animal's system, params and a batch, from fixed keys."""
     system = ZOO[name].make()
