@@ -134,7 +134,7 @@ def launch(script, *arguments, cwd=ROOT, **environment):
     with (
         mock.patch.dict(os.environ, environment),
         mock.patch.object(sys, 'argv', command),
-        mock.patch.object(sys, 'path', sys.path[:]),
+        mock.patch.object(sys, 'path', [str(ROOT / 'launch'), *sys.path]),
         mock.patch.object(os, '_exit', sys.exit),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
