@@ -10,6 +10,7 @@ import zoo
 from tiers import quick, whole
 
 import eqprop_jax as ep
+from eqprop_jax.solvers._judge import Pace, judge
 from eqprop_jax.solvers._settle import sizes
 
 BATCH = 40
@@ -30,6 +31,19 @@ def slow_and_fast(make=ep.systems.mlp, **options):
     params = system.init(key, x)
     params = jax.tree.map(lambda w: 1.2 * w, params)
     return system, params, ep.Batch(x, jax.nn.one_hot(labels, 3))
+
+
+@pytest.mark.parametrize(('size', 'left'), [(1e-16, 1e-16), (1e-12, np.inf)])
+def test_moves_of_rounding_say_nothing_of_growth(size, left):
+    """After growth, ρ = 1.5, a longer move leaves it open how much is left."""
+    state = {'a': jnp.ones((1, 4))}
+    move = {'a': jnp.full((1, 4), size)}
+    before = jnp.array([2 * size])
+    pace = Pace(before, before / 4, jnp.array([1.5]))
+    field = ep.types.Field(lambda s: s, lambda u: u)
+    found = judge(field, state, move, pace, through=True)
+    assert not found.stuck.any()
+    np.testing.assert_allclose(found.residual, left)
 
 
 def test_the_sizes_of_what_is_gathered():

@@ -28,8 +28,9 @@ Three cases need a rule of their own. In a free phase a layer may be zero at res
 the errors of predictive coding are, and never settle relative to itself: there |u_l|
 beside the other layers, unit by unit, is taken if it is the smaller residual. Under a
 real nudge an answer that is shorter than the rounding of u* is lost: that much counts
-as left to move. And once all moves are of a few roundings and do not shrink any more,
-an example is stuck, and stops.
+as left to move. And once all moves are of a few roundings, growth says nothing any
+more, and no more than m_l is left; an example whose moves do not shrink is stuck, and
+stops.
 """
 
 from typing import NamedTuple
@@ -103,8 +104,9 @@ def judge(
     rate = jnp.where(noisy & jnp.isfinite(pace.rate), pace.rate, rate)
     factor = jnp.where(rate < 1, rate / (1 - rate), jnp.inf)
     factor = factor if through and not free else jnp.maximum(factor, 1)
-    left = jnp.where(stuck[None] | (step == 0), step, step * factor[None])
-    left = jnp.where((pace.last == 0)[None] & ~stuck[None] & (step > 0), 1, left)
+    resting = stuck | (noisy & (rate >= 1))  # moves of rounding alone, of no ρ
+    left = jnp.where(resting[None] | (step == 0), step, step * factor[None])
+    left = jnp.where((pace.last == 0)[None] & ~resting[None] & (step > 0), 1, left)
     if free:
         beside = noise / eps
         remains = jnp.where(size > 0, left * size, length)  # a layer may end at 0
