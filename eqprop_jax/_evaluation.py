@@ -1,4 +1,4 @@
-"""What a network makes of every example of a split, and what that comes to.
+"""How a network does on every example of a split, and a summary of that.
 
 `evaluate` relaxes each example once and keeps its numbers apart; `summarize` takes
 their means and percentiles. A run's network can be settled more tightly, or by another
@@ -136,7 +136,7 @@ def ranks(
 
 
 def summarize(examples: Examples, num_classes: int) -> Summary:
-    """Returns what the examples of a split come to."""
+    """Returns the summary of the examples of a split."""
     wrong, size = examples.rank > 0, len(examples.rank)
     error, beyond = float(np.mean(wrong)), float(np.mean(examples.rank >= TOP))
     by_class = (wrong[examples.label == label] for label in range(num_classes))

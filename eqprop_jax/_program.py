@@ -17,7 +17,7 @@ is taken of the change of its factor,
 
     s W = s₀ W + (s − s₀) W
 
-so that hardware that rounds factors rounds relative to the answer, however small the
+so that hardware that rounds factors rounds relative to the response, however small the
 nudge, and not relative to the rates.
 """
 

@@ -6,8 +6,8 @@
 
 The nudge is the gradient of the cost summed over the batch, so that no example's
 nudge depends on how many others there are. Anchored at the free equilibrium found, the
-field is at rest there: what the free phase has left unsettled does not go on moving
-under a nudge, where it would be taken for an answer and divided by β.
+field is at rest there: a free phase that has not quite settled does not move further
+under a nudge, where that would be taken for a response and divided by β.
 """
 
 from collections.abc import Callable
@@ -92,11 +92,11 @@ def nudged_field(
     return field._replace(drive=Partial(nudged, field.drive, cost_gradient))
 
 
-def answering(field: Field, response: Response) -> Field:
-    """Returns the field as one whose answer to a nudge is measured from u*.
+def with_response(field: Field, response: Response) -> Field:
+    """Returns the field as one whose response to a nudge is measured from u*.
 
     Its sweeps go layer by layer in the order in which the nudge reaches them, so that
-    after one every layer has its first answer.
+    after one sweep every layer has responded.
 
     Args:
       field: with the nudge, or the source of a linear solve.
@@ -116,7 +116,7 @@ def response(
     rates: Rates,
     drive: State,
 ) -> Response:
-    """Returns what answers of a field to a nudge are measured by.
+    """Returns what responses of a field to a nudge are measured by.
 
     Args:
       feeding: its drive without the nudge; only who feeds whom is used.

@@ -94,7 +94,7 @@ def penalty(
 
 
 def measured(batch: Batch, free: Equilibrium) -> Bool[Array, ' B']:
-    """Returns which examples the mean is over: no fillers, and none that ran away.
+    """Returns which examples the mean is over: neither padding nor runaways.
 
     Args:
       batch: inputs and targets.
@@ -102,7 +102,7 @@ def measured(batch: Batch, free: Equilibrium) -> Bool[Array, ' B']:
         its residual is above 1.
     """
     finite = jnp.isfinite(tree.per_example_norm(free.rates))
-    finite &= judge.answered(free.residual)
+    finite &= judge.usable(free.residual)
     return batch.counted & finite
 
 
@@ -119,7 +119,7 @@ def by_layer(
 
         part[a][b] = ‖J_ab − (J_ba)ᵀ‖²_F / (2n)        Σ_ab part[a][b] = L_homeo
 
-    Estimated by probes of one layer at a time, whose images are told apart by layer.
+    Estimated by probes of one layer at a time, whose images are separated by layer.
 
     Args:
       system: what moves.

@@ -113,8 +113,8 @@ class Field(NamedTuple):
         Field(drive=Partial(lambda injection, s: s @ W + injection, injection), ...)
 
     Then it is a pytree of leaves [B, ...], and that of some examples of the batch is
-    the drive with these rows of every leaf, which is how a solver lets the last of a
-    batch go on alone. Of a plain function nothing is known, and the batch stays whole.
+    the drive with these rows of every leaf, which is how a solver relaxes the last
+    examples of a batch by themselves. With a plain function the batch stays whole.
     """
 
     drive: Callable[[Rates], State]
@@ -129,8 +129,8 @@ class Field(NamedTuple):
     """(number of the sweep, u) -> u with the noise of that sweep (`eqprop_jax.noise`),
     for solvers that sweep a fixed number of times; None: there is no noise."""
     response: 'Response | None' = None
-    """Of a nudged phase or a linear solve, what its answer is measured from; None: of a
-    free phase, whose answer is the state itself."""
+    """What the response of a nudged phase or a linear solve is measured by; None for a
+    free phase, in which the state itself is measured."""
 
     def __call__(self, state: State) -> State:
         """Returns F(u) = du/dt."""
@@ -139,7 +139,7 @@ class Field(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What the answer u − u* of a field to a nudge, or to a source, is measured by."""
+    """What the response u − u* of a field to a nudge, or a source, is measured by."""
 
     origin: State
     """u*, real, where the field is at rest without the nudge."""
@@ -155,10 +155,11 @@ class Response(NamedTuple):
     weight: Inexact[Array, ''] | None = None
     """w of the contour, which reads Re[w (u − u*)]; None: all of a real state."""
     scale: Float[Array, 'B L'] | None = None
-    """Largest answers to nudges of the same contour that are relaxed already, by layer:
-    δ is made of all of them, and what is left is measured relative to no less."""
+    """Lengths of the largest responses to those nudges of the contour that are relaxed
+    already, by layer: δ is made of all of them, so that residuals are relative to no
+    less."""
     together: str | None = None
-    """Axis of nudges that are relaxed at the same time, likewise."""
+    """Axis name of nudges that are relaxed at the same time, for the same use."""
 
 
 class Equilibrium(NamedTuple):
@@ -171,7 +172,7 @@ class Equilibrium(NamedTuple):
     residual: Float[Array, '*P B']
     """What is left to move in the worst layer, relative to |u_l|, or in a nudged phase
     to what the nudge has moved there (`solvers._judge`); NaN once |u| overflows, or
-    where rounding has swallowed the answer to a nudge."""
+    where the response to a nudge is lost in rounding."""
     num_steps: Int[Array, '*P B']
     """Sweeps that this example used."""
     converged: Bool[Array, '*P B']
@@ -179,8 +180,8 @@ class Equilibrium(NamedTuple):
     trajectory: Rates | None = None
     """Rates of every step, leaves [T + 1, B, ...], where the solver keeps them."""
     injection: Injection | None = None
-    """The input's part of the drive, which a free phase has settled under, for whoever
-    goes on from there; None of other phases."""
+    """The input's part of the drive in a free phase, which later phases use again; None
+    of other phases."""
 
 
 class Info(NamedTuple):

@@ -239,7 +239,7 @@ def test_rounding_is_told(name, radius):
 
 
 def test_a_complex_step_has_no_floor():
-    """Its answer stands alone in the imaginary part, rounded relative to itself."""
+    """Its response stands alone in the imaginary part, rounded relative to itself."""
     solve = relaxation(tol=1e-4, max_steps=400)
     found, exact = in_single_precision(
         'mlp of eight',
@@ -254,7 +254,7 @@ def test_a_complex_step_has_no_floor():
 @pytest.mark.parametrize(
     'correction', quick([None, 'antisymmetric', 'adjoint'], ['adjoint'])
 )
-def test_what_the_free_phase_left_is_no_answer(correction):
+def test_what_the_free_phase_left_is_no_response(correction):
     """δ at a free phase stopped at 10 %, by one nudge of 1e-6, is still exact.
 
     Without the anchor what is left, divided by β, would be all there is.
@@ -289,7 +289,7 @@ def test_one_sweep_reaches_every_layer(depth):
     assert worst(estimate(params, batch, free, None).error, wanted).max() < 1e-2
 
 
-def test_a_layer_without_an_answer_is_right_in_moving_none():
+def test_a_layer_that_is_not_reached_rightly_does_not_move():
     """Weights of zero pass nothing on; to be lost in rounding is another thing."""
     system, params, batch, _, _ = scaled('mlp of eight', 1.0)
     params = params | {'layer_3': params['layer_3'] | {'feedback': jnp.zeros((6, 6))}}

@@ -10,7 +10,7 @@ import zoo
 from tiers import quick, whole
 
 import eqprop_jax as ep
-from eqprop_jax.estimators._local_rule import Answer, account
+from eqprop_jax.estimators._local_rule import Outcome, account
 
 RNG = jax.random.key(0)
 TOL = 1e-14
@@ -301,7 +301,7 @@ def amplifier(gain):
 
 @pytest.mark.parametrize('skip', [True, False])
 @pytest.mark.parametrize('gain', [1.5, 1.001, -1.5])
-def test_an_example_without_an_answer_is_left_out_of_the_mean(gain, skip):
+def test_an_example_without_a_response_is_left_out_of_the_mean(gain, skip):
     """Its solve runs away, slowly or fast."""
     gains = [0.3, 0.5, gain]
     system, params, batch, free = amplifier(gains)
@@ -316,8 +316,8 @@ def test_an_example_without_an_answer_is_left_out_of_the_mean(gain, skip):
 
 
 @pytest.mark.parametrize('skip', [True, False])
-def test_which_answers_are_left_out(skip):
-    """Free phases that run away, lost answers, unfinished ones over ten pushes long."""
+def test_which_responses_are_left_out(skip):
+    """Free phases that run away, lost responses, unsettled ones of over ten pushes."""
     _, _, batch, free = amplifier([0.5] * 8)
     free = free._replace(residual=jnp.array([0, 0, 0, 0, 0, 1.1, jnp.nan, 0.5]))
     residual = jnp.array([[0.5, 1.0, 1.1, jnp.inf, 1.1, 0.1, 0.1, jnp.nan]])
@@ -326,7 +326,7 @@ def test_which_answers_are_left_out(skip):
     push = {'u': jnp.full(8, -2.0)}
     sweeps = jnp.full((1, 8), 7)
     batch = batch._replace(rows=jnp.array([0, 1, 2, -1, 3, 4, 5, 6]))  # a filler
-    outcome = (batch, free, Answer(error, residual, sweeps, settled))
+    outcome = (batch, free, Outcome(error, residual, sweeps, settled))
     keep, info = account(*outcome, push, skip_unconverged=skip)
     unfinished = not skip
     assert keep.tolist() == [True, *[unfinished] * 3, *[False] * 4]
@@ -353,7 +353,7 @@ def test_a_solve_broken_off_gives_the_error_of_that_many_sweeps(skip):
     assert abs(grads['w'][0] - (0 if skip else wanted)) < 1e-10
 
 
-def test_half_an_answer_is_one_unless_it_has_to_be_whole():
+def test_half_a_response_counts_unless_it_has_to_be_whole():
     """50 sweeps find 1 − 0.97^50 = 78 % of δ."""
     gains = [0.3, 0.97]
     system, params, batch, free = amplifier(gains)
@@ -367,7 +367,7 @@ def test_half_an_answer_is_one_unless_it_has_to_be_whole():
 
 
 @pytest.mark.parametrize('skip', quick([True, False], [True]))
-def test_the_contrastive_rule_leaves_out_what_has_no_answer(skip):
+def test_the_contrastive_rule_leaves_out_what_has_no_response(skip):
     system, params, batch = zoo.setting('tied')
     solve = zoo.solver('tied')
     estimate = ep.estimators.contrastive(

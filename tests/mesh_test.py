@@ -42,7 +42,7 @@ def after_steps(experiment, num_steps=4):
 def assert_close(actual, wanted, rtol=2e-3):
     """Runs are in single precision, whose rounding real nudges divide by β.
 
-    Residuals are relative to the longest answer of the nudges that a device has.
+    Residuals are relative to the longest response to the nudges that a device has.
     """
     if isinstance(actual, programs.Chunk):
         own, other = (

@@ -1,4 +1,4 @@
-"""A nudge that hardly moves anything: its answer counts beside those to the others."""
+"""A nudge that hardly moves anything: its response counts beside the others."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def estimate(dtype, tol, batched):
 
 
 @pytest.mark.parametrize('batched', quick([False, True], [True]))
-def test_its_answer_counts_beside_the_others(batched):
+def test_its_response_counts_beside_the_others(batched):
     found = estimate(jnp.float32, TOL, batched)
     exact = estimate(jnp.float64, 1e-12, batched)
     assert found.info.converged == 1

@@ -65,7 +65,7 @@ def bias(
       batch: inputs and targets.
       solve: relaxes the free phase and, unless `methods` says otherwise, the nudged.
       settled: the same more tightly, where the reference is taken; None: as `solve`,
-        and what it leaves unsettled is not told apart.
+        and what it leaves unsettled is not separated.
       methods: estimators by name; None: those of `default_methods`.
       rng: key of probes, random signs and noise; None: that of 0.
       tol: of the linear solves; None: 1e-5 in single precision, 1e-10 in double.
@@ -175,7 +175,7 @@ def _seconds(call: Callable[[], Estimate], repeats: int) -> float:
 def _compare(
     estimate: Estimate, ideal: Estimate, limit: Estimate, exact: Estimate
 ) -> Bias:
-    """Returns how an estimate compares with the exact one, its error told apart."""
+    """Returns how an estimate compares with the exact one, its error split by cause."""
     error, wanted = estimate.error, exact.error
 
     def distance(a: Rates, b: Rates) -> dict[str, float]:

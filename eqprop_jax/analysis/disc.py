@@ -69,7 +69,7 @@ def check(
     injection = system.inject(params, batch.x)
     field_at = nudged_from(system, params, injection, free, correction)
     ways = phases.Ways(solve, contour)
-    answer, nudged, start = phases.relax(
+    outcome, nudged, start = phases.relax(
         system, ways, params, batch, injection, free, field_at, None
     )
     indices, own = half
@@ -80,7 +80,7 @@ def check(
         phase._replace(weights=jnp.asarray(part.weights, phase.weights.dtype))
         for phase, part in zip(nudged, parts, strict=True)
     )
-    whole, other = answer.error, phases.response_of(fewer, start)
+    whole, other = outcome.error, phases.response_of(fewer, start)
 
     def difference(name: str) -> Array:
         distance = tree.per_example_norm(whole[name] - other[name])

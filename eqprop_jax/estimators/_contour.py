@@ -88,7 +88,7 @@ def contour(
         as if that were averaged over time: with the same noise in both factors of the
         rule one-sided nudges would have a bias of Cov(s*)/β.
       skip_unconverged: leave examples out of the mean of which the free or a nudged
-        phase did not converge. False: only those whose free phase or answer runs away
+        phase did not converge. False: only those whose free phase or response runs away
         or is lost (`local_rule.account`). `info.skipped` is their fraction.
       batched: relax the points together (`vmap`); if False one after the other
         (`lax.scan`), which needs the memory of one, and no more sweeps than each takes.
@@ -98,7 +98,7 @@ def contour(
         have a tolerance.
       axis_name: of devices, as in `jax.shard_map`, that divide the points among them;
         as many as there are points, or fewer; residuals are then relative to the
-        longest answer to those of one device. None: every device relaxes them all.
+        longest response to those of one device. None: every device relaxes them all.
 
     Returns:
       estimate(params, batch, free, rng) -> Estimate. `info` has one row for every
@@ -121,16 +121,22 @@ def contour(
         injection = dynamics.injected(system, params, batch.x, free)
         field_at = nudged_from(system, params, injection, free, correction)
         noise_of = _noise_of(noise, batch, rng) if noise else None
-        answer, _, _ = phases.relax(
+        outcome, _, _ = phases.relax(
             system, ways, params, batch, injection, free, field_at, rng, noise_of
         )
         if correction is None:
-            answer = answer._replace(error=dynamics.signed(system, answer.error))
+            outcome = outcome._replace(error=dynamics.signed(system, outcome.error))
         push = None
         if not noise:
             push = dynamics.cost_gradient(system, params, batch.y)(free.rates)
         return local_rule.credit(
-            system, params, batch, free, answer, push, skip_unconverged=skip_unconverged
+            system,
+            params,
+            batch,
+            free,
+            outcome,
+            push,
+            skip_unconverged=skip_unconverged,
         )
 
     return estimate

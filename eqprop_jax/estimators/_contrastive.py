@@ -81,15 +81,15 @@ def contrastive(
     ) -> Estimate:
         injection = dynamics.injected(system, params, batch.x, free)
         field_at = nudged_from(system, params, injection, free, None)
-        answer, nudged, _ = phases.relax(
+        outcome, nudged, _ = phases.relax(
             system, ways, params, batch, injection, free, field_at, rng
         )
         push = dynamics.cost_gradient(system, params, batch.y)(free.rates)
         keep, info = local_rule.account(
-            batch, free, answer, push, skip_unconverged=skip_unconverged
+            batch, free, outcome, push, skip_unconverged=skip_unconverged
         )
         grads = _contrast(system, params, batch, free, nudged, keep, axis_name)
-        return Estimate(grads, answer.error, info)
+        return Estimate(grads, outcome.error, info)
 
     return estimate
 

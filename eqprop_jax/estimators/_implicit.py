@@ -29,7 +29,7 @@ from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.solvers._aitken import aitken
 from eqprop_jax.solvers._anderson import anderson
 from eqprop_jax.solvers._relaxation import relaxation
-from eqprop_jax.solvers._settle import of_some, settle
+from eqprop_jax.solvers._settle import rows_of, settle
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -184,16 +184,16 @@ def _implicit(
             field.drive, readers, g, origin=zero, rates=zero, drive=zero
         )
         v = (krylov if method == 'krylov' else sweep)(
-            dynamics.answering(field, source), zero
+            dynamics.with_response(field, source), zero
         )
         error = tree.mul(slopes, v.state)
         if not adjoint:
             error = dynamics.signed(system, error)
-        answer = local_rule.Answer(
+        outcome = local_rule.Outcome(
             error, v.residual[None], v.num_steps[None], v.converged
         )
         return local_rule.credit(
-            system, params, batch, free, answer, g, skip_unconverged=skip_unconverged
+            system, params, batch, free, outcome, g, skip_unconverged=skip_unconverged
         )
 
     return estimate
@@ -202,14 +202,14 @@ def _implicit(
 def _gmres(
     restart: int, tol: float, field: Field, state: State, memory: tuple, step: Array
 ) -> tuple[State, State, tuple]:
-    """One cycle of GMRES on what is left, as a sweep: the move solves −JΣ m + m = F(v).
+    """One cycle of GMRES on the residual, as a sweep: the move solves −JΣ m + m = F(v).
 
     What a layer of little credit lacks shows once those of much credit have it.
     """
     del step
 
     def one(index: Array, left: State) -> State:
-        own = of_some(field, index[None])
+        own = rows_of(field, index[None])
         zero = own(jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], left))
 
         def image(m: State) -> State:

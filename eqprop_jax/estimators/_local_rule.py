@@ -25,11 +25,11 @@ from eqprop_jax.types import (
     System,
 )
 
-LONGEST = 10  # pushes that an unfinished answer may be as long as
+LONGEST = 10  # times the push, the longest unsettled δ that is kept
 
 
-class Answer(NamedTuple):
-    """What the phases after the free one, or a linear solve, have come to."""
+class Outcome(NamedTuple):
+    """The result of the nudged phases, or of a linear solve."""
 
     error: Rates
     """δ, leaves [B, ...]."""
@@ -44,64 +44,64 @@ def credit(
     params: Params,
     batch: Batch,
     free: Equilibrium,
-    answer: Answer,
+    outcome: Outcome,
     push: Rates | None,
     *,
     skip_unconverged: bool,
 ) -> Estimate:
-    """Returns the gradient that the local rule reads off from an answer.
+    """Returns the gradient that the local rule reads off from an outcome.
 
     The examples that enter the mean are those of `account`, whose arguments these are.
     """
-    keep, info = account(batch, free, answer, push, skip_unconverged=skip_unconverged)
-    grads = local_gradient(system, params, batch, free.rates, answer.error, keep)
-    return Estimate(grads, answer.error, info)
+    keep, info = account(batch, free, outcome, push, skip_unconverged=skip_unconverged)
+    grads = local_gradient(system, params, batch, free.rates, outcome.error, keep)
+    return Estimate(grads, outcome.error, info)
 
 
 def account(
     batch: Batch,
     free: Equilibrium,
-    answer: Answer,
+    outcome: Outcome,
     push: Rates | None,
     *,
     skip_unconverged: bool,
 ) -> tuple[Bool[Array, ' B'], Info]:
-    """Returns the examples whose answers enter the mean, and how the phases settled.
+    """Returns the examples that enter the mean, and how the phases settled.
 
-    An answer that is not finished when its phase ends is the error signal of that many
-    sweeps, as in backpropagation through so much time, and is kept, as in the code of
-    Laborieux and Zenke 2022: a batch without it would not learn from what it does not
-    settle on. Three kinds are always skipped: where the residual of the free phase is
-    above 1, so that there is nothing to answer from; where it is NaN, because the state
-    has overflowed or rounding has swallowed the answer; and where more is left to move
-    than has moved (`judge.answered`) and δ is long already, since it may be growing
-    without bound, and outweigh a batch. Such an answer is kept up to ten times the
-    length of the push,
+    A phase that has not settled when it ends gives the error signal of that many
+    sweeps, as backpropagation through so much time does. It is kept, as in the code of
+    Laborieux and Zenke 2022: otherwise a batch would not learn from the examples that
+    it does not settle on. Three kinds of examples are always skipped: where the
+    residual of the free phase is above 1, so that there is no equilibrium to respond
+    from; where it is NaN, because the state has overflowed or the response is lost in
+    rounding; and where more is left to move than has moved (`judge.usable`) and δ is
+    long already, since it may be growing without bound, and outweigh a batch. Such a δ
+    is kept up to ten times the length of the push,
 
         |δ| ≤ 10 |∂C/∂s|.
 
     Args:
       batch: inputs and targets.
       free: where the free phase stopped.
-      answer: of the other phases.
-      push: ∂C/∂s at the free rates; None: every answer is kept, as under noise.
+      outcome: of the other phases.
+      push: ∂C/∂s at the free rates; None: every example is kept, as under noise.
       skip_unconverged: skip whatever did not converge.
     """
-    settled = free.converged & answer.converged
+    settled = free.converged & outcome.converged
     if push is None:
         keep = jnp.ones_like(settled)
     elif skip_unconverged:
         keep = settled
     else:
-        finished = jnp.all(judge.answered(answer.residual), axis=0)
-        length = tree.per_example_norm(answer.error)
+        finished = jnp.all(judge.usable(outcome.residual), axis=0)
+        length = tree.per_example_norm(outcome.error)
         bounded = length <= LONGEST * tree.per_example_norm(push)
-        bounded &= ~jnp.any(jnp.isnan(answer.residual), axis=0)
-        keep = judge.answered(free.residual) & (finished | bounded)
+        bounded &= ~jnp.any(jnp.isnan(outcome.residual), axis=0)
+        keep = judge.usable(free.residual) & (finished | bounded)
     counted = batch.counted
     return keep, Info(
-        residual=answer.residual,
-        num_steps=answer.num_steps,
+        residual=outcome.residual,
+        num_steps=outcome.num_steps,
         converged=tree.mean_of(counted, settled),
         skipped=tree.mean_of(counted, ~keep),
         count=jnp.sum(counted & keep),

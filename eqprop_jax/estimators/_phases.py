@@ -1,4 +1,4 @@
-"""Nudged phases: equilibria at the points of a contour, and the δ that they come to.
+"""Nudged phases: equilibria at the points of a contour, and the δ read off from them.
 
     δ = Σ_k Re[w_k (s(β_k) − s*)]
 
@@ -20,7 +20,7 @@ from eqprop_jax import _program as program
 from eqprop_jax import dynamics, tree
 from eqprop_jax.dynamics import CostGradient
 from eqprop_jax.estimators import _points as points
-from eqprop_jax.estimators._local_rule import Answer
+from eqprop_jax.estimators._local_rule import Outcome
 from eqprop_jax.noise import Disturb
 from eqprop_jax.nudges import Contour
 from eqprop_jax.solvers._lengths import lengths
@@ -85,11 +85,11 @@ def relax(
     field_at: Callable[[Equilibrium], Field],
     rng: jax.Array | None,
     noise_of: Callable[[Any, Any], Disturb] | None = None,
-) -> tuple[Answer, tuple[Phase, ...], Rates]:
+) -> tuple[Outcome, tuple[Phase, ...], Rates]:
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
-    Returns what the phases have come to, themselves, and the rates they started from:
-    with noise those at the end of one more free phase.
+    Returns the outcome, the phases, and the rates that they started from: with noise
+    those at the end of one more free phase.
 
     Raises:
       TypeError: if the free state is complex, or nudges are and it is half precision.
@@ -115,8 +115,8 @@ def relax(
         return points.gathered(values, len(ways.contour.points), ways.axis_name)
 
     residual, num_steps, converged = map(of_all, ('residual', 'num_steps', 'converged'))
-    answer = Answer(error, residual, num_steps, jnp.all(converged, axis=0))
-    return answer, phases, origin.rates
+    outcome = Outcome(error, residual, num_steps, jnp.all(converged, axis=0))
+    return outcome, phases, origin.rates
 
 
 def response_at(
@@ -127,7 +127,7 @@ def response_at(
     free: Equilibrium,
     field: Field,
 ) -> Response:
-    """Returns what the answers of a field to a nudge are measured by, from u*."""
+    """Returns what the responses of a field to a nudge are measured by, from u*."""
     return dynamics.response(
         field.drive,
         dynamics.readers(system, params, batch.y, free.rates),
@@ -159,7 +159,7 @@ def _phase(
     def one(
         nudge: points.Nudges, start: State, **known: Any
     ) -> tuple[Equilibrium, Float[Array, 'B L']]:
-        """Returns the equilibrium, and how long the answer of each layer is."""
+        """Returns the equilibrium, and how long the response of each layer is."""
         nudged = dynamics.nudged_field(field, common.gradient, nudge.beta)
         if common.noise_of is not None:
             disturb = common.noise_of(nudge.number, nudge.beta)
@@ -168,7 +168,7 @@ def _phase(
         if part.is_complex:  # what pads a device's share has the weight 0
             weight = jnp.where(nudge.weight == 0, 1, nudge.weight)
             response = response._replace(weight=weight)
-        nudged = dynamics.answering(nudged, response)
+        nudged = dynamics.with_response(nudged, response)
         found = ways.solve(nudged, start)
         return found, lengths(nudged, found.state).T
 
@@ -224,7 +224,7 @@ def _in_turn(
     scale: Float[Array, 'B L'],
     warm_start: bool,
 ) -> Equilibrium:
-    """Relaxes one nudge after the other, each told how long the answers before were."""
+    """Relaxes one nudge after the other, each with the lengths of earlier responses."""
 
     def relaxed(carry: tuple, nudge: points.Nudges) -> tuple[tuple, Equilibrium]:
         first, scale = carry

@@ -11,7 +11,7 @@ its examples does not slow down the others. A step costs two inner products, the
 of the layers and one more state to remember, where Anderson mixing has several of each.
 
 What counts in ⟨·, ·⟩ is what residuals are made of: of every layer what the contour
-reads, relative to its size, so that layers with little credit have their say.
+reads, relative to its size, so that layers with little credit count, too.
 
 References:
   Irons and Tuck 1969, https://doi.org/10.1002/nme.1620010306
@@ -41,10 +41,10 @@ def aitken(
 ) -> Solver:
     """Relaxation by steps of ω f, to the same equilibria.
 
-    Stopping, residuals and the independence of examples are those of `relaxation`, but
-    that no less than the last move is taken to be left. It pays where plain sweeps
-    overshoot, as in trained convolutional networks with feedback of their own. ω is
-    held between 0.2 (or `step_size`, if that is less) and 2, so that modes down to
+    Stopping, residuals and the independence of examples are those of `relaxation`,
+    except that no less than the last move counts as left to move. It pays where plain
+    sweeps overshoot, as in trained convolutional networks with feedback of their own. ω
+    is held between 0.2 (or `step_size`, if that is less) and 2, so that modes down to
     1 − 2/0.2 = −9 settle.
 
     Args:
@@ -54,7 +54,7 @@ def aitken(
       clip: bounds.
       tol: tolerance.
       max_steps: bound on the number of sweeps.
-      compact: whether the last third of a batch goes on alone.
+      compact: whether the last third of a batch is relaxed by itself.
 
     Returns:
       solve(field, state) -> Equilibrium, as that of `relaxation`.

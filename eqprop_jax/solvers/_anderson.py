@@ -1,4 +1,4 @@
-"""Anderson mixing: each step looks back at how the last ones changed what is left.
+"""Anderson mixing: each step uses how the last sweeps changed their moves.
 
 With G(u) the state after a sweep from u, and the secants of the last sweeps, a step is
 
@@ -6,7 +6,7 @@ With G(u) the state after a sweep from u, and the secants of the last sweeps, a 
 
 of every example for itself: where G is affine it is GMRES, and where it is not, a
 secant method. A slow mode is extrapolated, one that changes sign at every sweep is
-averaged away: undamped synchronous sweeps that swing between two states settle.
+averaged away: undamped synchronous sweeps that alternate between two states settle.
 
 A last block that does not feed itself is solved by its move, and is then a function of
 the others, which alone are mixed: what is mixed is shorter.
@@ -53,7 +53,7 @@ def anderson(
       clip: bounds, which mixed states, too, are brought into.
       tol: tolerance.
       max_steps: bound on the number of sweeps.
-      compact: whether the last third of a batch goes on alone.
+      compact: whether the last third of a batch is relaxed by itself.
 
     Returns:
       solve(field, state) -> Equilibrium, as that of `relaxation`.

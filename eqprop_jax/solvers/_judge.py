@@ -9,28 +9,27 @@ It takes no further evaluation of the drive, and means the same at every step si
 that of the whole only where every sweep carries the signal through all layers, as
 sweeps under a nudge do (`wiring.outward`). Where it takes several, a change comes to
 each layer in its turn, and no less than m_l is taken to be left. An example is as
-settled as its worst layer:
+settled as its worst layer is:
 
     residual = max_l |e_l| / size_l
 
     phase              size_l
     free               |u_l|
-    nudged, linear     |Re[w (u_l − u_l*)]|, what the contour reads of the answer, or
+    nudged, linear     |Re[w (u_l − u_l*)]|, what the contour reads of the response, or
                        that of another nudge of it, if that is longer
 
-What moves in the part of a complex state that the contour does not read counts by what
-it turns into, and is added to |m_l| / size_l.
+Moves in the part of a complex state that the contour does not read count by what they
+turn into, which is added to |m_l| / size_l.
 
 A layer that moves for the first time moves by all of its size: nothing is settled while
-a signal is still on its way, nor after a first sweep, which tells no ρ.
+a signal is still on its way, nor after a first sweep, from which ρ is not known.
 
-Three cases need a rule of their own. In a free phase a layer may be zero at rest, as
+Three cases have a rule of their own. In a free phase a layer may be zero at rest, as
 the errors of predictive coding are, and never settle relative to itself: there |u_l|
 beside the other layers, unit by unit, is taken if it is the smaller residual. Under a
-real nudge an answer that is shorter than the rounding of u* is lost: that much counts
-as left to move. And once all moves are of a few roundings, growth says nothing any
-more, and no more than m_l is left; an example whose moves do not shrink is stuck, and
-stops.
+real nudge a response that is shorter than the rounding of u* is lost: that much counts
+as left to move. And once all moves are of a few roundings, their growth means nothing,
+and no more than m_l is left; an example whose moves do not shrink is stuck, and stops.
 """
 
 from typing import NamedTuple
@@ -62,7 +61,7 @@ class Pace(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a sweep says of every example."""
+    """What is known of every example after a sweep."""
 
     residual: Float[Array, ' B']
     """max_l |e_l| / size_l; NaN once the state overflows."""
@@ -73,7 +72,7 @@ class Verdict(NamedTuple):
 
 
 def still(state: State) -> Verdict:
-    """Returns that of examples that have not moved yet."""
+    """Returns the verdict on examples that have not moved yet."""
     leaf = jax.tree.leaves(state)[0]
     unknown = jnp.full(leaf.shape[0], jnp.inf, leaf.real.dtype)
     pace = Pace(jnp.zeros_like(unknown), unknown, unknown)
@@ -113,27 +112,27 @@ def judge(
         left = jnp.minimum(left, ratio(jnp.maximum(size, remains), beside))
     else:
         left = jnp.maximum(left, ratio(noise, size))
-        left = jnp.where((size > 0) | (length > 0), left, 0)  # see `unanswered`
+        left = jnp.where((size > 0) | (length > 0), left, 0)  # see `lost_in_rounding`
     finite = jnp.all(jnp.isfinite(size + length), axis=0)
     residual = jnp.where(finite, jnp.max(left, axis=0), jnp.nan)
     before = jnp.where(pace.last > 0, pace.last, jnp.inf)
     return Verdict(residual, stuck, Pace(largest, before, rate))
 
 
-def answered(residual: Float[Array, '*P B']) -> Bool[Array, '*P B']:
+def usable(residual: Float[Array, '*P B']) -> Bool[Array, '*P B']:
     """Returns whether no more is left to move than has moved, in any layer.
 
-    Above 1 a state says nothing of where it is going. After a single sweep, which tells
-    no ρ, the residual is 1.
+    A state with a residual above 1 does not show where it is going. After a single
+    sweep, from which ρ is not known yet, the residual is 1.
     """
     return residual <= 1  # False for NaN
 
 
-def unanswered(field: Field, state: State) -> Bool[Array, ' B']:
-    """Returns which examples have a layer whose answer is lost in rounding.
+def lost_in_rounding(field: Field, state: State) -> Bool[Array, ' B']:
+    """Returns which examples have a layer whose response is lost in rounding.
 
-    It was called upon by a real nudge, and has moved by less than u* is rounded by, or
-    not at all. A layer that nothing has called upon (units above it are saturated,
+    A real nudge has reached the layer, and it has moved by less than u* is rounded by,
+    or not at all. A layer that the nudge has not reached (units above it are saturated,
     weights are zero, the cost is at its minimum) has rightly not moved.
 
     Args:

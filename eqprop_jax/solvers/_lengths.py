@@ -3,7 +3,7 @@
 The length of a layer depends on the phase:
 
     free phase        |u_l|
-    nudged, linear    |Re[w (u_l − u_l*)]|, what the contour reads of the answer, or
+    nudged, linear    |Re[w (u_l − u_l*)]|, what the contour reads of the response, or
                       that of another nudge of it, if that is longer
 """
 
@@ -49,9 +49,9 @@ def worst(
     layers: list[str], weight: Array, origin: State, state: State, left: State
 ) -> Float[Array, ' B']:
     """Returns max_l |Re[w e_l]| / |Re[w (u_l − u_l*)]|, with e what is left to move."""
-    answer = [state[name] - origin[name] for name in layers]
+    shift = [state[name] - origin[name] for name in layers]
     size, length = _norms(
-        *(_read(weight, part) for part in (answer, [left[name] for name in layers]))
+        *(_read(weight, part) for part in (shift, [left[name] for name in layers]))
     )
     return jnp.max(ratio(length, size), axis=0)
 
@@ -63,7 +63,7 @@ def measured(
 
     That is the part of a complex move that the contour does not read. It turns into the
     part that is read where the nudge turns it, and by the curvature of σ in proportion
-    to the answer, so that it counts by its absolute length there.
+    to the response, so that it counts by its absolute length there.
     """
     response = field.response
     coarse = roundings(field, jax.tree.leaves(state)[0].real.dtype)
@@ -72,8 +72,8 @@ def measured(
         start, moves = ([part[name] for name in names] for part in (origin, move))
         weight = response.weight
         weight = jnp.ones((), start[0].dtype) if weight is None else weight
-        answer = [state[name] - origin[name] for name in names]
-        size, length = _norms(_read(weight, answer), _read(weight, moves))
+        shift = [state[name] - origin[name] for name in names]
+        size, length = _norms(_read(weight, shift), _read(weight, moves))
         size = of_contour(response, size)
         share = jnp.abs(weight.real) / jnp.abs(weight)  # of u*, which is real
         eps = float(jnp.finfo(size.dtype).eps)
@@ -99,7 +99,7 @@ def measured(
 
 
 def of_contour(response: Response, size: Float[Array, 'L B']) -> Float[Array, 'L B']:
-    """Returns the longest answer to any nudge, of those that are known."""
+    """Returns the length of the longest known response to any nudge of the contour."""
     if response.scale is not None:
         size = jnp.maximum(size, response.scale.T)
     if response.together is not None:
@@ -109,7 +109,7 @@ def of_contour(response: Response, size: Float[Array, 'L B']) -> Float[Array, 'L
 
 
 def roundings(field: Field, dtype: Any) -> float:
-    """Returns ε: that of the numbers, or what products that are rounded come to.
+    """Returns ε: the rounding of the numbers, or that of products, if it is coarser.
 
     Where moves are shorter than the rounding of factors, which flip one by one, no
     sweep need shorten them: `NOISY` times ε is that.

@@ -1,4 +1,4 @@
-"""Relaxation to a fixed point by sweeps, and by nothing else.
+"""Relaxation to a fixed point by plain sweeps.
 
     u_k ← clip(u_k + ε (D_k(σ(u)) − u_k))
 
@@ -30,10 +30,10 @@ def relaxation(
 
     of a nudged phase or a linear solve relative to what has moved there, so that `tol`
     is the relative error of the worst layer (`solvers._judge` has how it is estimated).
-    It is left alone from then on, so its result does not depend on its batch-mates. The
-    loop ends when all have stopped or after `max_steps`. An example that rounding keeps
-    from settling stops there, and one whose norm overflows or turns NaN; neither counts
-    as converged.
+    It does not change from then on, so its result does not depend on the rest of its
+    batch. The loop ends when all have stopped or after `max_steps`. An example that
+    rounding keeps from settling stops there, and so does one whose norm overflows or
+    turns NaN; neither counts as converged.
 
     Args:
       order: 'alternating' (block after block) or 'synchronous'.
@@ -43,7 +43,7 @@ def relaxation(
       tol: relative error of the worst layer at which an example is settled; positive.
         In float32 below about 1e-6 is out of reach.
       max_steps: bound on the number of sweeps; positive.
-      compact: let the last third of a batch go on alone (`solvers._settle`), which
+      compact: relax the last third of a batch by itself (`solvers._settle`), which
         saves work where slow examples are few; None: on a CPU.
 
     Returns:

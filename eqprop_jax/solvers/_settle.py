@@ -1,10 +1,9 @@
-"""The one loop of all relaxations, and how it leaves settled examples behind.
+"""The loop of all relaxations, and how it drops examples that have settled.
 
-Every example stops at its own tolerance; what a sweep costs does not shrink with them.
-A few slow examples decide how many sweeps a batch takes, so once no more than a third
-of the batch is unsettled, that third is gathered into a batch of its own and goes on
-alone, and so forth (compaction). No result depends on it, since no example's does on
-its batch-mates.
+Every example stops at its own tolerance, but a sweep costs the same however few still
+move. Once no more than a third of a batch is unsettled, these examples are gathered
+into a smaller batch, which is relaxed by itself, and so on (compaction). No result
+depends on it, since the result of an example does not depend on the rest of its batch.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from eqprop_jax import tree
-from eqprop_jax.solvers._judge import judge, still, unanswered
+from eqprop_jax.solvers._judge import judge, lost_in_rounding, still
 from eqprop_jax.solvers._sweeps import (
     Sweep,
     check_options,
@@ -33,8 +32,7 @@ ROWS = ('origin', 'rates', 'drive', 'pushed', 'scale')  # of a response, [B, ...
 
 Advance = Callable[[Field, State, Any, Int[Array, '']], tuple[State, State, Any]]
 """(field, u, memory, sweeps so far) -> (u after one more, what it moved, memory). The
-memory is what the method keeps of earlier sweeps, leaves [B, ...]; that of settled
-examples is moot."""
+memory is what the method keeps of earlier sweeps, leaves [B, ...]."""
 
 
 def by_sweeps(
@@ -104,8 +102,8 @@ def settle(
       bounded: whether bounds hold units, which then do not move for good.
       tol: residual at which an example is settled, see `solvers._judge`.
       max_steps: bound on the number of sweeps.
-      compact: gather what is left once it is a third of the batch, if the field can
-        be taken apart; None: on a CPU.
+      compact: gather the unsettled examples once they are a third of the batch, if
+        the field is divisible; None: on a CPU.
     """
 
     def moving(residual: Array, stuck: Array) -> Array:
@@ -132,19 +130,19 @@ def settle(
         if not leave[0]:
             return end
 
-        def go_on(end: tuple) -> tuple:
-            first = jnp.argsort(~moving(*end[1][:2]))  # those that still move
+        def gathered(end: tuple) -> tuple:
+            first = jnp.argsort(~moving(*end[1][:2]))  # the moving ones first
             which = first[: leave[0]]
-            own = of_some(field, which)
+            own = rows_of(field, which)
             rest = run(own, tree.take(end, which), step, leave[1:])
             return tree.put(end, which, rest)
 
         unfinished = jnp.any(moving(*end[1][:2])) & (step < max_steps)
-        return lax.cond(unfinished, go_on, lambda end: end, end)
+        return lax.cond(unfinished, gathered, lambda end: end, end)
 
     verdict = still(state)
     num_steps = jnp.zeros(verdict.residual.shape, jnp.int32)
-    gathers = compact_here(compact) and can_be_told_apart(field)
+    gathers = compact_here(compact) and is_divisible(field)
     on_cpu = jax.default_backend() == 'cpu'
     fewest = FEWEST if on_cpu else FEWEST_ON_ACCELERATOR
     leave = sizes(num_steps.size, fewest) if gathers else []
@@ -154,29 +152,29 @@ def settle(
     )
     residual = verdict.residual
     if not bounded:
-        residual = jnp.where(unanswered(field, state), jnp.nan, residual)
+        residual = jnp.where(lost_in_rounding(field, state), jnp.nan, residual)
     rates = field.rates(state)
     return Equilibrium(state, rates, residual, num_steps, residual <= tol)
 
 
-def can_be_told_apart(field: Field) -> bool:
-    """Returns whether the drive carries what it knows of each example."""
+def is_divisible(field: Field) -> bool:
+    """Returns whether the drive carries what it knows of each example as leaves."""
     leaves = jax.tree.leaves(field.drive)
     return not any(map(callable, leaves))  # a plain function is a leaf itself
 
 
-def of_some(field: Field, which: Int[Array, ' k']) -> Field:
-    """Returns a field that can be told apart, of these examples of the batch alone."""
+def rows_of(field: Field, which: Int[Array, ' k']) -> Field:
+    """Returns the part of a divisible field that these examples of the batch have."""
     response = field.response
     if response is not None:
         values = {name: tree.take(getattr(response, name), which) for name in ROWS}
-        # under other nudges others may be left of the batch
+        # under other nudges other examples may be unsettled
         response = response._replace(together=None, **values)
     return field._replace(drive=tree.take(field.drive, which), response=response)
 
 
 def compact_here(compact: bool | None) -> bool:
-    """Returns whether to compact; by default where work counts more than width."""
+    """Returns whether to compact; by default on a CPU."""
     return jax.default_backend() == 'cpu' if compact is None else compact
 
 

@@ -46,7 +46,7 @@ ORDER = ('gt', 'ge', 'lt', 'le')
 def guard(fn: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Returns fn, which raises TypeError for complex arguments if it is not analytic.
 
-    The message calls it by this name, and tells the operation.
+    The message has this name, and names the operation.
     """
 
     @functools.wraps(fn)

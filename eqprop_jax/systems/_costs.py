@@ -40,7 +40,7 @@ def targets(scores: Inexact[Array, 'B classes'], y: ArrayLike) -> Array:
     """Returns targets in the shape and precision of the scores.
 
     They may be one-hot or soft, [B, classes], or class indices, integers [B]. An index
-    that is no class has NaN; −1, of fillers, zeros.
+    that is no class has NaN; −1, of padding, zeros.
     """
     y, dtype = jnp.asarray(y), jnp.real(scores).dtype
     if y.shape == scores.shape:

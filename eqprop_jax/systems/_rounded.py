@@ -8,7 +8,7 @@
 State, sums and parameters stay as they are, and so do the input's part of the drive,
 which is computed once, and the cost. Complex factors are rounded in their real and
 imaginary parts, each relative to its own size, and under a nudge products are of what
-it has changed (`program.around`): an answer loses as much of itself as a factor does,
+it has changed (`program.around`): a response loses as much of itself as a factor does,
 however small the nudge is.
 
     free phase, u*              off by about the rounding of a factor, 2⁻⁸ in bfloat16

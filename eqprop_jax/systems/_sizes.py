@@ -1,4 +1,4 @@
-"""Sizes and options that users give: checked, and told by name where they are not."""
+"""Checks of sizes and options that users give; messages name what is wrong."""
 
 import math
 import numbers

@@ -93,7 +93,7 @@ def place(split: Split, mesh: Mesh) -> DeviceSplit:
     size, parts = len(split.labels), mesh.shape[DATA]
     rows = -(-size // parts) * parts
 
-    def divided(values: np.ndarray, filler: int) -> Array:
+    def divided(values: np.ndarray, padding: int) -> Array:
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             start, stop, _ = (index or (slice(None),))[0].indices(rows)
             mine = values[start : min(stop, size)]
@@ -101,7 +101,7 @@ def place(split: Split, mesh: Mesh) -> DeviceSplit:
             if not missing:
                 return mine
             width = ((0, missing), *((0, 0),) * (values.ndim - 1))
-            return np.pad(mine, width, constant_values=filler)
+            return np.pad(mine, width, constant_values=padding)
 
         sharding = NamedSharding(mesh, DIVIDED)
         return jax.make_array_from_callback((rows, *values.shape[1:]), sharding, part)

@@ -134,7 +134,7 @@ def quantities(params: Params) -> list[str]:
     names = tree.names(params)
     return [
         'the loss',
-        'the answer of any example',
+        'the gradient of any example',
         *(f'the gradient of {name}' for name in names),
         *(f'{RESULT} {name}' for name in names),
     ]

@@ -90,7 +90,7 @@ def measure(
             settled = float(jnp.mean(work.free.converged))
         layer, error = None, None
         if work.error is not None:
-            known = jax.device_get(reference.solved & answered(work))
+            known = jax.device_get(reference.solved & usable(work))
             layer, error = worst_layer(
                 jax.device_get(work.error), reference._replace(solved=known)
             )
@@ -124,13 +124,13 @@ def measure(
     return found
 
 
-def answered(work: Work) -> Array:
-    """Returns whose δ is compared: that of finished answers, [K, B]."""
+def usable(work: Work) -> Array:
+    """Returns whose δ is compared: that of settled responses, [K, B]."""
     info, free = work.info, work.free
     if info is None or free is None:
         return jnp.ones(jax.tree.leaves(work.error)[0].shape[:2], bool)
-    found = jnp.all(judge.answered(info.residual), axis=1)
-    found &= judge.answered(free.residual)
+    found = jnp.all(judge.usable(info.residual), axis=1)
+    found &= judge.usable(free.residual)
     return found | (info.skipped == 0)[:, None]  # some methods leave nothing out
 
 

@@ -51,9 +51,9 @@ def errors(network: Network, in_halves: bool, num_sweeps: int) -> Float[Array, '
     injection = system.inject(params, batch.x)
     field = corrected_field(system, params, injection, free.rates, 'adjoint', free)
     gradient = dynamics.cost_gradient(system, params, batch.y)
-    answer = response_at(system, params, batch, injection, free, field)
+    response = response_at(system, params, batch, injection, free, field)
     nudged = dynamics.nudged_field(field, gradient, jnp.asarray(1j * RADIUS))
-    nudged = dynamics.answering(nudged, answer)
+    nudged = dynamics.with_response(nudged, response)
     if in_halves:
         top = nudged.blocks[0][0]
         halves = sorted(system.blocks, key=lambda block: top not in block)
