@@ -172,12 +172,11 @@ def relax(
       solve: a solver of `eqprop_jax.solvers`.
 
     Returns:
-      The free equilibrium. It is not differentiated through: gradients are an
-      estimator's business.
+      The free equilibrium. For its derivatives there is `eqprop_jax.relax`.
     """
     injection = system.inject(params, x)
     free = solve(free_field(system, params, injection), system.rest(injection))
-    return jax.lax.stop_gradient(free._replace(injection=injection))
+    return free._replace(injection=injection)
 
 
 def injected(
@@ -187,10 +186,16 @@ def injected(
     return system.inject(params, x) if free.injection is None else free.injection
 
 
-def slopes(system: System, state: State) -> State:
-    """Returns σ′(u), the diagonal of Λ⁻¹, with the structure of the state."""
+def slopes(system: System, state: State, held: State | None = None) -> State:
+    """Returns σ′(u), the diagonal of Λ⁻¹, with the structure of the state.
+
+    Units that bounds hold (`Equilibrium.held`) do not respond: their slope is 0.
+    """
     ones = jax.tree.map(jnp.ones_like, state)
-    return jax.jvp(system.rates, (state,), (ones,))[1]
+    slopes = jax.jvp(system.rates, (state,), (ones,))[1]
+    if held is None:
+        return slopes
+    return jax.tree.map(lambda h, slope: jnp.where(h, 0, slope), held, slopes)
 
 
 def signed(system: System, response: Rates) -> Rates:

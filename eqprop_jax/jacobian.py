@@ -219,7 +219,7 @@ def spectral_radius(
       num_steps: number of products with J; even.
     """
     jacobian = linearize(system, params, system.inject(params, x), free.rates)
-    slopes = dynamics.slopes(system, free.state)
+    slopes = dynamics.slopes(system, free.state, free.held)
 
     def grow(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:
         v, log_growth = carry

@@ -11,6 +11,9 @@ Every estimator of δ = ds*/dβ from nudged equilibria is a weighted sum
     circle         r ω_k, ω_k = e^{2πik/N}  1/(N r ω_k)            O(r^N)
     complex_step   ± i r                    ± 1/(2 i r)            O(r²)
 
+A radius may be an array of JAX, traced by `jit` or `vmap`: one program serves all of
+them.
+
 The weights of a circle with N > 1 sum to zero, so subtracting s* changes nothing
 there but the rounding. With a single point (one_sided, random_sign) it matters: what
 the free phase has left to settle is divided by β, so its tolerance has to be no
@@ -24,41 +27,56 @@ References:
   Laborieux and Zenke 2022 (circle), https://arxiv.org/abs/2209.00530
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from eqprop_jax import tree
+
+Number = float | jax.Array
 
 
 class Contour(NamedTuple):
     """Nudges in the closed upper half plane and their weights."""
 
-    points: np.ndarray
-    """β_k, float64 or complex128, [P]."""
-    weights: np.ndarray
+    points: Any
+    """β_k, float64 or complex128, [P]; an array of JAX if the radius is one."""
+    weights: Any
     """w_k, the mirror image included, of the type of the points, [P]."""
     random_sign: bool = False
     """Whether points and weights take a common random sign at every estimate."""
+    real: np.ndarray | None = None
+    """Which points lie on the real axis, [P]; None: as the points say."""
 
     @property
     def is_complex(self) -> bool:
         """Whether any point lies off the real axis."""
-        return bool(np.iscomplexobj(self.points))
+        return bool(jnp.iscomplexobj(self.points))
+
+    @property
+    def on_axis(self) -> np.ndarray:
+        """Which points lie on the real axis, [P]."""
+        return np.imag(self.points) == 0 if self.real is None else self.real
 
     def parts(self) -> tuple['Contour', ...]:
         """Returns the real and the complex points apart, to be relaxed in their types.
 
         A complex relaxation costs two real ones, which real points need not pay.
         """
-        on_axis = np.imag(self.points) == 0
+        real = self.on_axis
         axis, off = (
-            self._replace(points=self.points[mask], weights=self.weights[mask])
-            for mask in (on_axis, ~on_axis)
+            self._replace(
+                points=self.points[mask], weights=self.weights[mask], real=real[mask]
+            )
+            for mask in (real, ~real)
         )
         axis = axis._replace(points=axis.points.real, weights=axis.weights.real)
         return tuple(part for part in (axis, off) if part.points.size)
 
 
-def one_sided(beta: float) -> Contour:
+def one_sided(beta: Number) -> Contour:
     """One real nudge: (s(β) − s*)/β, with an error of O(β) + |error of s*|/β.
 
     Args:
@@ -67,12 +85,12 @@ def one_sided(beta: float) -> Contour:
     Raises:
       ValueError: if β is zero or not finite.
     """
-    if not (np.isfinite(beta) and beta != 0):
+    if not tree.is_traced(beta) and not (np.isfinite(beta) and beta != 0):
         raise ValueError(f'beta has to be finite and not zero, not {beta}')
-    return Contour(np.array([float(beta)]), np.array([1 / beta]))
+    return _of_radius(beta, np.ones(1), 1)
 
 
-def random_sign(beta: float) -> Contour:
+def random_sign(beta: Number) -> Contour:
     """One real nudge whose sign is drawn anew for each batch.
 
     The first-order error cancels in the mean over draws.
@@ -87,7 +105,7 @@ def random_sign(beta: float) -> Contour:
     return one_sided(beta)._replace(random_sign=True)
 
 
-def symmetric(beta: float) -> Contour:
+def symmetric(beta: Number) -> Contour:
     """Two real nudges: (s(β) − s(−β))/2β, with an error of O(β²).
 
     Args:
@@ -97,14 +115,14 @@ def symmetric(beta: float) -> Contour:
       ValueError: if β is not positive and finite.
 
     Examples:
-      >>> symmetric(0.1)
-      Contour(points=array([ 0.1, -0.1]), weights=array([ 5., -5.]), random_sign=False)
+      >>> symmetric(0.1).points, symmetric(0.1).weights
+      (array([ 0.1, -0.1]), array([ 5., -5.]))
     """
     _check_radius('beta', beta)
     return circle(beta, 2)
 
 
-def circle(radius: float, num_points: int, *, half_step: bool = False) -> Contour:
+def circle(radius: Number, num_points: int, *, half_step: bool = False) -> Contour:
     """N equally spaced nudges: (1/N) Σ_k s(r ω_k)/(r ω_k), with an error of O(r^N).
 
     This is Cauchy's integral for the derivative at 0 by the trapezoidal rule, which
@@ -136,14 +154,10 @@ def circle(radius: float, num_points: int, *, half_step: bool = False) -> Contou
     omega = np.where(np.abs(omega.imag) < 1e-12, np.sign(omega.real), omega)
     omega = np.where(np.abs(omega.real) < 1e-12, 1j * np.sign(omega.imag), omega)
     omega = omega[omega.imag >= 0]
-    multiplicity = np.where(omega.imag > 0, 2, 1)
-    points, weights = radius * omega, multiplicity / (num_points * radius * omega)
-    if np.all(omega.imag == 0):
-        points, weights = points.real, weights.real
-    return Contour(points, weights)
+    return _of_radius(radius, omega if np.any(omega.imag) else omega.real, num_points)
 
 
-def complex_step(radius: float = 1e-4) -> Contour:
+def complex_step(radius: Number = 1e-4) -> Contour:
     """The circle with N = 2 and a half step: Im s(ir)/r, with an error of O(r²).
 
     Nothing is subtracted, so r may be so small that the error is that of rounding.
@@ -184,6 +198,17 @@ def halved(contour: Contour) -> tuple[np.ndarray, np.ndarray] | None:
     return np.arange(0, len(points), 2), half.weights
 
 
-def _check_radius(name: str, radius: float) -> None:
+def _of_radius(radius: Number, omega: np.ndarray, num_points: int) -> Contour:
+    """Returns the contour of β_k = r ω_k; r is a number, or traced by JAX."""
+    real = omega.imag == 0
+    points, weights = radius * omega, np.where(real, 1, 2) / (num_points * omega)
+    traced = isinstance(radius, jax.Array)
+    return Contour(points, weights / radius, real=real if traced else None)
+
+
+def _check_radius(name: str, radius: Number) -> None:
+    """Raises ValueError for a radius out of range; while it is traced none is known."""
+    if tree.is_traced(radius):
+        return
     if not (np.isfinite(radius) and radius > 0):
         raise ValueError(f'{name} has to be positive and finite, not {radius}')

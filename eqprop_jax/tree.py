@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 from optax.tree import add as add
 from optax.tree import mul as mul
@@ -39,6 +40,11 @@ def imag(a: Tree) -> Tree:
 def combine(re: Tree, im: Tree) -> Tree:
     """Returns re + i im, in the complex type of the parts' precision."""
     return jax.tree.map(jax.lax.complex, re, im)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether JAX traces a number, so that its value is not known."""
+    return isinstance(value, Tracer)
 
 
 def is_complex(a: Tree) -> bool:

@@ -182,6 +182,9 @@ class Equilibrium(NamedTuple):
     injection: Injection | None = None
     """The input's part of the drive in a free phase, which later phases use again; None
     of other phases."""
+    held: State | None = None
+    """Units that bounds of the solver hold in a free phase, Booleans [B, ...]; None: it
+    has no bounds."""
 
 
 class Info(NamedTuple):
@@ -195,8 +198,13 @@ class Info(NamedTuple):
     """Fraction of the examples whose phases, the free one included, all settled."""
     skipped: Float[Array, '']
     """Fraction of the examples skipped by the mean. Padding is in neither."""
-    count: Int[Array, '']
-    """How many examples the mean is over."""
+    kept: Bool[Array, ' B']
+    """The examples that the mean is over."""
+
+    @property
+    def num_kept(self) -> Int[Array, '']:
+        """How many examples the mean is over."""
+        return jnp.sum(self.kept)
 
 
 class Estimate(NamedTuple):

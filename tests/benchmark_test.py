@@ -175,7 +175,7 @@ def test_complex_sweeps_count_twice(network):
         num_steps=jnp.full((2, 3, BATCH), 6),
         converged=jnp.ones(2),
         skipped=jnp.zeros(2),
-        count=jnp.full(2, BATCH),
+        kept=jnp.ones((2, BATCH), bool),
     )
     work = methods.Work({}, info=info)
     assert measure.evaluations(method, work) == (0, 1 + 6 + 6 + 2 * 6)
@@ -191,7 +191,7 @@ def test_rows_of_several_devices_are_counted_apart(network):
     """Each gathers what is left of its own share of a batch."""
     method = methods.methods(network)['symmetric']._replace(devices=2, compacts=False)
     num_steps = jnp.array([[[3, 1, 1, 1, 2, 2], [2, 2, 2, 4, 4, 4]]])
-    others = jnp.ones(1), jnp.zeros(1), jnp.full(1, 6)
+    others = jnp.ones(1), jnp.zeros(1), jnp.ones((1, 6), bool)
     info = ep.types.Info(num_steps, num_steps, *others)
     # anchored once; shares of three examples: 3 and 2 sweeps, then 2 and 4
     wanted = 1 + (3 + 2) / 2 + (2 + 4) / 2

@@ -331,11 +331,11 @@ def test_which_responses_are_left_out(skip):
     unfinished = not skip
     assert keep.tolist() == [True, *[unfinished] * 3, *[False] * 4]
     count = 3 if unfinished else 1
-    assert (info.count, info.converged) == (count, pytest.approx(1 / 7))
+    assert (info.num_kept, info.converged) == (count, pytest.approx(1 / 7))
     assert info.skipped == pytest.approx(1 - count / 7)
     keep, info = account(*outcome, None, skip_unconverged=False)
     assert keep.all()
-    assert info.count == 7
+    assert info.num_kept == 7
 
 
 @pytest.mark.parametrize('skip', [True, False])

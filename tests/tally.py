@@ -21,7 +21,7 @@ INFO = Info(
     num_steps=jnp.zeros((1, BATCH), jnp.int32),
     converged=jnp.ones(()),
     skipped=jnp.zeros(()),
-    count=jnp.int32(BATCH),
+    kept=jnp.ones(BATCH, bool),
 )
 
 

@@ -6,6 +6,8 @@ from eqprop_jax.analysis import layers as layers
 from eqprop_jax.analysis import methods as methods
 from eqprop_jax.analysis import stability as stability
 from eqprop_jax.analysis._bias import bias as bias
+from eqprop_jax.analysis._check import Check as Check
+from eqprop_jax.analysis._check import check as check
 from eqprop_jax.analysis._processes import Processes as Processes
 from eqprop_jax.analysis._processes import distances as distances
 from eqprop_jax.analysis._processes import processes as processes

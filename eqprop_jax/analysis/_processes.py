@@ -116,7 +116,9 @@ def processes(
         """Returns ε (∂D/∂θ)ᵀ of one moment, mean over the batch."""
         return pullback(tree.scale(step_size / len(batch.x), process))[0]
 
-    temporal = jax.tree.map(velocity, shift, dynamics.slopes(system, free.state))
+    temporal = jax.tree.map(
+        velocity, shift, dynamics.slopes(system, free.state, free.held)
+    )
     return Processes(error, temporal, lax.map(update, error), lax.map(update, temporal))
 
 

@@ -38,7 +38,7 @@ def hessenberg(
       num_steps: k, the dimension; all of them are kept in memory.
     """
     jacobian = linearize(system, params, system.inject(params, x), free.rates)
-    slopes = dynamics.slopes(system, free.state)
+    slopes = dynamics.slopes(system, free.state, free.held)
     flat = jax.vmap(lambda state: ravel_pytree(state)[0])
     unflat = jax.vmap(ravel_pytree(jax.tree.map(lambda leaf: leaf[0], free.state))[1])
 

@@ -85,8 +85,8 @@ def bptt(
             num_steps=end.num_steps[None],
             converged=tree.mean_of(batch.counted, free.converged),
             skipped=jnp.zeros(()),
-            count=jnp.sum(batch.counted),
+            kept=batch.counted,
         )
-        return Estimate(grads, tree.scale(-info.count, slope), info)
+        return Estimate(grads, tree.scale(-info.num_kept, slope), info)
 
     return estimate

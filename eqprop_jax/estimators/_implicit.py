@@ -16,6 +16,7 @@ References:
 """
 
 import functools
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +37,7 @@ from eqprop_jax.types import (
     Estimate,
     Estimator,
     Field,
-    Injection,
     Params,
-    Rates,
     State,
     System,
 )
@@ -131,29 +130,74 @@ def _implicit(
     *,
     adjoint: bool,
 ) -> Estimator:
+    solve = linear_solver(method, tol, max_steps, step_size)
+
+    def estimate(
+        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
+    ) -> Estimate:
+        del rng
+        dynamics.check_real('an estimator', free.state)
+        injection = dynamics.injected(system, params, batch.x, free)
+        slopes = dynamics.slopes(system, free.state, free.held)
+        g = dynamics.cost_gradient(system, params, batch.y)(free.rates)
+        J = jacobian.linearize(system, params, injection, free.rates)
+        rounding = system.way.rounding
+        field = linear_field(J, slopes, g, adjoint=adjoint, rounding=rounding)
+        readers = dynamics.readers(system, params, batch.y, free.rates)
+        v = solve(responding(field, readers, g), tree.zeros_like(g))
+        error = tree.mul(slopes, v.state)
+        if not adjoint:
+            error = dynamics.signed(system, error)
+        outcome = local_rule.Outcome(
+            error, v.residual[None], v.num_steps[None], v.converged
+        )
+        return local_rule.credit(
+            system, params, batch, free, outcome, g, skip_unconverged=skip_unconverged
+        )
+
+    return estimate
+
+
+def linear_field(
+    J: Jacobian, slopes: State, g: State, *, adjoint: bool, rounding: float
+) -> Field:
+    """Returns the field whose equilibrium is v = J (σ′ ⊙ v) − g, or that with Jᵀ.
+
+    Args:
+      J: the Jacobian.
+      slopes: σ′.
+      g: what drives it.
+      adjoint: whether to take Jᵀ.
+      rounding: as in `Field`.
+    """
+
+    def drive(J: Jacobian, slopes: State, g: State, v: State) -> State:
+        product = J.transpose if adjoint else J.apply
+        return tree.sub(product(tree.mul(slopes, v)), g)
+
+    return Field(Partial(drive, J, slopes, g), rates=lambda v: v, rounding=rounding)
+
+
+def responding(field: Field, readers: Iterable[str], g: State) -> Field:
+    """Returns a linear field whose state is the response to g, which enters there."""
+    zero = tree.zeros_like(g)
+    source = dynamics.response(
+        field.drive, frozenset(readers), g, origin=zero, rates=zero, drive=zero
+    )
+    return dynamics.with_response(field, source)
+
+
+def linear_solver(
+    method: str, tol: float, max_steps: int, step_size: float
+) -> Callable[[Field, State], Equilibrium]:
+    """Returns what solves a `linear_field`; options as in `recurrent_backprop`."""
     if method not in METHODS:
         raise ValueError(f'no method {method!r}; choose from {", ".join(METHODS)}')
     if method == 'neumann':
-        sweep = relaxation(order='synchronous', tol=tol, max_steps=max_steps)
-    else:
-        solver = SWEEPS.get(method, relaxation)
-        sweep = solver(step_size=step_size, tol=tol, max_steps=max_steps)
-
-    def linear(
-        params: Params, injection: Injection, rates: Rates, slopes: State, g: Rates
-    ) -> Field:
-        """Returns the field whose equilibrium is v = J (σ′ ⊙ v) − g."""
-
-        def drive(J: Jacobian, slopes: State, g: Rates, v: State) -> State:
-            product = J.transpose if adjoint else J.apply
-            return tree.sub(product(tree.mul(slopes, v)), g)
-
-        J = jacobian.linearize(system, params, injection, rates)
-        return Field(
-            drive=Partial(drive, J, slopes, g),
-            rates=lambda v: v,
-            rounding=system.way.rounding,
-        )
+        return relaxation(order='synchronous', tol=tol, max_steps=max_steps)
+    sweeps = SWEEPS.get(method, relaxation)(
+        step_size=step_size, tol=tol, max_steps=max_steps
+    )
 
     def krylov(field: Field, start: State) -> Equilibrium:
         units = sum(leaf[0].size for leaf in jax.tree.leaves(start))
@@ -169,34 +213,7 @@ def _implicit(
         )
         return found._replace(num_steps=jnp.full_like(found.num_steps, -1))
 
-    def estimate(
-        params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
-    ) -> Estimate:
-        del rng
-        dynamics.check_real('an estimator', free.state)
-        injection = dynamics.injected(system, params, batch.x, free)
-        slopes = dynamics.slopes(system, free.state)
-        g = dynamics.cost_gradient(system, params, batch.y)(free.rates)
-        field = linear(params, injection, free.rates, slopes, g)
-        zero = tree.zeros_like(g)
-        readers = dynamics.readers(system, params, batch.y, free.rates)
-        source = dynamics.response(
-            field.drive, readers, g, origin=zero, rates=zero, drive=zero
-        )
-        v = (krylov if method == 'krylov' else sweep)(
-            dynamics.with_response(field, source), zero
-        )
-        error = tree.mul(slopes, v.state)
-        if not adjoint:
-            error = dynamics.signed(system, error)
-        outcome = local_rule.Outcome(
-            error, v.residual[None], v.num_steps[None], v.converged
-        )
-        return local_rule.credit(
-            system, params, batch, free, outcome, g, skip_unconverged=skip_unconverged
-        )
-
-    return estimate
+    return krylov if method == 'krylov' else sweeps
 
 
 def _gmres(

@@ -104,7 +104,7 @@ def account(
         num_steps=outcome.num_steps,
         converged=tree.mean_of(counted, settled),
         skipped=tree.mean_of(counted, ~keep),
-        count=jnp.sum(counted & keep),
+        kept=counted & keep,
     )
 
 

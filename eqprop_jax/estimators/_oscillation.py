@@ -159,7 +159,7 @@ class Oscillation:
             num_steps=jnp.full(residual.shape, sweeps, jnp.int32),
             converged=tree.mean_of(batch.counted, settled),
             skipped=jnp.zeros(()),
-            count=jnp.sum(batch.counted),
+            kept=batch.counted,
         )
         return Estimate(grads, error, info), Stream(state, free)
 

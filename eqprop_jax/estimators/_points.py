@@ -32,7 +32,7 @@ def parts(
     places = np.arange(len(contour.points))
     if axis_name is not None:
         return [(contour, places)]
-    real = np.imag(contour.points) == 0
+    real = contour.on_axis
     own = [places[mask] for mask in (real, ~real) if mask.any()]
     return list(zip(contour.parts(), own, strict=True))
 
@@ -78,7 +78,11 @@ def cast(
 ) -> Nudges:
     """Returns the nudges in the precision of the state they will act on."""
     dtype = jnp.result_type(*jax.tree.leaves(start))
-    points, weights = (np.asarray(values).astype(dtype) for values in part[:2])
+    points, weights = (
+        jnp.asarray(values) if isinstance(values, jax.Array) else np.asarray(values)
+        for values in part[:2]
+    )
+    points, weights = points.astype(dtype), weights.astype(dtype)
     sign = jnp.asarray(sign, points.real.dtype)
     return Nudges(sign * points, sign * weights, jnp.asarray(numbers))
 

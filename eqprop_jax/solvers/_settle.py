@@ -19,6 +19,7 @@ from eqprop_jax.solvers._judge import judge, lost_in_rounding, still
 from eqprop_jax.solvers._sweeps import (
     Sweep,
     check_options,
+    held,
     make_sweep,
     prepared,
     without_noise,
@@ -65,7 +66,7 @@ def by_sweeps(
 
     def solve(field: Field | Callable[[State], State], state: State) -> Equilibrium:
         field, sweep = make_sweep(without_noise(field), state, order, step_size, clip)
-        return settle(
+        found = settle(
             field,
             state,
             *begin(field, state, sweep),
@@ -75,6 +76,7 @@ def by_sweeps(
             max_steps=max_steps,
             compact=compact,
         )
+        return found._replace(held=held(field, sweep, found.rates))
 
     return solve
 

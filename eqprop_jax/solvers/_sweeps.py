@@ -128,6 +128,14 @@ def _held(field: Field, sweep: Sweep) -> Field:
     return field._replace(drive=Partial(drive, field.drive, beyond))
 
 
+def held(field: Field, sweep: Sweep, rates: Rates) -> State | None:
+    """Returns which units the bounds of a solver hold in a free phase, or None."""
+    if sweep.clip is None or field.response is not None:
+        return None
+    drive = field.drive(rates)
+    return jax.tree.map(jnp.not_equal, drive, sweep.clipped(drive))
+
+
 def as_field(field: Field | Callable[[State], State]) -> Field:
     """Returns the field itself, or a plain u ↦ du/dt as a field of one block."""
     if isinstance(field, Field):
@@ -176,7 +184,8 @@ def check_options(
 ) -> None:
     """Raises ValueError, naming the option, unless all are as `relaxation` has them.
 
-    What the caller calls `max_steps` is the bound.
+    What the caller calls `max_steps` is the bound. The value of a tolerance that JAX
+    traces is not known.
     """
     if order not in ORDERS:
         raise ValueError(f'no order {order!r}; choose from {", ".join(ORDERS)}')
@@ -184,7 +193,7 @@ def check_options(
         raise ValueError(f'step_size has to be positive, not {step_size}')
     if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
         raise ValueError(f'clip is (low, high) with low < high, not {clip}')
-    if not tol > 0:
+    if not tree.is_traced(tol) and not tol > 0:
         raise ValueError(f'tol has to be positive, not {tol}')
     if not (int(max_steps) == max_steps and max_steps >= 1):
         raise ValueError(f'{bound} has to be a positive integer, not {max_steps}')

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from eqprop_jax import tree
 from eqprop_jax.solvers._judge import judge, still
-from eqprop_jax.solvers._sweeps import as_field, check_options, make_sweep
+from eqprop_jax.solvers._sweeps import as_field, check_options, held, make_sweep
 from eqprop_jax.types import Equilibrium, Field, Solver, State
 
 
@@ -67,7 +67,8 @@ def unrolled(
         if keep_trajectory:
             trajectory = tree.stack_first(field.rates(state), visited)
         steps = jnp.full(residual.shape, num_steps, jnp.int32)
-        settled = residual <= tol
-        return Equilibrium(end, field.rates(end), residual, steps, settled, trajectory)
+        rates = field.rates(end)
+        found = Equilibrium(end, rates, residual, steps, residual <= tol, trajectory)
+        return found._replace(held=held(field, sweep, rates))
 
     return solve

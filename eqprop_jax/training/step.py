@@ -83,7 +83,7 @@ def _of_part(run: Experiment, state: TrainState, batch: Batch) -> Tally:
         'skipped': info.skipped,
     }
     largest['nudged_residual'] = metrics.at_most_all(info.residual)
-    kept, measured, penalty = info.count.astype(batch.x.dtype), None, None
+    kept, measured, penalty = info.num_kept.astype(batch.x.dtype), None, None
     if run.penalty is not None:
         measured = jnp.sum(homeostasis.measured(batch, free)).astype(kept.dtype)
         penalty = _on_a_fraction(

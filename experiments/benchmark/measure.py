@@ -14,7 +14,7 @@ from eqprop_jax import tree
 from eqprop_jax.analysis import layers
 from eqprop_jax.solvers import _judge as judge
 from eqprop_jax.solvers._settle import compact_here, sizes
-from eqprop_jax.types import Batch, Info, Params, Rates
+from eqprop_jax.types import Batch, Params, Rates
 from experiments import flops
 from experiments.benchmark.methods import Method, Work
 from experiments.benchmark.networks import Network
@@ -246,11 +246,11 @@ def divided(
     work = jax.eval_shape(
         method.step, params, jax.tree.map(lambda a: a[0], batches), key
     )
-    phases = PartitionSpec(None, None, 'data')
+    layouts = (whole, parts, PartitionSpec(None, None, 'data'))  # by number of axes
     layout = Work(
         grads=jax.tree.map(lambda _: whole, work.grads),
         free=jax.tree.map(lambda _: parts, work.free),
-        info=jax.tree.map(lambda leaf: phases if leaf.ndim else whole, work.info),
+        info=jax.tree.map(lambda leaf: layouts[leaf.ndim], work.info),
         error=jax.tree.map(lambda _: parts, work.error),
     )
 
@@ -259,8 +259,7 @@ def divided(
         info = work.info
         if info is not None:
             converged, skipped = jax.lax.pmean((info.converged, info.skipped), 'data')
-            count = jax.lax.psum(info.count, 'data')
-            info = Info(info.residual, info.num_steps, converged, skipped, count)
+            info = info._replace(converged=converged, skipped=skipped)
         return work._replace(grads=jax.lax.pmean(work.grads, 'data'), info=info)
 
     run = jax.shard_map(

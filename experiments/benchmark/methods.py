@@ -219,7 +219,7 @@ def methods(network: Network) -> dict[str, Method]:
                 num_steps=end.num_steps[None],
                 converged=jnp.ones(()),
                 skipped=jnp.zeros(()),
-                count=jnp.int32(len(batch.x)),
+                kept=jnp.ones(len(batch.x), bool),
             )
             return Work({}, info=info)
 

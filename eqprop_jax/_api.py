@@ -1,0 +1,341 @@
+"""Equilibria and costs as functions that JAX differentiates, and one call for a step.
+
+    relax             θ, x ↦ u*             its exact derivative
+    loss              θ, batch ↦ C          its gradient is an estimator's
+    value_and_grad    both in one call, with what they were read off from
+    block             θ, x ↦ s*             what it passes on is an estimator's
+
+They go inside of `jit`, `vmap`, optax, and modules of flax or equinox: a stem in front
+of an equilibrium, a head behind it, and chains of them are differentiated like any
+other function.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from eqprop_jax import dynamics, jacobian, tree
+from eqprop_jax.estimators import _implicit as implicit
+from eqprop_jax.estimators import recurrent_backprop
+from eqprop_jax.solvers._mixing import flatten, unflatten
+from eqprop_jax.types import (
+    Batch,
+    Equilibrium,
+    Estimate,
+    Estimator,
+    Info,
+    Params,
+    Rates,
+    Solver,
+    State,
+    System,
+)
+
+Linear = Callable[..., Equilibrium]
+
+
+class Aux(NamedTuple):
+    """What a value and its gradient were read off from."""
+
+    free: Equilibrium
+    """The free equilibrium."""
+    scores: Float[Array, 'B classes']
+    """Of each class; the largest is the prediction."""
+    error: Rates | None
+    """δ, leaves [B, ...]; None where the estimator has none."""
+    info: Info
+    """How the nudged phases settled."""
+
+
+def relax(
+    system: System,
+    params: Params,
+    x: Float[Array, 'B ...'],
+    solve: Solver,
+    *,
+    method: str = 'iterative',
+    tol: float = 1e-5,
+    max_steps: int = 500,
+    step_size: float = 1.0,
+) -> Equilibrium:
+    """Returns the free equilibrium, F(u*) = 0, which can be differentiated.
+
+    The derivatives are those of the implicit function, at the state that was found:
+
+        du* = (1 − J Σ)⁻¹ ∂D/∂(θ, x) d(θ, x)        Σ = diag(σ′), J = ∂D/∂s
+
+    by a linear solve in forward mode, and by that of the transpose (recurrent backprop)
+    in reverse mode. Memory does not grow with the number of sweeps, and derivatives of
+    derivatives are exact, too. `state`, `rates` and `injection` have derivatives; the
+    other fields are constants. Of an example that has not settled (`converged`) they
+    are those of a fixed point that is not there.
+
+    Args:
+      system: what moves.
+      params: θ.
+      x: clamped inputs.
+      solve: a solver of `eqprop_jax.solvers`, or one of your own.
+      method: of the linear solve, as in `estimators.recurrent_backprop`, like all that
+        follow.
+      tol: its relative error in the worst layer.
+      max_steps: bound on its sweeps.
+      step_size: of its sweeps.
+
+    Raises:
+      TypeError: if a solver that keeps the trajectory is differentiated: call the
+        solver itself.
+      ValueError: for an unknown method or a number outside its range.
+    """
+    linear = implicit.linear_solver(method, tol, max_steps, step_size)
+
+    @jax.custom_jvp
+    def settled(params: Params, x: Array) -> Equilibrium:
+        return dynamics.relax(system, params, x, solve)
+
+    @settled.defjvp
+    def tangents(at: tuple, direction: tuple) -> tuple[Equilibrium, Equilibrium]:
+        free = settled(*at)
+        if free.trajectory is not None:
+            raise TypeError(
+                'a trajectory is not differentiated by eqprop_jax.relax: call '
+                'solvers.unrolled itself, or leave keep_trajectory out'
+            )
+        return free, _tangent(system, linear, free, at, direction)
+
+    return settled(params, x)
+
+
+def value_and_grad(
+    system: System, solve: Solver, estimate: Estimator
+) -> Callable[..., tuple[tuple[Float[Array, ''], Aux], Params]]:
+    """Returns (params, batch, rng=None) ↦ ((loss, aux), grads), as JAX's with has_aux.
+
+    Args:
+      system: what moves.
+      solve: relaxes the free phase.
+      estimate: from `eqprop_jax.estimators`, of this system.
+
+    Returns:
+      A function of θ, a `Batch`, and a key for estimators that draw. `loss` is the mean
+      cost of the examples, `grads` are like params, and `aux` is an `Aux`.
+    """
+
+    def run(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple:
+        free = dynamics.relax(system, params, batch.x, solve)
+        found = estimate(params, batch, free, rng)
+        scores = system.predict(params, free.rates)
+        aux = Aux(free, scores, found.error, found.info)
+        return (_mean_cost(system, params, batch, free), aux), found.grads
+
+    return run
+
+
+def loss(
+    system: System, solve: Solver, estimate: Estimator
+) -> Callable[..., Float[Array, '']]:
+    """Returns (params, batch, rng=None) ↦ mean cost, whose gradient is the estimator's.
+
+    In reverse mode alone: an estimator tells gradients, and no directional derivatives.
+    The gradient in x, for what stands in front of the system, is −(∂D/∂x)ᵀ δ, and that
+    in targets that are no indices ∂C/∂y, each divided by the number of examples.
+
+    Args:
+      system: what moves.
+      solve: relaxes the free phase.
+      estimate: from `eqprop_jax.estimators`, of this system.
+
+    Raises:
+      TypeError: in forward mode, and for the gradient in x of an estimator without δ.
+    """
+    run = value_and_grad(system, solve, estimate)
+
+    @jax.custom_vjp
+    def cost(params: Params, batch: Batch, rng: jax.Array | None) -> Array:
+        free = dynamics.relax(system, params, batch.x, solve)
+        return _mean_cost(system, params, batch, free)
+
+    def forward(params: Any, batch: Any, rng: Any) -> tuple[Array, tuple]:
+        needs_x, needs_y = batch.x.perturbed, batch.y.perturbed
+        params, batch, rng = jax.tree.map(lambda leaf: leaf.value, (params, batch, rng))
+        (value, aux), grads = run(params, batch, rng)
+        of_x: Any = None
+        of_y: Any = None
+        if needs_x:
+            each = _passed_on(system, params, batch.x, aux.free, aux.error, aux.info)[1]
+            of_x = tree.scale(1 / jnp.maximum(aux.info.num_kept, 1), each)
+        if needs_y:
+            of_y = jax.grad(
+                lambda y: _mean_cost(system, params, batch._replace(y=y), aux.free)
+            )(batch.y)
+        return value, (grads, Batch(of_x, of_y))
+
+    def backward(gradients: tuple, cotangent: Array) -> tuple:
+        grads, of_batch = tree.scale(cotangent, gradients)
+        return grads, of_batch, None
+
+    cost.defvjp(forward, backward, symbolic_zeros=True)
+    return lambda params, batch, rng=None: cost(params, batch, rng)
+
+
+def block(
+    system: System,
+    solve: Solver,
+    make: Callable[[System], Estimator] = recurrent_backprop,
+    *,
+    layer: str | None = None,
+) -> Callable[..., Float[Array, 'B ...']]:
+    """Returns (params, x, rng=None) ↦ s* of a layer, to be chained like any function.
+
+    What stands behind it sends back c = ∂C/∂s of that layer. Nudged by the cost
+    ⟨c, s⟩, an estimator of δ turns it into the gradients of the block's own,
+
+        ∂C/∂θ = −(∂D/∂θ)ᵀ δ        ∂C/∂x = −(∂D/∂x)ᵀ δ,
+
+    which is how feed-forward and energy-based blocks alternate (ff-EBM). Of every
+    example c is divided by its largest entry for the nudged phases, so that a radius
+    means the same at any depth of a chain and at any size of batch.
+
+    Args:
+      system: what moves; its own cost is not used.
+      solve: relaxes the free phase.
+      make: builds the estimator of a given system: `lambda s: contour(s, solve, ...)`.
+      layer: whose rates are returned; None: that whose name sorts last.
+
+    Raises:
+      KeyError: for an unknown layer.
+      TypeError: in forward mode, and for an estimator without δ.
+
+    References:
+      Nest and Ernoult 2024, https://arxiv.org/abs/2409.03673
+    """
+
+    def name_of(rates: Rates) -> str:
+        return tree.natural_order(rates)[-1] if layer is None else layer
+
+    @jax.custom_vjp
+    def run(params: Params, x: Array, rng: jax.Array | None) -> Array:
+        rates = dynamics.relax(system, params, x, solve).rates
+        return rates[name_of(rates)]
+
+    def forward(params: Params, x: Array, rng: jax.Array | None) -> tuple[Array, tuple]:
+        free = dynamics.relax(system, params, x, solve)
+        return free.rates[name_of(free.rates)], (params, x, free, rng)
+
+    def backward(saved: tuple, sent: Array) -> tuple:
+        params, x, free, rng = saved
+        size = jnp.max(jnp.abs(sent.reshape(len(sent), -1)), axis=1)
+        size = jnp.where(size > 0, size, 1)
+        push = jax.vmap(jnp.divide)(sent, size)
+        nudged = _pushed(system, name_of(free.rates), push)
+        batch = Batch(x, jnp.zeros(len(x), jnp.int32))
+        found: Estimate = make(nudged)(params, batch, free, rng)
+        error = found.error
+        if error is not None:
+            error = jax.vmap(tree.scale)(size, error)
+        return *_passed_on(system, params, x, free, error, found.info), None
+
+    run.defvjp(forward, backward)
+    return lambda params, x, rng=None: run(params, x, rng)
+
+
+def _tangent(
+    system: System, linear: Linear, free: Equilibrium, at: tuple, direction: tuple
+) -> Equilibrium:
+    """Returns the derivative of a free equilibrium in a direction of θ and x."""
+    rates, rounding = free.rates, system.way.rounding
+
+    def driven(params: Params, x: Array) -> tuple[State, Any]:
+        injection = system.inject(params, x)
+        return system.drive(params, injection, rates), injection
+
+    (_, injection), (push, change) = jax.jvp(driven, at, direction)
+    J = jacobian.linearize(system, at[0], injection, rates)
+    slopes = dynamics.slopes(system, free.state, free.held)
+
+    def solved(g: State, *, adjoint: bool) -> State:
+        field = implicit.linear_field(J, slopes, g, adjoint=adjoint, rounding=rounding)
+        return linear(implicit.responding(field, g, g), tree.zeros_like(g)).state
+
+    def applied(u: State) -> State:
+        return tree.sub(u, J.apply(tree.mul(slopes, u)))
+
+    def inverted(push: State) -> State:
+        return solved(tree.scale(-1, push), adjoint=False)
+
+    def transposed(w: State) -> State:
+        v = solved(tree.scale(-1, J.transpose(w)), adjoint=True)
+        return tree.add(w, tree.mul(slopes, v))
+
+    def on_vectors(fn: Callable[[State], State]) -> Callable[[Array], Array]:
+        return lambda v: flatten(fn(unflatten((v,), free.state)))[0]
+
+    inverse, transpose = on_vectors(inverted), on_vectors(transposed)
+    state = lax.custom_linear_solve(
+        on_vectors(applied),
+        flatten(push)[0],  # as a whole: JAX transposes it only where all leaves change
+        lambda _, v: inverse(v),
+        lambda _, v: transpose(v),
+    )
+    state = unflatten((state,), free.state)
+    if free.held is not None:
+        zeros = tree.zeros_like(state)
+        state = jax.tree.map(jnp.where, free.held, zeros, state)
+    still = jax.tree.map(_no_tangent, free)
+    return still._replace(state=state, rates=tree.mul(slopes, state), injection=change)
+
+
+def _no_tangent(leaf: Array) -> Any:
+    """Returns the tangent of what does not change: zeros, of no type for integers."""
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    return np.zeros(leaf.shape, jax.dtypes.float0)
+
+
+def _mean_cost(
+    system: System, params: Params, batch: Batch, free: Equilibrium
+) -> Float[Array, '']:
+    """Returns the mean of C over the examples of a batch."""
+    return tree.mean_of(batch.counted, system.cost(params, free.rates, batch.y))
+
+
+def _pushed(system: System, layer: str, push: Array) -> System:
+    """Returns the system with the cost ⟨c, s⟩ of one layer, of c for each example."""
+
+    def cost(push: Array, params: Params, rates: Rates, y: Array) -> Array:
+        del params, y
+        products = push * rates[layer]
+        return jnp.sum(products.reshape(len(products), -1), axis=1)
+
+    signature = system.signature
+    if signature is not None:  # Jᵀ = ς J ς holds for −ς, too
+        sign = dict(signature)[layer]
+        signature = tuple((name, sign * other) for name, other in signature)
+    return system._replace(cost=Partial(cost, push), thin=None, signature=signature)
+
+
+def _passed_on(
+    system: System,
+    params: Params,
+    x: Array,
+    free: Equilibrium,
+    error: Rates | None,
+    info: Info,
+) -> tuple[Params, Array]:
+    """Returns −(∂D/∂θ)ᵀ δ, summed over the examples that are kept, and −(∂D/∂x)ᵀ δ."""
+    if error is None:
+        raise TypeError(
+            'this estimator has no δ, of which the gradient in x is made: take another'
+        )
+    error = tree.select(info.kept, error, tree.zeros_like(error))
+    rates = tree.fill(info.kept, free.rates)
+
+    def drive(params: Params, x: Array) -> State:
+        return system.drive(params, system.inject(params, x), rates)
+
+    return jax.vjp(drive, params, x)[1](tree.scale(-1, error))

@@ -1,0 +1,77 @@
+"""Does it settle, and is its gradient right: a network looked at in one call."""
+
+from typing import NamedTuple
+
+import jax
+
+from eqprop_jax.analysis._bias import bias
+from eqprop_jax.analysis._causes import UNKNOWN
+from eqprop_jax.analysis.methods import contour_method
+from eqprop_jax.nudges import Contour, complex_step, symmetric
+from eqprop_jax.solvers import relaxation
+from eqprop_jax.types import Batch, Params, Solver, System
+
+NAME = 'this network'
+
+
+class Check(NamedTuple):
+    """What `check` finds, as plain numbers."""
+
+    settled: float
+    """Fraction of the examples whose free phase settles."""
+    spectral_radius: float
+    """Of J diag(σ′), the largest over the batch; synchronous sweeps settle below 1."""
+    worst_layer: str
+    """The layer whose δ is furthest off that of recurrent backprop."""
+    error: float
+    """|δ̂ − δ| / |δ| there."""
+    cosine: float
+    """Of δ̂ and δ there."""
+    advice: str
+    """What is most wrong, and what would reduce it."""
+
+
+def check(
+    system: System,
+    params: Params,
+    batch: Batch,
+    solve: Solver | None = None,
+    *,
+    contour: Contour | None = None,
+    correction: str | None = None,
+    rng: jax.Array | None = None,
+) -> Check:
+    """Returns whether a network settles, and how far off its gradient is, and why.
+
+    `analysis.bias` has all layers, other estimators and every cause. Not for inside
+    `jit`: it returns plain numbers.
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: inputs and targets; some dozens are enough.
+      solve: relaxes the free and the nudged phases; None: `solvers.relaxation()`.
+      contour: the nudges; None: a complex step of 1e-3, or two real nudges of ±0.1
+        where the system is not holomorphic.
+      correction: as in `estimators.contour`.
+      rng: key of random probes; None: that of 0.
+
+    Raises:
+      ValueError: as `estimators.contour`.
+    """
+    solve = relaxation() if solve is None else solve
+    if contour is None:
+        contour = complex_step(1e-3) if system.holomorphic else symmetric(0.1)
+    method = contour_method(system, solve, contour=contour, correction=correction)
+    report = bias(system, params, batch, solve, methods={NAME: method}, rng=rng)
+    found = report.methods[NAME]
+    advice = found.sentence.removeprefix(f'{NAME}: ')
+    if report.unsettled > UNKNOWN:
+        advice = (
+            f'{100 * report.unsettled:.3g} % of the examples do not settle, and their '
+            'gradients say little; more max_steps, a smaller step_size or '
+            'solvers.aitken may reach an equilibrium, and smaller weights have one.'
+        )
+    return Check(
+        1 - report.unsettled, report.spectral_radius, *found.worst, advice=advice
+    )

@@ -1,0 +1,477 @@
+"""Equilibria and costs inside of other functions that JAX differentiates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+import tiers
+import zoo
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+import eqprop_jax as ep
+
+QUICK = ('free', 'drive', 'conv_max')
+TIGHT = {'tol': 1e-12, 'max_steps': 5000}
+
+
+def exactly(system, animal):
+    """Returns params, x ↦ free equilibrium, relaxed and differentiated to the end."""
+    solve, step = zoo.solver(animal), zoo.ZOO[animal].step_size
+    return lambda params, x: ep.relax(system, params, x, solve, step_size=step, **TIGHT)
+
+
+def direction(like, seed=0):
+    flat, unravel = ravel_pytree(like)
+    return unravel(jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype))
+
+
+def dense(known, adjoint):
+    """Returns (1 − J Σ)⁻¹, or its transpose, [B, n, n]."""
+    matrix = np.eye(known.J.shape[1]) - known.J * known.slopes[:, None, :]
+    return np.linalg.inv(matrix.swapaxes(1, 2) if adjoint else matrix)
+
+
+@pytest.mark.parametrize('animal', tiers.quick(zoo.KINDS, QUICK))
+class TestRelax:
+    def test_forward_mode_is_the_dense_solve_in_every_layer(self, animal):
+        known = oracle.of(animal)
+        dot = direction(known.params)
+
+        @jax.jit
+        def along(params, dot):
+            settled = exactly(known.system, animal)
+            return jax.jvp(lambda p: settled(p, known.batch.x), (params,), (dot,))[1]
+
+        found = along(known.params, dot)
+        push = known.P @ np.asarray(ravel_pytree(dot)[0])
+        change = np.einsum('bij,bj->bi', dense(known, adjoint=False), push)
+        for of, wanted in (('state', change), ('rates', known.slopes * change)):
+            _, unravel = ravel_pytree(jax.tree.map(lambda a: a[0], known.free.state))
+            for name, layer in jax.vmap(unravel)(jnp.asarray(wanted)).items():
+                np.testing.assert_allclose(
+                    getattr(found, of)[name], layer, rtol=1e-7, atol=1e-9
+                )
+
+    def test_reverse_mode_is_the_dense_solve_of_the_transpose(self, animal):
+        known = oracle.of(animal)
+        sent = direction(known.free.rates)
+
+        @jax.jit
+        def gradient(params):
+            def scalar(params):
+                rates = exactly(known.system, animal)(params, known.batch.x).rates
+                return ep.tree.vdot(sent, rates)
+
+            return jax.grad(scalar)(params)
+
+        push = known.slopes * oracle.flat(sent)
+        error = np.einsum('bij,bj->bi', dense(known, adjoint=True), push)
+        wanted = ravel_pytree(known.params)[1](
+            jnp.asarray(np.einsum('bnp,bn->p', known.P, error))
+        )
+        for name, leaf in zip(
+            ep.tree.names(wanted), jax.tree.leaves(gradient(known.params)), strict=True
+        ):
+            np.testing.assert_allclose(
+                leaf, ep.tree.get(wanted, tuple(name.split('/'))), rtol=1e-6, atol=1e-8
+            )
+
+    def test_the_gradient_in_x_is_that_of_finite_differences(self, animal):
+        known = oracle.of(animal)
+        sent, dot = direction(known.free.rates), direction(known.batch.x, 1)
+
+        @jax.jit
+        def scalar(x):
+            rates = exactly(known.system, animal)(known.params, x).rates
+            return ep.tree.vdot(sent, rates)
+
+        found = ep.tree.vdot(jax.jit(jax.grad(scalar))(known.batch.x), dot)
+        step = 1e-5
+        ahead, behind = (scalar(known.batch.x + h * dot) for h in (step, -step))
+        assert float(found) == pytest.approx(
+            float((ahead - behind) / (2 * step)), rel=1e-5
+        )
+
+
+def test_derivatives_of_derivatives():
+    """The Hessian of the cost at equilibrium, against differences of gradients."""
+    known = oracle.of('drive')
+
+    def cost(params):
+        free = exactly(known.system, 'drive')(params, known.batch.x)
+        return jnp.mean(known.system.cost(params, free.rates, known.batch.y))
+
+    gradient = jax.jit(jax.grad(cost))
+    dot, step = direction(known.params), 1e-5
+    for mode in (
+        lambda p, d: jax.jvp(jax.grad(cost), (p,), (d,))[1],
+        lambda p, d: jax.grad(lambda q: ep.tree.vdot(jax.grad(cost)(q), d))(p),
+    ):
+        found = jax.jit(mode)(known.params, dot)
+        ahead, behind = (
+            gradient(ep.tree.add(known.params, ep.tree.scale(h, dot)))
+            for h in (step, -step)
+        )
+        wanted = ep.tree.scale(1 / (2 * step), ep.tree.sub(ahead, behind))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
+            found,
+            wanted,
+        )
+
+
+def clipped():
+    """u = clip(J u + x) with one unit at its bound, and the other free."""
+    system, params, _ = oracle.linear()
+    solve = ep.solvers.relaxation(clip=(-1.0, 0.5), tol=1e-12, order='synchronous')
+    return system, params, jnp.array([[2.0, -0.1]]), solve
+
+
+def test_units_at_a_bound_do_not_move():
+    system, params, x, solve = clipped()
+    free = ep.relax(system, params, x, solve)
+    second = (x[0, 1] + params['J'][1, 0] * 0.5) / (1 - params['J'][1, 1])
+    np.testing.assert_allclose(free.state['u'], [[0.5, second]], rtol=1e-9)
+    np.testing.assert_array_equal(free.held['u'], [[True, False]])
+
+    def settled(x):
+        return ep.relax(system, params, x, solve, **TIGHT).state['u'][0]
+
+    wanted = [[0, 0], [0, 1 / (1 - params['J'][1, 1])]]
+    for derivative in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(derivative(settled)(x)[:, 0], wanted, atol=1e-9)
+
+
+def test_the_exact_gradient_knows_which_units_are_held():
+    """Of an activation that has a slope at the bound, as the identity does."""
+    system, params, x, solve = clipped()
+    batch = ep.Batch(x, jnp.array([[0.0, 1.0]]))
+    free = ep.relax(system, params, x, solve)
+    found = ep.estimators.recurrent_backprop(system, **TIGHT)(params, batch, free, None)
+    assert found.error['u'][0, 0] == 0
+    slope = (free.state['u'][0, 1] - 1) / (1 - params['J'][1, 1])
+    np.testing.assert_allclose(found.error['u'][0, 1], -slope, rtol=1e-9)
+
+
+def estimators(system, solve):
+    """Returns two estimators that are exact, and one that is not."""
+    contour = ep.nudges.complex_step(1e-5)
+    return {
+        'exact': ep.estimators.recurrent_backprop(system, **TIGHT),
+        'corrected': ep.estimators.contour(
+            system, solve, contour=contour, correction='adjoint'
+        ),
+        'plain': ep.estimators.contour(system, solve, contour=contour),
+    }
+
+
+class TestLoss:
+    @pytest.mark.parametrize('name', ['exact', 'corrected', 'plain'])
+    def test_its_gradient_is_the_estimate(self, name):
+        known, solve = oracle.of('free'), zoo.solver('free')
+        estimate = estimators(known.system, solve)[name]
+        loss = ep.loss(known.system, solve, estimate)
+        value, grads = jax.jit(jax.value_and_grad(loss))(known.params, known.batch)
+        wanted = jax.jit(estimate)(known.params, known.batch, known.free, None).grads
+        costs = known.system.cost(known.params, known.free.rates, known.batch.y)
+        assert float(value) == pytest.approx(float(jnp.mean(costs)), rel=1e-9)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-10),
+            grads,
+            wanted,
+        )
+        (same, aux), again = jax.jit(ep.value_and_grad(known.system, solve, estimate))(
+            known.params, known.batch
+        )
+        assert float(same) == pytest.approx(float(value), rel=1e-12)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+            again,
+            wanted,
+        )
+        assert aux.scores.shape == known.batch.y.shape
+        assert aux.info.num_kept == zoo.BATCH
+
+    @pytest.mark.parametrize('name', ['exact', 'corrected'])
+    def test_what_stands_in_front_learns_too(self, name):
+        """A stem, the network and its targets, against finite differences."""
+        known, solve = oracle.of('free'), zoo.solver('free')
+        loss = ep.loss(known.system, solve, estimators(known.system, solve)[name])
+
+        @jax.jit
+        def whole(stem, params, y):
+            x = jnp.tanh(known.batch.x @ stem)
+            return 3.0 * loss(params, ep.Batch(x, y)) + jnp.sum(stem**2)
+
+        args = (direction(jnp.zeros((zoo.INPUTS, zoo.INPUTS)), 3), known.params)
+        args = (*args, known.batch.y)
+        found = jax.jit(jax.grad(whole, argnums=(0, 1, 2)))(*args)
+        for place, (gradient, arg) in enumerate(zip(found, args, strict=True)):
+            dot, step = direction(arg, place), 1e-5
+            ends = []
+            for h in (step, -step):
+                moved = list(args)
+                moved[place] = ep.tree.add(arg, ep.tree.scale(h, dot))
+                ends.append(whole(*moved))
+            wanted = (ends[0] - ends[1]) / (2 * step)
+            along = float(ep.tree.vdot(gradient, dot))
+            assert along == pytest.approx(float(wanted), rel=1e-5)
+
+    def test_examples_that_are_left_out_send_nothing_back(self):
+        """One input is not finite: the gradient is that of the others' mean."""
+        known, solve = oracle.of('free'), zoo.solver('free', max_steps=200)
+        estimate = ep.estimators.recurrent_backprop(known.system, **TIGHT)
+        loss = ep.loss(known.system, solve, estimate)
+        x, y = known.batch.x.at[1].set(jnp.nan), known.batch.y
+        of_x, of_params = jax.jit(
+            jax.grad(lambda x, params: loss(params, ep.Batch(x, y)), argnums=(0, 1))
+        )(x, known.params)
+        rest = np.array([0, 2, 3])
+        wanted = jax.jit(
+            jax.grad(
+                lambda x, params: loss(params, ep.Batch(x, y[rest])), argnums=(0, 1)
+            )
+        )(x[rest], known.params)
+        np.testing.assert_allclose(of_x[rest], wanted[0], rtol=1e-7, atol=1e-12)
+        np.testing.assert_array_equal(of_x[1], 0)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12),
+            of_params,
+            wanted[1],
+        )
+
+    def test_forward_mode_is_refused(self):
+        known, solve = oracle.of('free'), zoo.solver('free')
+        loss = ep.loss(known.system, solve, estimators(known.system, solve)['exact'])
+        with pytest.raises(TypeError, match='jvp'):
+            jax.jvp(lambda p: loss(p, known.batch), (known.params,), (known.params,))
+
+    def test_an_estimator_without_an_error_vector_has_no_gradient_in_x(self):
+        known, solve = oracle.of('free'), zoo.solver('free')
+        exact = estimators(known.system, solve)['exact']
+        loss = ep.loss(
+            known.system, solve, lambda *args: exact(*args)._replace(error=None)
+        )
+        jax.grad(loss)(known.params, known.batch)
+        with pytest.raises(TypeError, match='has no δ'):
+            jax.grad(lambda x: loss(known.params, known.batch._replace(x=x)))(
+                known.batch.x
+            )
+
+
+def chain(make):
+    """Returns (params, x, y) ↦ cost of a feed-forward and two settling blocks in turn.
+
+    A dense layer stands between the blocks, as in ff-EBM.
+    """
+    first = ep.systems.mlp((zoo.INPUTS, 6, 5), feedback='free', cost='squared_error')
+    second = ep.systems.loop((5, 4, zoo.CLASSES), cost='squared_error')
+    solve = ep.solvers.relaxation(tol=1e-12, max_steps=1000)
+
+    def init(x):
+        return {
+            'first': first.init(jax.random.key(0), x),
+            'between': direction(jnp.zeros((5, 5)), 5),
+            'second': second.init(jax.random.key(1), jnp.zeros((1, 5))),
+        }
+
+    lower, upper = (ep.block(s, solve, make(solve)) for s in (first, second))
+
+    def cost(params, x, y):
+        seen = jnp.tanh(lower(params['first'], x) @ params['between'])
+        return jnp.mean((upper(params['second'], seen) - y) ** 2)
+
+    return init, cost
+
+
+@pytest.mark.parametrize('radius', [None, 1e-4])
+def test_blocks_of_a_chain_pass_their_errors_on(radius):
+    """Exact, and by nudges of a size that means the same in both blocks."""
+
+    def make(solve):
+        if radius is None:
+            return lambda s: ep.estimators.recurrent_backprop(s, **TIGHT)
+        nudges = ep.nudges.complex_step(radius)
+        return lambda s: ep.estimators.contour(
+            s, solve, contour=nudges, correction='antisymmetric'
+        )
+
+    init, cost = chain(make)
+    x = jax.random.uniform(jax.random.key(2), (3, zoo.INPUTS))
+    y = jnp.eye(zoo.CLASSES)
+    params = init(x)
+    value = jax.jit(cost)
+    gradient = jax.jit(jax.grad(cost, argnums=(0, 1)))(params, x, y)
+    for name in ('first', 'between', 'second'):
+        dot, step = direction(params[name], 7), 1e-5
+        ahead, behind = (
+            value(
+                params | {name: ep.tree.add(params[name], ep.tree.scale(h, dot))}, x, y
+            )
+            for h in (step, -step)
+        )
+        along = float(ep.tree.vdot(gradient[0][name], dot))
+        assert along == pytest.approx(float((ahead - behind) / (2 * step)), rel=1e-4)
+    dot = direction(x, 8)
+    ahead, behind = (value(params, x + h * dot, y) for h in (1e-5, -1e-5))
+    along = float(ep.tree.vdot(gradient[1], dot))
+    assert along == pytest.approx(float((ahead - behind) / 2e-5), rel=1e-4)
+
+
+def test_a_block_without_symmetry_and_correction_is_biased():
+    """Or else the test above would pass whatever the blocks did."""
+
+    def plain(solve):
+        nudges = ep.nudges.complex_step(1e-4)
+        return lambda s: ep.estimators.contour(s, solve, contour=nudges)
+
+    def exact(solve):
+        del solve
+        return lambda s: ep.estimators.recurrent_backprop(s, **TIGHT)
+
+    x = jax.random.uniform(jax.random.key(2), (3, zoo.INPUTS))
+    found = []
+    for make in (plain, exact):
+        init, cost = chain(make)
+        found.append(jax.jit(jax.grad(cost))(init(x), x, jnp.eye(zoo.CLASSES)))
+    assert ep.tree.cosine(*(grads['first'] for grads in found)) < 0.99
+
+
+@pytest.mark.parametrize('name', ['one_sided', 'symmetric', 'circle', 'complex_step'])
+def test_one_program_serves_all_radii_and_tolerances(name):
+    known = oracle.of('free')
+    more = {'num_points': 4} if name == 'circle' else {}
+
+    def error(radius, tol):
+        nudges = getattr(ep.nudges, name)(radius, **more)
+        solve = ep.solvers.relaxation(tol=tol, max_steps=500)
+        estimate = ep.estimators.contour(known.system, solve, contour=nudges)
+        return estimate(known.params, known.batch, known.free, None).error
+
+    radii, tols = jnp.array([0.05, 0.3]), jnp.array([1e-9, 1e-11])
+    together = jax.jit(jax.vmap(error))(radii, tols)
+    for index, (radius, tol) in enumerate(zip(radii, tols, strict=True)):
+        alone = error(float(radius), float(tol))
+        jax.tree.map(
+            lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-6),
+            together,
+            alone,
+        )
+
+
+def test_memory_does_not_grow_with_the_sweeps():
+    system, params, batch = zoo.setting('conv_free')
+
+    def bytes_of(max_steps):
+        solve = ep.solvers.relaxation(tol=1e-9, max_steps=max_steps)
+
+        def cost(params):
+            rates = ep.relax(system, params, batch.x, solve, max_steps=max_steps).rates
+            return jnp.mean(system.cost(params, rates, batch.y))
+
+        compiled = jax.jit(jax.grad(cost)).lower(params).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(2000) == bytes_of(20)
+
+
+def test_a_trajectory_is_not_differentiated():
+    system, params, batch = zoo.setting('free')
+    solve = ep.solvers.unrolled(num_steps=5, keep_trajectory=True)
+    free = ep.relax(system, params, batch.x, solve)
+    assert free.trajectory is not None
+    with pytest.raises(TypeError, match='call solvers.unrolled itself'):
+        jax.grad(
+            lambda p: jnp.sum(ep.relax(system, p, batch.x, solve).rates['layer_1'])
+        )(params)
+
+
+def test_the_loop_itself_has_no_gradient():
+    """`dynamics.relax` is what estimators start from: no silent zeros."""
+    system, params, batch = zoo.setting('free')
+    solve = zoo.solver('free')
+    with pytest.raises(ValueError, match='while_loop'):
+        jax.grad(
+            lambda p: jnp.sum(
+                ep.dynamics.relax(system, p, batch.x, solve).rates['layer_1']
+            )
+        )(params)
+
+
+def test_inside_of_a_flax_module():
+    """A stem and a head by flax nnx, a settling core between them, trained by optax."""
+    core = ep.systems.mlp((6, 5, 4), feedback='free', cost='squared_error')
+    solve = ep.solvers.relaxation(tol=1e-9, max_steps=200)
+    settle = ep.block(core, solve)
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.stem = nnx.Linear(zoo.INPUTS, 6, rngs=rngs)
+            self.core = nnx.data(
+                jax.tree.map(nnx.Param, core.init(rngs.params(), jnp.zeros((1, 6))))
+            )
+            self.head = nnx.Linear(4, zoo.CLASSES, rngs=rngs)
+
+        def __call__(self, x):
+            params = jax.tree.map(
+                lambda p: p[...], self.core, is_leaf=lambda p: isinstance(p, nnx.Param)
+            )
+            return self.head(settle(params, jax.nn.relu(self.stem(x))))
+
+    model = Model(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(0.03), wrt=nnx.Param)
+    x = jax.random.normal(jax.random.key(0), (12, zoo.INPUTS))
+    labels = jnp.arange(12) % zoo.CLASSES
+
+    def cost(model):
+        scores = model(x)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, labels))
+
+    @nnx.jit
+    def step(model, optimizer):
+        value, grads = nnx.value_and_grad(cost)(model)
+        optimizer.update(model, grads)
+        return value
+
+    first = float(step(model, optimizer))
+    for _ in range(150):
+        last = float(step(model, optimizer))
+    assert last < first / 10
+
+
+class TestCheck:
+    def test_it_names_the_layer_and_the_remedy(self):
+        known = oracle.of('free')
+        plain = ep.check(known.system, known.params, known.batch)
+        assert plain.settled == 1
+        radius = np.max(np.abs(np.linalg.eigvals(known.J * known.slopes[:, None, :])))
+        assert plain.spectral_radius == pytest.approx(radius, rel=0.05)
+        error = oracle.flat(
+            ep.estimators.tangent(known.system, **TIGHT)(
+                known.params, known.batch, known.free, None
+            ).error
+        )
+        np.testing.assert_allclose(error, known.error(adjoint=False), rtol=1e-6)
+        first = slice(0, 6) if plain.worst_layer == 'layer_1' else slice(6, None)
+        wanted, exact = (
+            known.error(adjoint=adjoint)[:, first] for adjoint in (False, True)
+        )
+        assert plain.error == pytest.approx(oracle.off(wanted, exact), rel=0.05)
+        assert 'asymmetry' in plain.advice
+        assert 'correction removes it' in plain.advice
+        corrected = ep.check(
+            known.system, known.params, known.batch, correction='antisymmetric'
+        )
+        assert corrected.error < 1e-2 < plain.error
+        assert corrected.cosine > 0.999
+
+    def test_it_says_that_nothing_settles(self):
+        known = oracle.of('energy')
+        solve = ep.solvers.relaxation(max_steps=2)
+        found = ep.check(known.system, known.params, known.batch, solve)
+        assert found.settled < 0.5
+        assert 'do not settle' in found.advice
+        assert 'step_size' in found.advice
