@@ -5,6 +5,7 @@
 
 from eqprop_jax import alignment as alignment
 from eqprop_jax import analysis as analysis
+from eqprop_jax import api as api
 from eqprop_jax import checkpoint as checkpoint
 from eqprop_jax import config as config
 from eqprop_jax import data as data
@@ -21,11 +22,11 @@ from eqprop_jax import systems as systems
 from eqprop_jax import training as training
 from eqprop_jax import tree as tree
 from eqprop_jax import types as types
-from eqprop_jax._api import Aux as Aux
-from eqprop_jax._api import block as block
-from eqprop_jax._api import loss as loss
-from eqprop_jax._api import relax as relax
-from eqprop_jax._api import value_and_grad as value_and_grad
+from eqprop_jax.api import Aux as Aux
+from eqprop_jax.api import block as block
+from eqprop_jax.api import loss as loss
+from eqprop_jax.api import relax as relax
+from eqprop_jax.api import value_and_grad as value_and_grad
 from eqprop_jax.analysis import check as check
 from eqprop_jax.types import Batch as Batch
 from eqprop_jax.types import System as System

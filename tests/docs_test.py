@@ -71,7 +71,7 @@ def test_the_code_of_a_page_runs(page, capsys, restored):
 
 def test_the_code_of_a_page_is_found():
     concepts = {page for page in PAGES if page.startswith('concepts/')}
-    guides = {'howto/system.md', 'howto/estimator.md'}
+    guides = {'howto/system.md', 'howto/estimator.md', 'howto/compose.md'}
     assert (concepts | guides | ELSEWHERE.keys()) - {'concepts/index.md'} <= WITH_CODE
     for page, count in ELSEWHERE.items():
         assert PAGES[page].read_text().count('```python') == count, page

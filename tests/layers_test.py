@@ -30,7 +30,7 @@ FLOORS = {
     'homeostasis': 2,
     'alignment': 2,
     'analysis': 3,
-    '_api': 4,
+    'api': 4,
     'data': 3,
     'checkpoint': 3,
     'records': 3,
