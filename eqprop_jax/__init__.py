@@ -22,12 +22,12 @@ from eqprop_jax import systems as systems
 from eqprop_jax import training as training
 from eqprop_jax import tree as tree
 from eqprop_jax import types as types
+from eqprop_jax._equilibrium import relax as relax
+from eqprop_jax.analysis import check as check
 from eqprop_jax.api import Aux as Aux
 from eqprop_jax.api import block as block
 from eqprop_jax.api import loss as loss
-from eqprop_jax.api import relax as relax
 from eqprop_jax.api import value_and_grad as value_and_grad
-from eqprop_jax.analysis import check as check
 from eqprop_jax.types import Batch as Batch
 from eqprop_jax.types import System as System
 

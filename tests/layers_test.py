@@ -30,6 +30,7 @@ FLOORS = {
     'homeostasis': 2,
     'alignment': 2,
     'analysis': 3,
+    '_equilibrium': 3,
     'api': 4,
     'data': 3,
     'checkpoint': 3,
