@@ -30,7 +30,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import eqprop_jax as ep
 from eqprop_jax._precision import ROUNDING
 from eqprop_jax.analysis import layers
-from eqprop_jax.config import build
+from eqprop_jax.config import build, rebuilt
 from eqprop_jax.records.drawn import provenance
 from eqprop_jax.training.diagnose import first_examples
 from eqprop_jax.training.state import init_state
@@ -135,7 +135,7 @@ def main(argv):
         )
         networks = {'at initialisation': init_state(experiment).params}
         for workdir in WORKDIRS.value:
-            own, state = build.restored(pathlib.Path(workdir))
+            own, state = rebuilt.restored(pathlib.Path(workdir))
             if plain(own.config['system']) == plain(experiment.config['system']):
                 networks[f'after {own.num_epochs} epochs'] = state.params
         for when, params in networks.items():

@@ -61,7 +61,8 @@ def collect(
                 if last is not None  # else it broke off
             ]
             row['date'] = max((found['date'] for found in summaries), default=None)
-            row['commit'] = ', '.join(sorted({found['commit'] for found in summaries}))
+            commits = [found['commit'] or 'unknown' for found in summaries]
+            row['commit'] = _all_of(commits)
             if curves:
                 row['curves'] = _curves(places, curves)
         except (KeyError, TypeError, ValueError) as error:
@@ -123,8 +124,7 @@ def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         row[name] = [source[name][place] for source, place in sources]
     row |= sweep.spread(row['last'])
     row['date'] = max(filter(None, (old['date'], new['date'])), default=None)
-    commits = {*old['commit'].split(', '), *new['commit'].split(', ')} - {''}
-    row['commit'] = ', '.join(sorted(commits))
+    row['commit'] = _all_of([old['commit'], new['commit']])
     machines = f'{old["hardware"]}; {new["hardware"]}'.split('; ')
     row['hardware'] = '; '.join(dict.fromkeys(machines))
     if 'curves' in new:
@@ -134,6 +134,11 @@ def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             for path, curve in new['curves'].items()
         }
     return row
+
+
+def _all_of(commits: Sequence[str]) -> str:
+    """Returns the commits of all runs, each once; those of one may be several."""
+    return ', '.join(sorted({*', '.join(commits).split(', ')} - {''}))
 
 
 def line(folder: Folder, record: str, row: str | None = None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from eqprop_jax import (
     dynamics,
     estimators,
     nudges,
+    records,
     solvers,
     systems,
     training,
@@ -732,3 +733,24 @@ def test_a_precision_is_that_of_the_run_and_not_of_its_reference():
 )
 def test_precisions_that_cannot_be_are_refused(tmp_path, changes, words):
     says(refused(tmp_path, changes), *words)
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        *('accumulation_steps', 'precision', 'convolution', 'mesh', 'data.augment'),
+        *('data.augment.pad', 'data.std_factor', 'data.data_dir', 'data.seed'),
+        *('estimator.contour', 'system.feedback', 'optimizer.schedule'),
+    ],
+)
+def test_a_run_from_before_a_key_goes_on(tmp_path, key):
+    """The key has its default now; whatever else it is now is another run."""
+    sections = {'estimator.contour': 'circle', 'system.feedback': 'tied'}
+    changes = {'optimizer.schedule': 'constant'} | sections
+    built = runs.experiment(changes)
+    records.claim(tmp_path, runs.values(changes, without=key))
+    records.claim(tmp_path, built.config, defaults=built.defaults)
+    if key != 'mesh':
+        other = runs.values(changes | {key: 'another'})
+        with pytest.raises(records.WorkdirError, match=key):
+            records.claim(tmp_path, other, defaults=built.defaults)

@@ -126,6 +126,42 @@ class TestClaim:
         with pytest.raises(records.WorkdirError, match=r'c is 1 there.*and 4 more'):
             records.claim(tmp_path, dict.fromkeys('abcdefg', 2))
 
+    @pytest.mark.parametrize('swap', [False, True])
+    def test_a_key_that_one_side_lacks_stands_for_its_default(self, tmp_path, swap):
+        more = json.loads(json.dumps(CONFIG)) | {'new': 1, 'section': {'deep': [1, 2]}}
+        more['estimator']['half_step'] = False
+        before, after = (more, CONFIG) if swap else (CONFIG, more)
+        known = {'new': 1, 'section.deep': (1, 2), 'estimator.half_step': False}
+        other = known | {'estimator.half_step': True}
+        records.claim(tmp_path, before)
+        with pytest.raises(records.WorkdirError, match='half_step is'):
+            records.claim(tmp_path, after, defaults=other)
+        with pytest.raises(records.WorkdirError, match='new is'):
+            records.claim(tmp_path, after)
+        records.claim(tmp_path, after, defaults=known)
+
+    def test_what_it_rests_on(self, tmp_path):
+        first = {'data': 'abc', 'x64': False, 'precision': None}
+        records.claim(tmp_path, CONFIG)  # by a version that noted none
+        records.claim(tmp_path, CONFIG, rests_on=first)
+        records.claim(tmp_path, CONFIG, rests_on=first | {'of a later version': 1})
+        assert records.read_config(tmp_path) == json.loads(json.dumps(CONFIG))
+        for change, part in (
+            ({'data': 'abd'}, "data is 'abc' there, 'abd' here"),
+            ({'x64': True}, 'x64 is False there, True here'),
+            ({'precision': 'highest'}, "precision is None there, 'highest' here"),
+        ):
+            assert records.changed(tmp_path, change) == [part]
+            before = (tmp_path / 'config.json').read_bytes()
+            for write in (False, True):
+                with pytest.raises(records.WorkdirError) as raised:
+                    records.claim(
+                        tmp_path, CONFIG, rests_on=first | change, write=write
+                    )
+                assert f'({part}): bring that back' in str(raised.value)
+                assert '--workdir' in str(raised.value)
+            assert (tmp_path / 'config.json').read_bytes() == before
+
     def test_what_cannot_be_claimed(self, tmp_path):
         file = tmp_path / 'file'
         file.write_text('')

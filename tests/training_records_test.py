@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ from runs import assert_equal, run_chunk, train
 from tally import BATCH, INFO, count, tally
 
 from eqprop_jax import records, training
+from eqprop_jax.checkpoint import folders
+from eqprop_jax.data import Split
 from eqprop_jax.figures import curves
 from eqprop_jax.training import programs
 from eqprop_jax.training.state import init_state
@@ -114,6 +118,70 @@ class TestWorkdir:
         ):
             train(tally(config=config), tmp_path)
         assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+    def interrupt(self, workdir, monkeypatch, commit):
+        """Begins a run at a commit, and stops it by a signal after its second chunk."""
+        write = records.Writer.write
+
+        def interrupted(self, step, *args):
+            write(self, step, *args)
+            if step > 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(records, 'commit', lambda: commit)
+            patch.setattr(records.Writer, 'write', interrupted)
+            with pytest.raises(training.Interrupted):
+                train(tally(), workdir)
+
+    def test_a_run_rests_on_its_data(self, tmp_path, monkeypatch):
+        self.interrupt(tmp_path, monkeypatch, 'one')
+        files = {path: path.read_bytes() for path in tmp_path.glob('*.json*')}
+        dataset = tally().dataset
+        images, labels = (array.copy() for array in dataset.test)
+        images[0], labels[0] = 100, 1
+        splits = (dataset.test._replace(images=images), Split(dataset.test[0], labels))
+        for split in splits:
+            for name in ('train', 'held_out', 'test'):
+                other = dataset._replace(**{name: split})
+                with pytest.raises(records.WorkdirError, match=r'\(data_sha256 is '):
+                    train(tally(dataset=other), tmp_path)
+        assert files == {path: path.read_bytes() for path in tmp_path.glob('*.json*')}
+        assert int(train(tally(), tmp_path).step) == 8
+
+    @pytest.mark.parametrize(
+        ('setting', 'name'),
+        [
+            (lambda: jax.threefry_partitionable(False), 'threefry_partitionable'),
+            (lambda: jax.default_prng_impl('rbg'), 'default_prng_impl'),
+            (lambda: jax.enable_x64(False), 'enable_x64'),
+            (lambda: jax.default_matmul_precision('highest'), 'matmul_precision'),
+        ],
+    )
+    def test_and_on_the_settings_of_jax(self, tmp_path, monkeypatch, setting, name):
+        self.interrupt(tmp_path, monkeypatch, 'one')
+        with setting(), pytest.raises(records.WorkdirError, match=f'jax_.*{name} is '):
+            train(tally(), tmp_path)
+
+    def test_the_summary_names_all_commits(self, tmp_path, monkeypatch):
+        for commit in ('one', 'two+'):
+            self.interrupt(tmp_path, monkeypatch, commit)
+        monkeypatch.setattr(records, 'commit', lambda: 'one')
+        train(tally(), tmp_path)
+        summary = json.loads((tmp_path / 'summary.json').read_text())
+        assert summary['commit'] == 'one, two+'
+        assert summary['jax'] == jax.__version__
+
+    def test_older_notes_have_no_commits(self, tmp_path, monkeypatch):
+        self.interrupt(tmp_path, monkeypatch, 'one')
+        (notes,) = tmp_path.glob('checkpoint/*/notes.json')
+        found = json.loads(notes.read_text())
+        del found['legs']
+        notes.write_text(json.dumps(found))
+        folders.write_sums(notes.parent)
+        begun = records.read(tmp_path)
+        train(tally(), tmp_path)
+        assert records.read(tmp_path)[: len(begun)] == begun
 
     def test_an_interrupted_run_can_be_read(self, tmp_path, monkeypatch):
         train(tally(), tmp_path)

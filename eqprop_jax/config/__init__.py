@@ -8,7 +8,7 @@ from eqprop_jax.config import defaults as defaults
 from eqprop_jax.config import registry as registry
 from eqprop_jax.config import variants as variants
 from eqprop_jax.config.build import experiment as experiment
-from eqprop_jax.config.build import restored as restored
 from eqprop_jax.config.rebuilt import bias_methods as bias_methods
 from eqprop_jax.config.rebuilt import other_solver as other_solver
+from eqprop_jax.config.rebuilt import restored as restored
 from eqprop_jax.config.schema import ConfigError as ConfigError

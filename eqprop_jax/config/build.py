@@ -12,14 +12,14 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from eqprop_jax import checkpoint, dynamics, estimators, homeostasis, records, systems
+from eqprop_jax import dynamics, estimators, homeostasis, systems
 from eqprop_jax.config import registry, schema
 from eqprop_jax.config.schema import ConfigError
 from eqprop_jax.data import _augment as augment
 from eqprop_jax.data import _pipeline as pipeline
 from eqprop_jax.data import _splits as splits
 from eqprop_jax.training import mesh, state
-from eqprop_jax.training.state import Diagnostics, Experiment, TrainState
+from eqprop_jax.training.state import Diagnostics, Experiment
 from eqprop_jax.types import Batch, Estimator, System
 
 
@@ -85,30 +85,17 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         mesh=devices,
         diagnostics=Diagnostics(**values['diagnostics']),
         config=values,
+        defaults=_defaults(values),
         **{key: values[key] for key in (*registry.TOP_LEVEL, 'accumulation_steps')},
     )
     _check_fit(built, learner())
     return built
 
 
-def restored(
-    workdir: records.Folder, *, best: bool = False
-) -> tuple[Experiment, TrainState]:
-    """Returns the run in a workdir, built, and its state.
-
-    Args:
-      workdir: of a run that has ended.
-      best: as in `checkpoint.restore`.
-
-    Raises:
-      CheckpointError: as `checkpoint.restore`.
-      ConfigError: as `experiment`.
-      NotPreparedError: likewise.
-      WorkdirError: if the workdir has no configuration that can be read.
-    """
-    built = experiment(ml_collections.ConfigDict(records.read_config(workdir)))
-    like = jax.eval_shape(lambda: state.init_state(built))
-    return built, checkpoint.restore(workdir, like, best=best)
+def _defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the keys stand for that a configuration may leave out."""
+    named = {name: registry.keys_of(name, values[name])[0] for name in registry.NAMED}
+    return registry.DEFAULTS | schema.defaults(registry.KEYS | named)
 
 
 def _none_as_told(value: Any) -> Any:

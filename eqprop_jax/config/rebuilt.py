@@ -1,4 +1,4 @@
-"""What a run is made of, built again with other numbers, to measure it by.
+"""A run that has ended, built again, or parts of it with other numbers, to measure it.
 
 Networks are evaluated by other solvers than the run's, and bias reports hold its
 estimator against the same one settled more tightly.
@@ -7,11 +7,41 @@ estimator against the same one settled more tightly.
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import ml_collections
+from absl import logging
+
+from eqprop_jax import checkpoint, records
 from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method
 from eqprop_jax.config import registry, schema
-from eqprop_jax.training.state import Experiment
+from eqprop_jax.config.build import experiment
+from eqprop_jax.data import _splits as splits
+from eqprop_jax.training import state
+from eqprop_jax.training.state import Experiment, TrainState
 from eqprop_jax.types import Solver, System
+
+
+def restored(
+    workdir: records.Folder, *, best: bool = False
+) -> tuple[Experiment, TrainState]:
+    """Returns the run in a workdir, built, and its state.
+
+    Args:
+      workdir: of a run that has ended.
+      best: as in `checkpoint.restore`.
+
+    Raises:
+      CheckpointError: as `checkpoint.restore`.
+      ConfigError: as `experiment`.
+      NotPreparedError: likewise.
+      WorkdirError: if the workdir has no configuration that can be read.
+    """
+    built = experiment(ml_collections.ConfigDict(records.read_config(workdir)))
+    if records.changed(workdir, {state.DATA: splits.digest(built.dataset)}):
+        logging.warning('%s was trained on other data than these', workdir)
+    like = jax.eval_shape(lambda: state.init_state(built))
+    return built, checkpoint.restore(workdir, like, best=best)
 
 
 def other_solver(

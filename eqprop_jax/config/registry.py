@@ -120,8 +120,8 @@ KEYS = {  # of sections that name no part; '' is the top level
     'data.augment': AUGMENTATION.keys,
     'homeostasis': PENALTY.keys
     | {'weight': schema.key(float, least=0)}
-    | {'fraction': schema.key(float, required=False)},
-    'alignment': {'kolen_pollack': schema.key(bool, required=False)},
+    | {'fraction': schema.key(float, required=False, default=1.0)},
+    'alignment': {'kolen_pollack': schema.key(bool, required=False, default=False)},
     'optimizer': OPTIMIZER.keys,
     'diagnostics': dict.fromkeys(('num_examples', 'num_probes'), COUNT)
     | {'every_evals': NOT_NEGATIVE},
@@ -157,7 +157,7 @@ def problems(section: str, values: Mapping[str, Any]) -> list[str]:
     Keys that only other parts take are not wrong, so that a method can be switched by
     its name alone.
     """
-    keys, wrong = _keys(section, values)
+    keys, wrong = keys_of(section, values)
     tables = NAMED[section]
     parts = [part for table in tables.values() for part in table.values()]
     others = {*tables, *(key for part in parts for key in part.keys)}
@@ -166,7 +166,7 @@ def problems(section: str, values: Mapping[str, Any]) -> list[str]:
 
 def warn(section: str, values: Mapping[str, Any]) -> None:
     """Logs which keys of a section that names a part are of no use, or of little."""
-    keys, _ = _keys(section, values)
+    keys, _ = keys_of(section, values)
     unused = [key for key in values if key not in keys and values[key] is not None]
     if unused:
         named = [repr(_name(key, values)) for key in NAMED[section] if key in keys]
@@ -223,11 +223,12 @@ def estimator(
     return part.built('estimator', values, **{key: given[key] for key in part.needs})
 
 
-def _keys(section: str, values: Mapping[str, Any]) -> tuple[schema.Keys, list[str]]:
+def keys_of(section: str, values: Mapping[str, Any]) -> tuple[schema.Keys, list[str]]:
     """Returns the keys that come with the names in a section, and what is wrong."""
     keys: schema.Keys = {}
     for key, table in NAMED[section].items():
-        keys[key], name = schema.key(Any, required=False), _name(key, values)
+        name = _name(key, values)
+        keys[key] = schema.key(Any, required=False, default=_name(key, {}))
         if not isinstance(name, str) or name not in table:
             return keys, [f'{section}.{key}={name!r}: choose from {", ".join(table)}']
         keys |= table[name].keys

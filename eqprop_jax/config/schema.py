@@ -48,6 +48,8 @@ class Key(NamedTuple):
     required: bool = True
     least: int | None = None
     """0 or 1; None: any number."""
+    default: Any = None
+    """What it stands for where it is left out."""
 
 
 Keys = dict[str, Key]
@@ -64,21 +66,36 @@ def nested(values: Mapping[str, Any], section: str = '') -> dict[str, Any]:
 
 def keys(constructor: Callable[..., Any], given: Collection[str] = ()) -> Keys:
     """Returns the arguments of a constructor, but for those that the build gives it."""
+    arguments = inspect.signature(constructor).parameters
     return {
-        name: key(argument.annotation, required=argument.default is argument.empty)
-        for name, argument in inspect.signature(constructor).parameters.items()
+        name: key(argument.annotation)
+        if argument.default is argument.empty
+        else key(argument.annotation, required=False, default=argument.default)
+        for name, argument in arguments.items()
         if name not in given
     }
 
 
-def key(kind: Any, *, required: bool = True, least: int | None = None) -> Key:
+def key(
+    kind: Any, *, required: bool = True, least: int | None = None, default: Any = None
+) -> Key:
     """Returns a key of an annotated type; an integer is a number, True is not."""
-    return Key(*_compiled(kind), required, least)
+    return Key(*_compiled(kind), required, least, default)
 
 
 def choice(*names: str | None) -> Key:
     """Returns a key for one of some names."""
     return Key(f'one of {", ".join(map(str, names))}', lambda value: value in names)
+
+
+def defaults(sections: Mapping[str, Keys]) -> dict[str, Any]:
+    """Returns what keys stand for, by dotted name, unless that is None."""
+    return {
+        f'{section}.{name}': key.default
+        for section, keys in sections.items()
+        for name, key in keys.items()
+        if key.default is not None
+    }
 
 
 def problems(

@@ -1,6 +1,7 @@
 """What a run leaves in its workdir, and the reader for figures and tables.
 
-    config.json          the configuration, as it was resolved
+    config.json          the configuration, as it was resolved; under `rests_on` the
+                         data and the settings of JAX that the numbers depend on
     metrics.jsonl        one JSON object a line: step, epoch, split, loss, error, ...
     tensorboard/         the same scalars as TensorBoard events; not in a bucket
     checkpoint/          the state after the last step, or where an unfinished run goes
@@ -32,6 +33,7 @@ from eqprop_jax.records.files import WorkdirError as WorkdirError
 from eqprop_jax.records.files import folder as folder
 from eqprop_jax.records.run import BIAS as BIAS
 from eqprop_jax.records.run import CONFIG as CONFIG
+from eqprop_jax.records.run import changed as changed
 from eqprop_jax.records.run import claim as claim
 from eqprop_jax.records.run import is_unfinished as is_unfinished
 from eqprop_jax.records.run import locked as locked

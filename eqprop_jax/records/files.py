@@ -126,3 +126,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns values as JSON has them, by dotted key; empty sections are none."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f'{prefix}{key}.')
+        else:
+            found[f'{prefix}{key}'] = plain(value)
+    return found
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Returns in words where values differ; what is missing is None."""
+    return [
+        f'{key} is {there.get(key)!r} there, {here.get(key)!r} here'
+        for key in sorted({**there, **here})
+        if there.get(key) != here.get(key)
+    ]

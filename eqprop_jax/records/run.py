@@ -20,10 +20,18 @@ except ImportError:  # where there is none, nothing is locked
     fcntl = None
 
 CONFIG = 'config.json'
+RESTS_ON = 'rests_on'  # a key of that, beside those of the configuration
 BIAS = 'bias.json'
 
 
-def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> None:
+def claim(
+    workdir: Folder,
+    config: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    rests_on: Mapping[str, Any] | None = None,
+    write: bool = True,
+) -> None:
     """Writes config.json into a workdir, which is made if need be.
 
     A workdir that already holds a run of the same configuration may be claimed again:
@@ -34,22 +42,40 @@ def claim(workdir: Folder, config: Mapping[str, Any], *, write: bool = True) -> 
     Args:
       workdir: the folder.
       config: plain values, as JSON has them.
+      defaults: what keys stand for that are missing in one of the configurations, by
+        dotted name.
+      rests_on: what else the numbers of the run are a function of, by name. A run that
+        noted other values is refused; of what it did not note nothing is known.
       write: if False look whether it may be claimed, and leave it as it is.
 
     Raises:
-      WorkdirError: if the folder holds the run of another configuration, or metrics
-        but no readable configuration, or cannot be written, or if its name is one that
-        checkpoints cannot be read from.
+      WorkdirError: if the folder holds the run of another configuration, or one that
+        rests on other things, or metrics but no readable configuration, or cannot be
+        written, or if its name is one that checkpoints cannot be read from.
     """
     folder, advice = files.folder_of_run(workdir), ': choose another --workdir'
     path = folder / CONFIG
     with files.writing(folder, advice):
         if path.exists():
-            _check_same(folder, path, config)
+            _check_same(folder, config, defaults or {}, rests_on or {})
         elif (folder / METRICS).exists():
             raise WorkdirError(f'{folder} holds {METRICS} but no {CONFIG}{advice}')
     if write:
-        files.write_json(path, config, advice)
+        noted = {RESTS_ON: rests_on} if rests_on else {}
+        files.write_json(path, {**config, **noted}, advice)
+
+
+def changed(workdir: Folder, rests_on: Mapping[str, Any]) -> list[str]:
+    """Returns, in words, what the run in a workdir rests on that is other here.
+
+    Args:
+      workdir: of a run.
+      rests_on: as in `claim`.
+
+    Raises:
+      WorkdirError: as `read_config`.
+    """
+    return _changes(_read_config(workdir).get(RESTS_ON), rests_on)
 
 
 @contextlib.contextmanager
@@ -100,6 +126,13 @@ def read_config(workdir: Folder) -> dict[str, Any]:
     Raises:
       WorkdirError: if there is none, or none that can be read.
     """
+    found = _read_config(workdir)
+    found.pop(RESTS_ON, None)
+    return found
+
+
+def _read_config(workdir: Folder) -> dict[str, Any]:
+    """Returns the configuration of a run, and what it rests on."""
     missing = f'{workdir} is not the workdir of a run: it has no {CONFIG}'
     return files.read_json(files.folder(workdir) / CONFIG, missing)
 
@@ -172,30 +205,40 @@ def series(
     return np.asarray(epochs, float), np.asarray(values, float)
 
 
-def _check_same(folder: epath.Path, path: epath.Path, new: Mapping[str, Any]) -> None:
-    """Raises WorkdirError, naming some of the keys, if the configurations differ."""
+def _check_same(
+    folder: epath.Path,
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    rests_on: Mapping[str, Any],
+) -> None:
+    """Raises WorkdirError, naming some of what differs, if it holds another run."""
+    advice = 'choose another --workdir, or delete that one'
     try:
-        old = files.parse(path.read_bytes())
+        found = files.parse((folder / CONFIG).read_bytes())
     except ValueError as error:
+        message = f'{folder / CONFIG} is damaged ({error}): {advice}'
+        raise WorkdirError(message) from error
+    changes = _changes(found.pop(RESTS_ON, None), rests_on)
+    there, here = (
+        files.flat({**each, 'mesh': None})  # on which devices it runs is no matter
+        for each in (found, config)
+    )
+    defaults = files.flat(defaults)
+    if differences := files.differences(defaults | there, defaults | here):
+        named = disk.first_three(differences)
         raise WorkdirError(
-            f'{path} is damaged ({error}): choose another --workdir, or delete that one'
-        ) from error
-    mesh = {'mesh': None}  # on which devices it runs is no matter
-    differences = _differences(old | mesh, files.plain(new) | mesh)
-    if differences:
+            f'{folder} holds a run with another config ({named}): {advice}'
+        )
+    if changes:
+        named = disk.first_three(changes)
         raise WorkdirError(
-            f'{folder} holds a run with another config '
-            f'({disk.first_three(differences)}): choose another --workdir, or delete '
-            'that one'
+            f'{folder} holds a run that rests on something else ({named}): bring that '
+            f'back, {advice}'
         )
 
 
-def _differences(old: Any, new: Any, prefix: str = '') -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [
-            line
-            for key in keys
-            for line in _differences(old.get(key), new.get(key), f'{prefix}{key}.')
-        ]
-    return [] if old == new else [f'{prefix[:-1]} is {old!r} there, {new!r} here']
+def _changes(noted: Any, rests_on: Mapping[str, Any]) -> list[str]:
+    """Returns in words what is other than what was noted, if anything was."""
+    there = noted if isinstance(noted, dict) else {}
+    here = files.flat(rests_on)
+    return files.differences(there, {key: here.get(key, there[key]) for key in there})

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -31,11 +31,22 @@ class Journal:
     """
 
     def __init__(
-        self, experiment: Experiment, workdir: str | os.PathLike[str], keep: int
+        self,
+        experiment: Experiment,
+        workdir: str | os.PathLike[str],
+        keep: int,
+        rests_on: Mapping[str, Any],
     ):
         self.experiment, self.workdir, self._keep = experiment, workdir, keep
-        records.claim(workdir, experiment.config, write=hosts.is_first())
+        records.claim(
+            workdir,
+            experiment.config,
+            defaults=experiment.defaults,
+            rests_on=rests_on,
+            write=hosts.is_first(),
+        )
         state, self.notes = _begin(experiment, workdir)
+        self.notes['legs'] = [*self.notes.get('legs', ()), _leg()]
         self.begun: TrainState | None = state
         """What the run goes on from, until it does."""
         self.start = int(state.step)
@@ -156,10 +167,23 @@ class Journal:
             'seed': self.experiment.seed,
             'examples_per_second': timed / seconds if seconds else None,
             'train_seconds': seconds,
-            'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-            'jax': jax.__version__,
             **records.provenance(),
+            **{key: _all(leg[key] for leg in self.notes['legs']) for key in _leg()},
         }
+
+
+def _leg() -> dict[str, Any]:
+    """Returns what a run, or the rest of an interrupted one, is computed by."""
+    return {
+        'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+        'jax': jax.__version__,
+        'commit': records.commit(),
+    }
+
+
+def _all(values: Iterable[str | None]) -> str | None:
+    """Returns each of them once, None for none."""
+    return ', '.join(dict.fromkeys(filter(None, values))) or None
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from eqprop_jax import records
 from eqprop_jax.training import hosts, programs
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
-from eqprop_jax.training.state import Experiment, TrainState
+from eqprop_jax.training.state import Experiment, TrainState, rests_on
 from eqprop_jax.training.together import Runs
 
 
@@ -62,8 +62,9 @@ def train_and_evaluate(
       CheckpointError: if the checkpoint to go on from has another state, or one cannot
         be written.
       Interrupted: if a signal asked to leave.
-      WorkdirError: if the workdir holds the run of another configuration, or is in use
-        by another run.
+      WorkdirError: if the workdir holds the run of another configuration, or one that
+        was begun on other data or under other settings of JAX, or is in use by another
+        run.
     """
     (end,) = train_together(
         [experiment], [workdir], progress=progress, save_every=save_every, keep=keep
@@ -108,8 +109,9 @@ def train_together(
     with contextlib.ExitStack() as locks:
         for workdir in workdirs if hosts.is_first() else ():
             locks.enter_context(records.locked(workdir))
+        basis = rests_on(experiments[0].dataset)  # of all of them
         journals = [
-            Journal(experiment, workdir, keep)
+            Journal(experiment, workdir, keep, basis)
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
         for start in sorted({journal.start for journal in journals}):

@@ -9,6 +9,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from eqprop_jax.data import _splits as splits
 from eqprop_jax.data._augment import Augment
 from eqprop_jax.data._pipeline import Preprocess
 from eqprop_jax.data._splits import Dataset
@@ -18,6 +19,13 @@ from eqprop_jax.types import Estimator, Params, Solver, System
 
 # Positions are keys: append to it, and stored runs stay what they are.
 STREAMS = ('init', 'order', 'estimate', 'diagnose', 'augment')
+
+# Of JAX, which its environment sets: what is random, and in what precision.
+SETTINGS = (
+    *('jax_default_prng_impl', 'jax_threefry_partitionable', 'jax_random_seed_offset'),
+    *('jax_enable_x64', 'jax_default_matmul_precision'),
+)
+DATA = 'data_sha256'
 
 REFERENCE_TOL = 1e-5
 """Relative residual to which `Experiment.exact` is solved for."""
@@ -89,6 +97,8 @@ class Experiment(NamedTuple):
     diagnostics: Diagnostics
     config: Mapping[str, Any]
     """The plain values that it was built from, to write down: training reads none."""
+    defaults: Mapping[str, Any]
+    """What the keys stand for that it may leave out, by dotted name."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -99,6 +109,12 @@ class Experiment(NamedTuple):
     def num_steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.num_epochs
+
+
+def rests_on(dataset: Dataset) -> dict[str, Any]:
+    """Returns what the numbers of a run are a function of beside its configuration."""
+    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    return {DATA: splits.digest(dataset), **settings}
 
 
 def stream(seed: int | jax.Array, name: str) -> jax.Array:
