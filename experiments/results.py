@@ -9,7 +9,7 @@ which of them are lines of the table, in what order and under which names:
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eqprop_jax.records import drawn, files, run, sweep, writer
@@ -47,7 +47,8 @@ def collect(
       `epochs` and the `values`, a list for each run.
 
     Raises:
-      WorkdirError: if a file of the sweep is missing or damaged.
+      WorkdirError: if a file of the sweep is missing or damaged, or if a run has other
+        numbers than sweep.json.
     """
     folder = files.folder(workdir)
     rows = _rows(folder / f'{sweep.NAME}.json')
@@ -60,9 +61,10 @@ def collect(
                 for place, last in zip(places, row['last'], strict=True)
                 if last is not None  # else it broke off
             ]
+            if [sweep.came_to(place)['last'] for place in places] != row['last']:
+                raise ValueError('of other numbers than sweep.json: run it again')
             row['date'] = max((found['date'] for found in summaries), default=None)
-            commits = [found['commit'] or 'unknown' for found in summaries]
-            row['commit'] = _all_of(commits)
+            row['commit'] = _all_of(found['commit'] or '' for found in summaries)
             if curves:
                 row['curves'] = _curves(places, curves)
         except (KeyError, TypeError, ValueError) as error:
@@ -136,7 +138,7 @@ def _with_seeds(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _all_of(commits: Sequence[str]) -> str:
+def _all_of(commits: Iterable[str]) -> str:
     """Returns the commits of all runs, each once; those of one may be several."""
     return ', '.join(sorted({*', '.join(commits).split(', ')} - {''}))
 

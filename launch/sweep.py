@@ -17,6 +17,7 @@ CPU one after the other. JAX_NUM_CPU_DEVICES=2 makes two devices of a CPU's core
 For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -24,6 +25,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -32,7 +34,7 @@ from absl import app, flags, logging
 
 import command
 from eqprop_jax import config, records, training
-from eqprop_jax.config import variants
+from eqprop_jax.config import changes, variants
 from eqprop_jax.figures import sweep as figure
 from eqprop_jax.records import sweep
 from eqprop_jax.records.sweep import Run
@@ -65,29 +67,27 @@ def main(argv: list[str]) -> None:
     module = _load(CONFIG.value)
     runs = _expand(module)
     if DRY_RUN.value:
-        for run in runs:
-            print(_command(run))
+        print('\n'.join([_command(module, run) for run in runs]))
         return
     records.folder(WORKDIR.value)  # an empty name is refused
-    failures: dict[Any, str] = {}
     try:
-        for run in {run.row: run for run in runs}.values():  # before the first trains
-            _build(module, run, alone=True)
+        built = _built(module, runs)
+        _with_others(runs, built)  # before the first trains
         number = 0
         for group in _groups(module, runs):
-            run, number = group[0], number + len(group)
+            number += len(group)
             print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
-            failures |= _train(module, group)
+            with _naming(group[0]):
+                _train(module, group)
             jax.clear_caches()
-    except command.TOLD as error:
-        command.fail(f'{run.row}: {error}')
+        with records.locked(WORKDIR.value, wait=True):  # another sweep may end, too
+            rows = sweep.table(_with_others(runs, built))
+            if ONLY.value:  # the others stay
+                rows = sweep.merged(rows, WORKDIR.value)
+            sweep.write(rows, WORKDIR.value)
     except KeyboardInterrupt as stop:
         message = 'interrupted; the same command goes on with what is missing'
         command.fail(message, command.exit_code(stop))
-    rows = sweep.table(runs, failures)
-    if ONLY.value:  # the others stay
-        rows = sweep.merged(rows, WORKDIR.value)
-    sweep.write(rows, WORKDIR.value)
     print(sweep.text(rows))
     try:
         print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
@@ -95,30 +95,56 @@ def main(argv: list[str]) -> None:
         command.fail(str(error))
 
 
-def _train(module: dict[str, Any], group: list[Run]) -> dict[Any, str]:
-    """Trains what is missing of a group; returns what broke runs off, by workdir."""
-    experiments = [_build(module, run, alone=not group[1:]) for run in group]
-    missing = {}
-    for run, experiment in zip(group, experiments, strict=True):
-        if (run.workdir / records.SUMMARY).exists():
-            records.claim(run.workdir, experiment.config)  # of another run: an error
-        else:
-            missing[run.workdir] = experiment._replace(dataset=experiments[0].dataset)
+@contextlib.contextmanager
+def _naming(run: Run) -> Generator[None, None, None]:
+    """Ends the launcher, naming the row, by what the library tells."""
+    try:
+        yield
+    except command.TOLD as error:
+        command.fail(f'{run.row}: {error}')
+
+
+def _built(module: dict[str, Any], runs: list[Run]) -> dict[str, tuple]:
+    """Returns what `claim` takes of the runs of a row, by its name."""
+    found = {}
+    for run in {run.row: run for run in runs}.values():
+        with _naming(run):
+            built = _build(module, run, alone=True)
+        rests_on = training.rests_on(built.dataset)
+        found[run.row] = built.config, built.defaults, rests_on
+    return found
+
+
+def _with_others(runs: list[Run], rows: dict[str, tuple]) -> list[Run]:
+    """Returns the runs, and others of their rows; none has the workdir of another."""
+    every = [*runs, *sweep.others(runs, WORKDIR.value)]
+    for run in every:
+        config, defaults, rests_on = rows[run.row]
+        own = {**config, 'seed': run.changes['seed']}
+        known = {'defaults': defaults, 'rests_on': rests_on}
+        with _naming(run):
+            records.claim(run.workdir, own, **known, write=False)
+    return every
+
+
+def _train(module: dict[str, Any], group: list[Run]) -> None:
+    """Trains what is missing of a group; tells what broke runs off."""
+    missing = {
+        run.workdir: _build(module, run, alone=not group[1:])
+        for run in group
+        if not (run.workdir / records.SUMMARY).exists()
+    }
     if not missing:
-        return {}
+        return
+    dataset = next(iter(missing.values())).dataset
     ends = training.train_together(
-        list(missing.values()),
+        [experiment._replace(dataset=dataset) for experiment in missing.values()],
         list(missing),
         how=None if TOGETHER.value == 'auto' else TOGETHER.value,
     )
-    failures = {
-        workdir: str(end)
-        for workdir, end in zip(missing, ends, strict=True)
-        if isinstance(end, training.TrainingError)
-    }
-    for workdir, message in failures.items():
-        print(f'sweep: {workdir}: {message}', file=sys.stderr)
-    return failures
+    for workdir, end in zip(missing, ends, strict=True):
+        if isinstance(end, training.TrainingError):
+            print(f'sweep: {workdir}: {end}', file=sys.stderr)
 
 
 def _names(group: list[Run]) -> str:
@@ -150,22 +176,14 @@ def _load(config: str) -> dict[str, Any]:
 
 def _expand(module: dict[str, Any]) -> list[Run]:
     """Returns all rows with all seeds, one after the other."""
-    rows: dict[str, dict[str, Any]] = {}
-
-    def add(name: str, changes: dict[str, Any]) -> None:
-        if name in rows:
-            command.fail(f'{CONFIG.value} has two rows called {name!r}')
-        rows[name] = dict(changes)
-
-    module['sweep'](add)
+    try:
+        rows = changes.rows(module['sweep'])
+    except config.ConfigError as error:
+        command.fail(f'{CONFIG.value}: {error}')
     try:
         chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
     except re.error as error:
         command.fail(f'--only={ONLY.value} is no regular expression: {error}')
-    if not all(map(sweep.slug, rows)):
-        command.fail(f'{CONFIG.value} has a row whose name has no letter and no digit')
-    if len({sweep.slug(name) for name in rows}) < len(rows):
-        command.fail(f'{CONFIG.value} has rows whose names differ in punctuation only')
     if not chosen:
         command.fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
     if not all(seed.isdecimal() for seed in SEEDS.value):
@@ -216,23 +234,15 @@ def _build(module: dict[str, Any], run: Run, *, alone: bool) -> training.Experim
 
 def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
     """Returns the configuration of a run as plain values."""
-    values = module['get_config']().to_dict()
-    for key, value in run.changes.items():
-        *sections, last = key.split('.')
-        section = values
-        for name in sections:
-            if not isinstance(section.get(name), dict):
-                command.fail(f'{run.row}: the configuration has no section of {key!r}')
-            section = section[name]
-        section[last] = value
-    return values
+    return changes.applied(module['get_config']().to_dict(), run.changes)
 
 
-def _command(run: Run) -> str:
+def _command(module: dict[str, Any], run: Run) -> str:
     """Returns the command that trains one run by itself."""
-    module = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
-    changes = [f'--config.{key}={value}' for key, value in run.changes.items()]
-    return shlex.join(['python', 'launch/train.py', *module, *changes])
+    values = module['get_config']().to_dict()
+    flags = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
+    flags += changes.flags(values, run.changes)
+    return shlex.join(['python', 'launch/train.py', *flags])
 
 
 if __name__ == '__main__':

@@ -3,7 +3,8 @@
     python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits
 
 Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01,
-and set to nothing: --config.estimator.correction=None.
+and set to nothing: --config.estimator.correction=None. A value of another type than the
+configuration has is written as in Python: --config.system.pooling=='max'.
 A run that was interrupted, or killed, goes on by the same command.
 
 It takes all devices it finds: a batch is divided among them, or, by
@@ -28,6 +29,7 @@ from ml_collections.config_flags import config_path
 
 import command
 from eqprop_jax import checkpoint, config, records, training
+from eqprop_jax.config import changes
 from eqprop_jax.config.variants import NoVariantError
 from eqprop_jax.figures import curves
 
@@ -54,8 +56,6 @@ NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
 HOST = flags.DEFINE_integer('host', None, 'Which of them this is, from 0 on.')
 flags.mark_flag_as_required('config')
 command.define_cache()
-
-NOTHING = re.compile(r'--?config\.(.+)=None')  # which flags of a type refuse
 
 
 @command.told
@@ -90,12 +90,15 @@ def main(argv: list[str]) -> None:
 @command.told
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; tells in one line what is wrong with them."""
-    nothing = [found[1] for arg in argv if (found := NOTHING.fullmatch(arg))]
+    typed, exact = changes.parsed(argv)
     try:
-        rest = flags.FLAGS([arg for arg in argv if not NOTHING.fullmatch(arg)])
+        rest = flags.FLAGS(typed)
         is_config = hasattr(CONFIG.value, 'to_dict')
-        for key in nothing if is_config else ():
-            config_path.set_value(key, CONFIG.value, None, accept_new_attributes=True)
+        for key, value in exact.items() if is_config else ():
+            with CONFIG.value.ignore_type():
+                config_path.set_value(
+                    key, CONFIG.value, value, accept_new_attributes=True
+                )
     except Exception as error:  # a configuration is a program: it may raise anything
         command.fail(_reason(error, argv))
     if not is_config:

@@ -78,6 +78,12 @@ def test_the_digits_are_those_of_the_record():
     assert set(shown) <= there
 
 
+def came_to(error):
+    """Returns what a summary has of a run, its test error in percent."""
+    last = {'test': {'error': error / 100}}
+    return {'last': last, 'best': None, 'train_seconds': 1.0}
+
+
 class TestOfASweep:
     @pytest.fixture
     def workdir(self, tmp_path):
@@ -92,6 +98,7 @@ class TestOfASweep:
                 (folder / 'config.json').write_text('{"num_epochs": 7}')
                 summary = {'commit': 'abc1234', 'date': f'2026-01-0{seed + 1}'}
                 if last[seed] is not None:
+                    summary |= came_to(last[seed])
                     (folder / 'summary.json').write_text(json.dumps(summary))
         sweep.write(rows, tmp_path)
         return tmp_path
@@ -127,12 +134,24 @@ class TestOfASweep:
 
     def test_runs_of_several_commits(self, workdir):
         path = sweep.folder_of(workdir, 'a plain', 1) / 'summary.json'
-        path.write_text('{"commit": "other", "date": "2026-01-03"}')
+        summary = came_to(22.0) | {'commit': 'abc1234, other', 'date': '2026-01-03'}
+        path.write_text(json.dumps(summary))
         row, _ = self.collect(workdir)['rows']
         assert (row['commit'], row['date']) == ('abc1234, other', '2026-01-03')
-        path.write_text('{"commit": "other"}')
+        path.write_text(json.dumps(came_to(22.0) | {'commit': None}))
         with pytest.raises(records.WorkdirError, match="damaged run .*'date'"):
             self.collect(workdir)
+
+    def test_runs_that_are_others_by_now(self, workdir):
+        path = sweep.folder_of(workdir, 'a plain', 1) / 'summary.json'
+        broke_off = sweep.folder_of(workdir, 'b, 0.5', 1) / 'summary.json'
+        for act in (
+            lambda: path.write_text(json.dumps(came_to(21.0))),
+            lambda: broke_off.write_text(json.dumps(came_to(21.0))),
+        ):
+            act()
+            with pytest.raises(records.WorkdirError, match='run it again'):
+                self.collect(workdir)
 
     def test_seeds_of_two_sweeps(self, workdir):
         """Those of both, where a row is the same; the new ones where both have one."""

@@ -9,6 +9,9 @@ import sys
 import pytest
 import runs
 
+from eqprop_jax import records
+from eqprop_jax.records import sweep
+
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
     'num_epochs': 1,
@@ -121,6 +124,103 @@ def test_only_what_is_missing_is_trained(swept, experiment):
     assert result.returncode == 0, result.stderr[-500:]
     assert kept.stat().st_mtime_ns == before
     assert missing.exists()
+
+
+def ended(workdir, row, seed, error=0.1):
+    """Writes what the table takes of a run that has ended."""
+    folder = workdir / row / f'seed_{seed}'
+    folder.mkdir(parents=True)
+    metrics = {'error': error}
+    last = {'test': metrics, 'eval': metrics}
+    summary = {'last': last, 'best': None, 'train_seconds': 1.0}
+    (folder / 'summary.json').write_text(json.dumps(summary))
+    return folder
+
+
+def test_rows_keep_their_other_seeds(experiment, tmp_path):
+    """Those that have ended, and those that sweep.json says broke off."""
+    for row in ('corrected', 'not_corrected'):
+        for seed in (10, 1, 2):
+            ended(tmp_path, row, seed, seed / 100)
+    (tmp_path / 'corrected' / 'seed_02').mkdir()
+    for seed in (3, 4, 5):
+        (tmp_path / 'not_corrected' / f'seed_{seed}').mkdir()
+    old = {'name': 'not, corrected', 'seeds': [4, 5, 6], 'last': [None, 5.0, None]}
+    (tmp_path / 'sweep.json').write_text(json.dumps([old]))
+    arguments = (f'--config={experiment}', f'--workdir={tmp_path}')
+    for more in (['--seeds=2'], ['--seeds=1,2', '--only=^not'], ['--seeds=10']):
+        result = launch('sweep', *arguments, *more)
+        assert result.returncode == 0, result.stderr[-500:]
+        first, second = json.loads((tmp_path / 'sweep.json').read_text())
+        assert (first['seeds'], first['last']) == ([1, 2, 10], [1.0, 2.0, 10.0])
+        assert second['seeds'] == [1, 2, 4, 10]
+        assert second['last'] == [1.0, 2.0, None, 10.0]
+        assert second['mean'] == pytest.approx(13 / 3, abs=1e-3)
+
+
+def test_another_experiment_does_not_mix_with_seeds_that_are_there(
+    experiment, tmp_path
+):
+    folder = ended(tmp_path, 'not_corrected', 7)
+    config = {'num_epochs': 3, 'seed': 7}
+    (folder / 'config.json').write_text(json.dumps(config))
+    arguments = (f'--config={experiment}', f'--workdir={tmp_path}', '--seeds=1')
+    result = launch('sweep', *arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith('sweep: not, corrected!: ')
+    assert 'seed_7 holds a run with another config' in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ['not_corrected']
+
+
+def test_two_sweeps_that_end_at_once(tmp_path):
+    """The later one waits for the table of the other."""
+    script = (
+        'import pathlib, sys; from eqprop_jax import records\n'
+        'with records.locked(sys.argv[1], wait=True):\n'
+        '    print(pathlib.Path(sys.argv[1], "sweep.json").read_text())'
+    )
+    command = [sys.executable, '-c', script, str(tmp_path)]
+    with records.locked(tmp_path):
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(5)
+        sweep.write([{'name': 'of the first'}], tmp_path)
+    assert 'of the first' in other.communicate(timeout=60)[0]
+
+
+@pytest.mark.parametrize(
+    ('lines', 'part'),
+    [
+        (
+            "raise OSError('on\\npurpose')",
+            'sweep(add) raises OSError: on purpose',
+        ),
+        ("add('a')", 'sweep(add) raises TypeError: '),
+        ("add('a', None)", "row 'a' is no dict by dotted key, but None"),
+        ("add('a', {1: 2})", "row 'a' is no dict by dotted key, but {1: 2}"),
+        ('add(1, {})', 'the name 1 of a row'),
+        ("add('a', {'seed': 4})", "row 'a' has a seed, which --seeds chooses"),
+        ("add('a', {}); add('a', {})", "two rows are called 'a'"),
+        ("add('a b', {}); add('a-b', {})", "'a-b' and another row differ in punctu"),
+        ("add('a', {'no.key': 1})", "no section 'no' for 'no.key'"),
+        ("add('a', {'seed.key': 1})", "no section 'seed' for 'seed.key'"),
+    ],
+)
+def test_a_file_that_is_wrong(tmp_path, lines, part):
+    path = tmp_path / 'tiny.py'
+    path.write_text(EXPERIMENT.partition('def sweep')[0])
+    with path.open('a') as file:
+        file.write(f'def sweep(add):\n    {lines}\n')
+    for more in ([], ['--dry_run']):
+        workdir = tmp_path / 'runs'
+        result = launch('sweep', f'--config={path}', f'--workdir={workdir}', *more)
+        assert result.returncode == 1
+        assert result.stderr.startswith('sweep: ')
+        assert part in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not result.stdout
+        assert not workdir.exists()
 
 
 @pytest.mark.whole

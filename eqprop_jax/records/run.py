@@ -79,7 +79,7 @@ def changed(workdir: Folder, rests_on: Mapping[str, Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(workdir: Folder) -> Generator[None, None, None]:
+def locked(workdir: Folder, *, wait: bool = False) -> Generator[None, None, None]:
     """Holds a workdir, which is made if need be, against other runs.
 
     The system lets go of it with the process, however that ends. Buckets, and file
@@ -87,6 +87,7 @@ def locked(workdir: Folder) -> Generator[None, None, None]:
 
     Args:
       workdir: the folder.
+      wait: whether to wait for whoever holds it.
 
     Raises:
       WorkdirError: if another run holds it, if it cannot be made, or if its name is
@@ -101,7 +102,7 @@ def locked(workdir: Folder) -> Generator[None, None, None]:
         held = os.open(path, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise WorkdirError(
                 f'{path} is in use by another run: wait for its end, or choose another '

@@ -33,28 +33,28 @@ def folder_of(workdir: Folder, row: str, seed: int) -> files.Path:
     return files.folder(workdir) / slug(row) / f'seed_{seed}'
 
 
-def table(runs: Sequence[Run], failures: Mapping[Any, str]) -> list[dict[str, Any]]:
+def table(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Returns for every row what its runs came to, test errors in %.
 
     Args:
-      runs: that have ended.
-      failures: what broke runs off, by workdir; None stands for their numbers.
+      runs: that have ended. None stands for the numbers of one that broke off, which
+        left no summary.
 
     Returns:
-      Rows in the order of the runs, with `name`, `changes`, `seeds`, the columns (a
-      number for each seed), and mean and standard deviation of `last`.
+      Rows in the order of the runs, with `name`, `changes`, `seeds` (ascending), the
+      columns (a number for each seed), and mean and standard deviation of `last`.
 
     Raises:
       WorkdirError: if the summary of a run cannot be read.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for run in runs:
+    order = list(dict.fromkeys(run.row for run in runs))
+    for run in sorted(runs, key=lambda r: (order.index(r.row), r.changes['seed'])):
         changes = {key: value for key, value in run.changes.items() if key != 'seed'}
         new = {'name': run.row, 'changes': changes, 'seeds': []}
         row = rows.setdefault(run.row, {**new, **{key: [] for key in COLUMNS}})
         row['seeds'].append(run.changes['seed'])
-        broke_off = run.workdir in failures
-        found = dict.fromkeys(COLUMNS) if broke_off else _came_to(run.workdir)
+        found = came_to(run.workdir)
         for key, value in found.items():
             row[key].append(value)
     return [row | spread(row['last']) for row in rows.values()]
@@ -69,20 +69,57 @@ def spread(errors: Sequence[float | None]) -> dict[str, float | None]:
     }
 
 
+def others(runs: Sequence[Run], workdir: Folder) -> list[Run]:
+    """Returns what a workdir has of the same rows with other seeds, and has ended.
+
+    Args:
+      runs: of the rows.
+      workdir: of their sweep; its sweep.json says which runs broke off.
+
+    Raises:
+      WorkdirError: if sweep.json cannot be read.
+    """
+    broken = {
+        (slug(row['name']), seed)
+        for row in _read(workdir)
+        for seed, last in zip(row['seeds'], row['last'], strict=True)
+        if last is None
+    }
+    given, found = {run.workdir for run in runs}, []
+    for run in {run.row: run for run in runs}.values():
+        for path in run.workdir.parent.glob('seed_*'):
+            seed = path.name.removeprefix('seed_')
+            if path in given or not re.fullmatch('0|[1-9][0-9]*', seed):
+                continue
+            if (path / SUMMARY).exists() or (slug(run.row), int(seed)) in broken:
+                own = {**run.changes, 'seed': int(seed)}
+                found.append(run._replace(changes=own, workdir=path))
+    return found
+
+
 def merged(rows: list[dict[str, Any]], workdir: Folder) -> list[dict[str, Any]]:
     """Returns the rows, and those that a workdir has beside them.
 
     Raises:
       WorkdirError: if what it has cannot be read.
     """
+    old = {slug(row['name']): row for row in _read(workdir)}
+    return list((old | {slug(row['name']): row for row in rows}).values())
+
+
+def _read(workdir: Folder) -> list[dict[str, Any]]:
+    """Returns the rows of sweep.json, none if there is none."""
     path = files.folder(workdir) / f'{NAME}.json'
-    if not path.exists():
-        return rows
     try:
-        old = {row['name']: row for row in files.parse_rows(path.read_bytes())}
-    except (KeyError, OSError, ValueError) as error:
+        rows = files.parse_rows(path.read_bytes()) if path.exists() else []
+        for row in rows:
+            if not isinstance(row['name'], str) or len(row['seeds']) != len(
+                row['last']
+            ):
+                raise ValueError(f'in row {row["name"]!r}')
+        return rows
+    except (KeyError, OSError, TypeError, ValueError) as error:
         raise WorkdirError(f'{path} is damaged ({error}): delete it') from error
-    return list((old | {row['name']: row for row in rows}).values())
 
 
 def write(rows: list[dict[str, Any]], workdir: Folder) -> None:
@@ -106,9 +143,15 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
-def _came_to(workdir: Folder) -> dict[str, float | None]:
-    """Returns the numbers of a run that has ended."""
+def came_to(workdir: Folder) -> dict[str, float | None]:
+    """Returns the numbers of a run by column; None where it has not ended.
+
+    Raises:
+      WorkdirError: if its summary cannot be read.
+    """
     path = files.folder(workdir) / SUMMARY
+    if not path.exists():
+        return dict.fromkeys(COLUMNS)
     summary = read_json(path)
     try:
         last, best = summary['last'], summary['best']

@@ -10,3 +10,4 @@ from eqprop_jax.training.state import Diagnostics as Diagnostics
 from eqprop_jax.training.state import Experiment as Experiment
 from eqprop_jax.training.state import TrainState as TrainState
 from eqprop_jax.training.state import init_state as init_state
+from eqprop_jax.training.state import rests_on as rests_on

@@ -112,7 +112,11 @@ class Experiment(NamedTuple):
 
 
 def rests_on(dataset: Dataset) -> dict[str, Any]:
-    """Returns what the numbers of a run are a function of beside its configuration."""
+    """Returns what the numbers of a run depend on beside its configuration, by name.
+
+    Args:
+      dataset: what it is trained and measured on.
+    """
     settings = {name: getattr(jax.config, name) for name in SETTINGS}
     return {DATA: splits.digest(dataset), **settings}
 
