@@ -128,7 +128,7 @@ def _with_others(runs: list[Run], rows: dict[str, tuple]) -> list[Run]:
 
 
 def _train(module: dict[str, Any], group: list[Run]) -> None:
-    """Trains what is missing of a group; tells what broke runs off."""
+    """Trains what is missing of a group; tells what broke off, or is to be doubted."""
     missing = {
         run.workdir: _build(module, run, alone=not group[1:])
         for run in group
@@ -143,8 +143,9 @@ def _train(module: dict[str, Any], group: list[Run]) -> None:
         how=None if TOGETHER.value == 'auto' else TOGETHER.value,
     )
     for workdir, end in zip(missing, ends, strict=True):
-        if isinstance(end, training.TrainingError):
-            print(f'sweep: {workdir}: {end}', file=sys.stderr)
+        broke_off = isinstance(end, training.TrainingError)
+        for message in [end] if broke_off else sweep.warnings(workdir):
+            print(f'sweep: {workdir}: {message}', file=sys.stderr)
 
 
 def _names(group: list[Run]) -> str:

@@ -299,8 +299,8 @@ class TestRecords:
         assert len(curves.draw(tmp_path).read_bytes()) > 0
         percent = 100 * tests[-1]['error']
         assert curves.summary_line(tmp_path) == (
-            f'test error {percent:.2f} % after the last epoch; records and curves.png '
-            f'in {tmp_path}'
+            f'test error {percent:.2f} % after the last epoch; in the last epoch '
+            f'100.0 % of the examples settled; records and curves.png in {tmp_path}'
         )
 
     @pytest.mark.whole
@@ -309,6 +309,60 @@ class TestRecords:
         with caplog.at_level(logging.WARNING, logger='absl'):
             train(experiment, tmp_path)
         assert 'only 0 % of the test examples settled' in caplog.text
+
+    @pytest.mark.parametrize(
+        ('settled', 'skipped', 'line', 'bar', 'warned'),
+        [
+            ((1, 1), (0, 0), 'epoch 100.0 % of the', 'settled 100.0 %,', []),
+            (
+                (1, 0.25),
+                (0, 0),
+                'in the last epoch 25.0 % of the examples settled; records',
+                'settled 25.0 % (free phase 100.0 %),',
+                ['only 25 % of the training examples settled in all phases of the la'],
+            ),
+            (
+                (0.25, 1),
+                (0.5, 0),
+                'in the last epoch 100.0 % of the examples settled, 25.0 % of all were',
+                'settled 100.0 %,',
+                ['only 62 % of the', '25 % of the training examples of the whole run'],
+            ),
+            (
+                (0.95, 0.95),
+                (0.02, 0.08),
+                'epoch 95.0 % of the examples settled, 5.0 % of all were left out; ',
+                'settled 95.0 % (free phase 100.0 %, 8.0 % left out),',
+                [],
+            ),
+        ],
+    )
+    def test_phases_of_training_are_told(
+        self, tmp_path, caplog, capsys, settled, skipped, line, bar, warned
+    ):
+        """Of the two epochs; each of them has four steps."""
+
+        def learn(params, batch, free, rng):
+            second = jnp.sum(params['seen']) >= 4 * BATCH
+            info = INFO._replace(
+                converged=jnp.where(second, *map(jnp.float64, settled[::-1])),
+                skipped=jnp.where(second, *map(jnp.float64, skipped[::-1])),
+            )
+            return Estimate(count(batch), None, info)
+
+        with caplog.at_level(logging.WARNING, logger='absl'):
+            training.train_and_evaluate(tally(learn=learn), tmp_path)
+        assert line in curves.summary_line(tmp_path)
+        assert bar in capsys.readouterr().err.rsplit('\r', 1)[-1]
+        summary = json.loads((tmp_path / 'summary.json').read_text())
+        np.testing.assert_allclose(
+            [list(part.values()) for part in summary['phases'].values()],
+            [[np.mean(settled), np.mean(skipped)], [settled[1], skipped[1]]],
+        )
+        assert len(summary['warnings']) == len(warned)
+        for said, part in zip(summary['warnings'], warned, strict=True):
+            assert part in said
+            assert said in caplog.text
 
     def test_the_bar_shows_the_last_record(self, tmp_path, capsys):
         training.train_and_evaluate(tally(), tmp_path)

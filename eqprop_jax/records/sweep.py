@@ -165,5 +165,14 @@ def came_to(workdir: Folder) -> dict[str, float | None]:
         raise WorkdirError(f'{path} is damaged ({error!r})') from error
 
 
+def warnings(workdir: Folder) -> list[str]:
+    """Returns what a run that has ended warned of.
+
+    Raises:
+      WorkdirError: if its summary cannot be read.
+    """
+    return read_json(files.folder(workdir) / SUMMARY).get('warnings', [])
+
+
 def _percent(metrics: Mapping[str, Any]) -> float:
     return round(100 * metrics['error'], 3)

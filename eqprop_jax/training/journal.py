@@ -13,10 +13,9 @@ from eqprop_jax import _disk as disk
 from eqprop_jax import checkpoint, records
 from eqprop_jax.training import hosts
 from eqprop_jax.training import step as steps
+from eqprop_jax.training.metrics import doubts, of_phases
 from eqprop_jax.training.programs import Chunk
 from eqprop_jax.training.state import Experiment, TrainState, init_state
-
-ENOUGH = 0.9  # of the test examples are settled at the end of a good run
 
 
 class TrainingError(RuntimeError):
@@ -146,17 +145,15 @@ class Journal:
 
     def end(self) -> None:
         """Writes the summary of a run that took all its steps."""
-        if self.error is not None:
+        if self.error is not None or not hosts.is_first():
             return
-        if hosts.is_first():
-            records.write_summary(self.workdir, self._summary())
-        converged = self.notes['evaluations'][-1]['test']['converged']
-        if not converged >= ENOUGH:
-            logging.warning(
-                'only %.0f %% of the test examples settled within solver.max_steps to '
-                'solver.tol at the end: gradients were taken away from equilibrium',
-                100 * converged,
-            )
+        run, last = self.experiment, self.notes['evaluations'][-1]
+        phases = of_phases(records.read(self.workdir), run.steps_per_epoch)
+        warnings = doubts(last['test']['converged'], phases)
+        for warning in warnings:
+            logging.warning('%s', warning)
+        summary = self._summary() | {'phases': phases, 'warnings': warnings}
+        records.write_summary(self.workdir, summary)
 
     def _summary(self) -> dict[str, Any]:
         evaluations, seconds = self.notes['evaluations'], self.notes['train_seconds']

@@ -194,14 +194,15 @@ def _show(
     bar: tqdm.tqdm, chunk: Chunk, results: Sequence[programs.Chunk], speed: float
 ) -> None:
     """Moves the progress bar by a chunk; numbers are means over the runs."""
-    error, settled, skipped = (
+    error, settled, free, skipped = (
         100 * np.mean([result.metrics[name] for result in results])
-        for name in ('error', 'settled', 'skipped')
+        for name in ('error', 'settled', 'converged', 'skipped')
     )
-    left_out = f' ({skipped:.1f} % left out)' if skipped else ''
+    details = [f'free phase {free:.1f} %'] if free - settled > 0.05 else []
+    details += [f'{skipped:.1f} % left out'] if skipped else []
+    more = f' ({", ".join(details)})' if details else ''
     bar.set_postfix_str(
-        f'error {error:.1f} %, settled {settled:.1f} %{left_out}, '
-        f'{speed:,.0f} examples/s',
+        f'error {error:.1f} %, settled {settled:.1f} %{more}, {speed:,.0f} examples/s',
         refresh=False,
     )
     bar.update(chunk.num_steps)

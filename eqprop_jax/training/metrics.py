@@ -1,9 +1,11 @@
-"""What is measured of examples while a network learns: sums, and the largest values."""
+"""What is measured of examples while a network learns, and what there is to doubt."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array
 
@@ -11,6 +13,8 @@ from eqprop_jax import tree
 from eqprop_jax.types import Batch, Equilibrium, Params, System
 
 Values = dict[str, Array]
+
+ENOUGH = 0.9  # of the examples are settled in a good run
 
 
 class Tally(struct.PyTreeNode):
@@ -76,3 +80,62 @@ def of_equilibrium(
 def at_most_all(residual: Array) -> Array:
     """Returns residuals up to 1, which those have that are larger, infinite or NaN."""
     return jnp.where(residual < 1, residual, 1)
+
+
+def of_phases(
+    rows: Sequence[Mapping[str, Any]], steps_per_epoch: int
+) -> dict[str, dict[str, float]]:
+    """Returns which fractions `settled` in all phases and were `skipped`, in training.
+
+    Args:
+      rows: from `records.read`.
+      steps_per_epoch: of the run, which has ended.
+
+    Returns:
+      Means over the `whole_run`, and over its `last_epoch`.
+    """
+    rows = [row for row in rows if row['split'] == 'train']
+    ends = np.array([0, *(row['step'] for row in rows)])
+    last = ends[1:] > ends[-1] - steps_per_epoch
+    return {
+        part: {
+            name: float(np.average([row[name] or 0 for row in rows], weights=steps))
+            for name in ('settled', 'skipped')
+            if steps.any()
+        }
+        for part, steps in (
+            ('whole_run', np.diff(ends)),
+            ('last_epoch', np.diff(ends) * last),
+        )
+    }
+
+
+def doubts(converged: float, phases: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns what is to be said of phases that did not settle.
+
+    Args:
+      converged: fraction of the free phases that did in the last evaluation.
+      phases: from `of_phases`.
+    """
+    found = []
+    if not converged >= ENOUGH:
+        found.append(
+            f'only {100 * converged:.0f} % of the test examples settled within '
+            'solver.max_steps to solver.tol at the end: gradients were taken away from '
+            'equilibrium'
+        )
+    settled, part = min((p.get('settled', 1.0), name) for name, p in phases.items())
+    if settled < ENOUGH:
+        found.append(
+            f'only {100 * settled:.0f} % of the training examples settled in all '
+            f'phases of the {part.replace("_", " ")}: gradients were read off phases '
+            'that had not ended'
+        )
+    skipped, part = max((p.get('skipped', 0.0), name) for name, p in phases.items())
+    if skipped > 1 - ENOUGH:
+        found.append(
+            f'{100 * skipped:.0f} % of the training examples of the '
+            f'{part.replace("_", " ")} were left out of the gradient: their phases '
+            'gave no answer'
+        )
+    return found
