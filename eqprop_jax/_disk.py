@@ -3,7 +3,9 @@
 This is where files are written as a whole, and where folders are removed.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Generator, Sequence
 
 from etils import epath
 
@@ -27,6 +29,31 @@ def write_whole(path: epath.PathLike, text: str) -> None:
 def remove(folder: epath.Path) -> None:
     """Removes a folder, if it is there, and all that is in it."""
     folder.rmtree(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: os.PathLike[str]) -> Generator[None, None, None]:
+    """Holds a folder against other processes, where the system has locks.
+
+    Raises:
+      ValueError: if another one holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        message = f'{folder} is in use by another process: wait for its end'
+        raise ValueError(message) from error
+    except OSError:  # it has none here
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def reason(error: BaseException) -> str:

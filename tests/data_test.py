@@ -60,6 +60,54 @@ def fill(data_dir, name='fashion_mnist', **changes):
     return folder
 
 
+def place(folder):
+    """Where the arrays of a data set are."""
+    return folder / json.loads((folder / 'manifest.json').read_text())['folder']
+
+
+KILLED = '''
+import os, pathlib, shutil, sys
+sys.path.insert(0, sys.argv[1])
+import data_test
+
+left = 0
+
+
+def counted(fn):
+    """Returns a function that ends the process once none is left."""
+
+    def call(*args, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return fn(*args, **options)
+
+    return call
+
+
+data_dir, code = sys.argv[2], 1
+while code:
+    data_test.fill(data_dir)
+    process = os.fork()
+    if not process:
+        for owner, names in (
+            (pathlib.Path, ('mkdir', 'open', 'unlink', 'rmdir')),
+            (os, ('open', 'replace', 'rename', 'rmdir', 'unlink')),
+            (data_test.np, ('save', 'load')),
+        ):
+            for name in names:
+                setattr(owner, name, counted(getattr(owner, name)))
+        test = data_test.stream(*data_test.examples(5))
+        data_test.fill(data_dir, test=test)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    data = data_test.load('fashion_mnist', data_dir=data_dir, held_out=0)
+    print(code, len(data.test.labels))
+    left += 1
+'''
+
+
 def rows(*splits):
     """Each example as one row of pixels and label, in lexicographic order."""
     table = np.concatenate(
@@ -135,7 +183,7 @@ class TestCache:
         assert manifest['name'] == 'imagenet_resized/32x32'
         assert len(manifest['files']) == 4
         for name, entry in manifest['files'].items():
-            content = (folder / name).read_bytes()
+            content = (place(folder) / name).read_bytes()
             assert entry['sha256'] == hashlib.sha256(content).hexdigest()
             assert entry['bytes'] == len(content)
         assert manifest['files']['test_images.npy']['shape'] == [20, 3, 2, 1]
@@ -187,18 +235,19 @@ class TestCache:
         ],
     )
     def test_damage_is_named(self, tmp_path, name, damage, message):
-        path = fill(tmp_path) / name
+        folder = fill(tmp_path)
+        path = (folder if name == 'manifest.json' else place(folder)) / name
         path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(ValueError, match=f'{name}.*{message}.*--overwrite'):
             load('fashion_mnist', data_dir=tmp_path)
 
     def test_missing_file_is_named(self, tmp_path):
-        (fill(tmp_path) / 'test_labels.npy').unlink()
+        (place(fill(tmp_path)) / 'test_labels.npy').unlink()
         with pytest.raises(ValueError, match=r'test_labels\.npy is missing'):
             load('fashion_mnist', data_dir=tmp_path)
 
     def test_large_files_are_checked_by_size(self, tmp_path, monkeypatch):
-        path = fill(tmp_path) / 'train_images.npy'
+        path = place(fill(tmp_path)) / 'train_images.npy'
         monkeypatch.setattr(arrays, 'HASHED_BYTES', 200)
         path.write_bytes(path.read_bytes()[:-1] + b'\x00')
         load('fashion_mnist', data_dir=tmp_path, held_out=0)
@@ -207,8 +256,7 @@ class TestCache:
             load('fashion_mnist', data_dir=tmp_path)
 
     def test_half_written_folder_is_ignored(self, tmp_path):
-        folder = fill(tmp_path)
-        folder.rename(folder.with_name('.fashion_mnist.incomplete.0'))
+        (fill(tmp_path) / 'manifest.json').unlink()
         with pytest.raises(FileNotFoundError, match='is not prepared'):
             load('fashion_mnist', data_dir=tmp_path)
 
@@ -239,6 +287,95 @@ class TestCache:
         data = load('fashion_mnist', data_dir=tmp_path, held_out=0)
         assert positions(data.test) == [0, 1, 2, 3, 4]
         assert list((tmp_path / 'eqprop_arrays').iterdir()) == [folder]
+
+    def test_caches_of_older_versions(self, tmp_path):
+        """They have the arrays beside the manifest, and are read, and replaced."""
+        folder = fill(tmp_path)
+        for path in place(folder).iterdir():
+            path.rename(folder / path.name)
+        place(folder).rmdir()
+        manifest = json.loads((folder / 'manifest.json').read_text())
+        del manifest['folder']
+        (folder / 'manifest.json').write_text(json.dumps(manifest))
+        data = load('fashion_mnist', data_dir=tmp_path, held_out=0)
+        assert positions(data.train) == list(range(SIZES['train']))
+        leftover = folder.with_name('.fashion_mnist.incomplete.abc')
+        other = folder.with_name('.fashion_mnist_2.incomplete.abc')
+        for path in (leftover / 'new', other):
+            path.mkdir(parents=True)
+        fill(tmp_path, train=stream(*examples(5)))
+        assert positions(data.train) == list(range(SIZES['train']))  # mapped still
+        names = {path.name for path in folder.iterdir()}
+        assert names == {'manifest.json', place(folder).name}
+        assert set(folder.parent.iterdir()) == {folder, other}
+
+    def test_an_interrupted_preparation_is_cleared_away(self, tmp_path):
+        folder = fill(tmp_path)
+        others = ('arrays.backup', 'arrays.0123456', 'notes')
+        for name in ('arrays.01234567', *others):
+            (folder / name).mkdir()
+        with pytest.raises(ValueError, match='announced'):
+            fill(tmp_path, test=stream(*examples(20), announced=(21, 3, 2, 1)))
+        kept = {'manifest.json', place(folder).name, *others}
+        assert {path.name for path in folder.iterdir()} == kept
+        load('fashion_mnist', data_dir=tmp_path, held_out=0)
+
+    @pytest.mark.filterwarnings('ignore')
+    def test_a_preparation_is_killed(self, tmp_path):
+        """Before any of its calls: the old data are there, or from one on the new."""
+        command = [sys.executable, '-c', KILLED, str(ROOT / 'tests'), str(tmp_path)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        found = [line.split() for line in result.stdout.splitlines()]
+        assert len(found) > 10, result.stderr[-2000:]
+        assert [code for code, _ in found] == ['9'] * (len(found) - 1) + ['0']
+        sizes = [int(size) for _, size in found]
+        assert sizes == sorted(sizes, reverse=True)
+        assert set(sizes) == {SIZES['test'], 5}
+        assert sizes.count(5) > 1
+        assert len(list(fill(tmp_path).iterdir())) == 2
+
+    def test_a_data_set_is_always_there(self, tmp_path):
+        """It is read over and over while it is written anew over and over."""
+        fill(tmp_path)
+        found, failures, stop = set(), [], threading.Event()
+
+        def read():
+            while not stop.is_set():
+                try:
+                    data = load('fashion_mnist', data_dir=tmp_path, held_out=0)
+                    found.add(len(data.test.labels))
+                except Exception as error:
+                    failures.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for _ in range(30):
+                fill(tmp_path, test=stream(*examples(5)))
+                fill(tmp_path)
+        finally:
+            stop.set()
+            reader.join()
+        assert not failures
+        assert found == {5, SIZES['test']}
+
+    def test_one_process_at_a_time(self, tmp_path):
+        script = (
+            'import sys, time; sys.path.insert(0, sys.argv[1]); import data_test\n'
+            'def batches():\n'
+            '    print("writes", flush=True); time.sleep(60); yield\n'
+            'stream = data_test.arrays.Stream((20, 3, 2, 1), batches())\n'
+            'data_test.fill(sys.argv[2], train=stream)'
+        )
+        command = [sys.executable, '-c', script, str(ROOT / 'tests'), str(tmp_path)]
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with other.stdout as said:
+            assert said.readline() == 'writes\n'
+            with pytest.raises(ValueError, match='in use by another process'):
+                fill(tmp_path)
+            other.kill()
+            other.wait()
+        assert len(list(fill(tmp_path).iterdir())) == 2
 
     def test_label_outside_the_classes_is_named_when_read(self, tmp_path):
         folder = fill(tmp_path)

@@ -169,7 +169,8 @@ def test_damaged_archives_and_other_entries(tmp_path):
 def test_a_damaged_cache_says_where_its_files_were(tmp_path):
     source = write_npz(tmp_path / 'own.npz')
     folder = prepare_files('own', source, data_dir=tmp_path)
-    (folder / 'test_labels.npy').unlink()
+    (file,) = folder.glob('arrays.*/test_labels.npy')
+    file.unlink()
     with pytest.raises(ValueError, match=f'--source={source} --overwrite'):
         loaded('own', tmp_path)
 

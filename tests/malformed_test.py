@@ -555,6 +555,11 @@ def cached_in(data_dir):
     }
 
 
+def place(folder):
+    """Returns where the arrays of a data set in the cache are."""
+    return folder / json.loads((folder / 'manifest.json').read_text())['folder']
+
+
 def manifest(key, change):
     """Returns what replaces a value of a cache's manifest by a function of it."""
 
@@ -575,7 +580,7 @@ def array(name, make):
     """Returns what replaces an array by one made of it, or by bytes, as described."""
 
     def damage(folder):
-        path = folder / f'{name}.npy'
+        path = place(folder) / f'{name}.npy'
         made = make(np.load(path))
         if isinstance(made, bytes):
             path.write_bytes(made)
@@ -588,16 +593,18 @@ def array(name, make):
 
 
 CACHES = {
-    'truncated': lambda f: halve(f / 'train_images.npy'),
-    'another sum': lambda f: flip(f / 'train_images.npy'),
-    'file lost': lambda f: (f / 'test_labels.npy').unlink(),
-    'file a folder': lambda f: as_folder(f / 'test_labels.npy'),
+    'truncated': lambda f: halve(place(f) / 'train_images.npy'),
+    'another sum': lambda f: flip(place(f) / 'train_images.npy'),
+    'file lost': lambda f: (place(f) / 'test_labels.npy').unlink(),
+    'file a folder': lambda f: as_folder(place(f) / 'test_labels.npy'),
     'manifest no JSON': is_now('manifest.json', b'{'),
     'manifest a list': is_now('manifest.json', b'[]'),
     'manifest binary': is_now('manifest.json', b'\xff\xfe\0'),
     'manifest nested': is_now('manifest.json', b'[' * 100_000),
     'manifest without keys': is_now('manifest.json', b'{}'),
     'manifest a folder': lambda f: as_folder(f / 'manifest.json'),
+    'folder a list': manifest('folder', list),
+    'folder lost': manifest('folder', lambda name: 'arrays.01234567'),
     'files a list': manifest('files', list),
     'files without sums': entries(lambda entry: {'bytes': entry['bytes']}),
     'files without bytes': entries(lambda entry: {'sha256': entry['sha256']}),

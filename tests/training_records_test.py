@@ -18,7 +18,7 @@ from eqprop_jax import records, training
 from eqprop_jax.checkpoint import folders
 from eqprop_jax.data import Split
 from eqprop_jax.figures import curves
-from eqprop_jax.training import programs
+from eqprop_jax.training import metrics, programs
 from eqprop_jax.training.state import init_state
 from eqprop_jax.types import Estimate
 
@@ -390,3 +390,19 @@ def test_skipping_keeps_a_run_alive():
     assert int(state.step) == 1
     for weights in jax.tree.leaves(state.params):
         assert bool(jnp.all(jnp.isfinite(weights)))
+
+
+def test_records_of_older_versions_say_nothing_of_phases():
+    rows = [
+        {'step': 2, 'split': 'train'},
+        {'step': 4, 'split': 'train', 'settled': 0.5, 'skipped': None},
+        {'step': 4, 'split': 'eval'},
+        {'step': 8, 'split': 'train', 'settled': 0.2, 'skipped': 0.0},
+    ]
+    found = metrics.of_phases(rows, 4)
+    np.testing.assert_allclose(found['whole_run']['settled'], (2 * 0.5 + 4 * 0.2) / 6)
+    assert found['last_epoch'] == {'settled': 0.2, 'skipped': 0.0}
+    nothing = metrics.of_phases(rows[:1], 4)
+    assert nothing == {'whole_run': {}, 'last_epoch': {}}
+    assert metrics.doubts(1.0, nothing) == []
+    assert metrics.of_phases([], 4) == nothing

@@ -1,30 +1,40 @@
 """The array cache: a prepared data set as plain .npy files with a manifest.
 
     <data_dir>/eqprop_arrays/<name, / as _>/
-        train_images.npy  uint8 [n, height, width, channels]
-        train_labels.npy  int32 [n]
-        test_images.npy   uint8 [m, height, width, channels]
-        test_labels.npy   int32 [m]
-        manifest.json     name, num_classes, versions, and each file's sha256, shape,
-                          dtype and bytes
+        manifest.json           name, num_classes, versions, the folder of the files,
+                                and each one's sha256, shape, dtype and bytes
+        arrays.<8 digits>/
+            train_images.npy    uint8 [n, height, width, channels]
+            train_labels.npy    int32 [n]
+            test_images.npy     uint8 [m, height, width, channels]
+            test_labels.npy     int32 [m]
 
-A folder is written under a temporary name and renamed when it is complete, so that it
-is whole or absent. Reading needs NumPy alone, and pages in only the images in use.
+Files are there before a manifest names them, and until another one does: whatever
+happens, a data set is the old one, or the new one, or absent. One process at a time
+writes it, and removes what an interrupted one has left. Caches of older versions have
+the files beside the manifest. Reading needs NumPy alone, and pages in only the images
+in use.
 """
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
 import pathlib
+import re
+import secrets
 import shlex
-import tempfile
+import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from eqprop_jax import _disk as disk
 from eqprop_jax.data._splits import Dataset, Split, check_labels, whole
 
+MANIFEST = 'manifest.json'
 HASHED_BYTES = 1_000_000_000  # larger files are checked by size alone
 SPLITS = ('train', 'test')
 FILES = tuple(f'{split}_{part}.npy' for split in SPLITS for part in Split._fields)
@@ -74,23 +84,35 @@ def read(folder: pathlib.Path) -> Dataset:
     Raises ValueError if a file is missing, is not what the manifest says, or holds
     other than the arrays described above.
     """
+    while True:
+        before = (folder / MANIFEST).stat()
+        try:
+            return _read(folder)
+        except ValueError:
+            now = (folder / MANIFEST).stat()
+            if (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
+                raise  # else it was written anew meanwhile
+
+
+def _read(folder: pathlib.Path) -> Dataset:
+    """Return the data set that the manifest describes."""
     try:
-        manifest = json.loads((folder / 'manifest.json').read_text(encoding='utf-8'))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
         name, num_classes = manifest['name'], manifest['num_classes']
         source = manifest.get('versions', {}).get('source')
-        entries = manifest['files']
+        entries, place = manifest['files'], folder / manifest.get('folder', '')
         wanted = {f: (entries[f]['bytes'], entries[f]['sha256']) for f in FILES}
         if type(num_classes) is not int or num_classes < 1:
             raise ValueError(f'num_classes is {num_classes!r}')
     except DAMAGED as error:
         raise ValueError(
-            f'{folder / "manifest.json"} is damaged ({error!r}): run '
+            f'{folder / MANIFEST} is damaged ({error!r}): run '
             'launch/prepare_data.py with --overwrite'
         ) from error
     try:
-        found = [_open(folder / file, *wanted[file]) for file in FILES]
+        found = [_open(place / file, *wanted[file]) for file in FILES]
         return whole(name, Split(*found[:2]), Split(*found[2:]), num_classes)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         options = [f'--source={source}'] if source else []
         again = command(name, folder.parent.parent, *options, '--overwrite')
         raise ValueError(f'{error}: run `{again}`') from error
@@ -108,33 +130,54 @@ def write(
 
     `versions` is what the arrays were read from, for the manifest. Raises ValueError if
     a split does not hold as many images as it announced, an image has another shape, or
-    a label is outside the classes; an earlier folder is then kept.
+    a label is outside the classes, or if another process writes it; an earlier one is
+    then kept.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f'.{folder.name}.incomplete.',
-        dir=folder.parent,
-        ignore_cleanup_errors=True,
-    ) as place:
-        partial, earlier = pathlib.Path(place, 'new'), pathlib.Path(place, 'earlier')
-        partial.mkdir()
-        for split in SPLITS:
-            where = f'{name!r}, split {split!r}'
-            images = partial / f'{split}_images.npy'
-            labels = _write_images(images, where, splits[split])
-            check_labels(where, labels, num_classes)
-            np.save(partial / f'{split}_labels.npy', labels)
-        manifest = {
-            'name': name,
-            'num_classes': num_classes,
-            'versions': dict(versions),
-            'files': {file: _describe(partial / file) for file in FILES},
-        }
-        text = json.dumps(manifest, indent=2) + '\n'
-        (partial / 'manifest.json').write_text(text, encoding='utf-8')
-        if folder.exists():
-            folder.rename(earlier)
-        partial.rename(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with disk.held(folder):
+        try:
+            _clean(folder)
+            place = folder / f'arrays.{secrets.token_hex(4)}'
+            place.mkdir()
+            for split in SPLITS:
+                where = f'{name!r}, split {split!r}'
+                images = place / f'{split}_images.npy'
+                labels = _write_images(images, where, splits[split])
+                check_labels(where, labels, num_classes)
+                np.save(place / f'{split}_labels.npy', labels)
+            manifest = {
+                'name': name,
+                'num_classes': num_classes,
+                'versions': dict(versions),
+                'folder': place.name,
+                'files': {file: _describe(place / file) for file in FILES},
+            }
+            if (folder / MANIFEST).is_dir():  # in place of which no file can be put
+                shutil.rmtree(folder / MANIFEST)
+            disk.write_whole(folder / MANIFEST, json.dumps(manifest, indent=2) + '\n')
+        finally:
+            _clean(folder)
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _clean(folder: pathlib.Path) -> None:
+    """Remove what a manifest that can be read does not name, as far as can be done."""
+    path = folder / MANIFEST
+    try:
+        used = json.loads(path.read_bytes() if path.exists() else '{}').get('folder')
+    except DAMAGED:  # nobody knows
+        return
+    names = [path.name for path in folder.iterdir()]
+    own = [name for name in names if re.fullmatch('arrays[.][0-9a-f]{8}', name)]
+    stale = [folder / name for name in own if name != used]
+    if used:  # older versions had files, and unfinished ones, in other places
+        stale += [folder / file for file in FILES]
+        stale += folder.parent.glob(f'.{glob.escape(folder.name)}.incomplete.*')
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _write_images(path: pathlib.Path, where: str, stream: Stream) -> np.ndarray:

@@ -49,9 +49,10 @@ def summary_line(workdir: records.Folder) -> str:
             f', {100 * best["test"]["error"]:.2f} % at epoch {best["epoch"]:.4g}, '
             'where the held-out error was least'
         )
-    if 'phases' in summary:  # of older runs there are none
-        settled = summary['phases']['last_epoch']['settled']
-        skipped = summary['phases']['whole_run']['skipped']
+    phases = summary.get('phases', {})
+    if phases.get('last_epoch'):  # of older runs there is none
+        settled = phases['last_epoch']['settled']
+        skipped = phases['whole_run']['skipped']
         line += f'; in the last epoch {100 * settled:.1f} % of the examples settled'
         line += f', {100 * skipped:.1f} % of all were left out' if skipped else ''
     return f'{line}; records and curves.png in {folder}'

@@ -96,18 +96,16 @@ def of_phases(
     """
     rows = [row for row in rows if row['split'] == 'train']
     ends = np.array([0, *(row['step'] for row in rows)])
+    names = ('settled', 'skipped')
+    known = [all(name in row for name in names) for row in rows]  # else it is older
     last = ends[1:] > ends[-1] - steps_per_epoch
-    return {
-        part: {
-            name: float(np.average([row[name] or 0 for row in rows], weights=steps))
-            for name in ('settled', 'skipped')
-            if steps.any()
-        }
-        for part, steps in (
-            ('whole_run', np.diff(ends)),
-            ('last_epoch', np.diff(ends) * last),
-        )
-    }
+    found: dict[str, dict[str, float]] = {'whole_run': {}, 'last_epoch': {}}
+    for part, which in zip(found, (True, last), strict=True):
+        steps = np.diff(ends) * known * which
+        for name in names if steps.any() else ():
+            values = [row.get(name) or 0 for row in rows]
+            found[part][name] = float(np.average(values, weights=steps))
+    return found
 
 
 def doubts(converged: float, phases: Mapping[str, Mapping[str, float]]) -> list[str]:
