@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -302,6 +303,18 @@ def test_what_is_no_finished_run(trained, tmp_path):
     config = (trained / 'config.json').read_text()
     (tmp_path / 'config.json').write_text(config)
     refused(launch(tmp_path), 'has no checkpoint')
+
+
+def test_data_that_were_replaced_are_told(trained, tmp_path, caplog):
+    shutil.copytree(trained, tmp_path / 'run')
+    config.restored(tmp_path / 'run')
+    assert 'other data' not in caplog.text
+    path = tmp_path / 'run' / 'config.json'
+    found = json.loads(path.read_text())
+    found['rests_on'] = {'data_sha256': '0' * 16, 'jax_enable_x64': 'another'}
+    path.write_text(json.dumps(found))
+    config.restored(tmp_path / 'run')
+    assert f'{tmp_path}/run was trained on other data than these' in caplog.text
 
 
 def refused(result, part):

@@ -165,7 +165,7 @@ class Journal:
             'examples_per_second': timed / seconds if seconds else None,
             'train_seconds': seconds,
             **records.provenance(),
-            **{key: _all(leg[key] for leg in self.notes['legs']) for key in _leg()},
+            **{key: _all(leg.get(key) for leg in self.notes['legs']) for key in _leg()},
         }
 
 
