@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     records.folder(WORKDIR.value)  # an empty name is refused
     try:
         built = _built(module, runs)
-        _with_others(runs, built)  # before the first trains
+        sweep.table(_with_others(runs, built))  # refuses before the first trains
         number = 0
         for group in _groups(module, runs):
             number += len(group)
