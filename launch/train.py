@@ -5,7 +5,8 @@
 Any value of the configuration can be overridden: --config.optimizer.learning_rate=0.01,
 and set to nothing: --config.estimator.correction=None. A value of another type than the
 configuration has is written as in Python: --config.system.pooling=='max'.
-A run that was interrupted, or killed, goes on by the same command.
+A run that was interrupted, or killed, goes on by the same command. One that has
+finished is left as it is; --overwrite begins it anew.
 
 It takes all devices it finds: a batch is divided among them, or, by
 --config.mesh.contour, the nudges of a contour. On a CPU JAX_NUM_CPU_DEVICES=2 makes two
@@ -49,6 +50,9 @@ SAVE_EVERY = flags.DEFINE_float(
 KEEP = flags.DEFINE_integer(
     'keep', 2, 'Checkpoints that are left, and the best beside them.', lower_bound=1
 )
+OVERWRITE = flags.DEFINE_boolean(
+    'overwrite', False, 'Begin a run that has finished anew; any other one goes on.'
+)
 COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'Address and port of the first of several hosts.'
 )
@@ -69,9 +73,15 @@ def main(argv: list[str]) -> None:
         command.fail(str(error))
     try:
         experiment = config.experiment(CONFIG.value)
-        training.train_and_evaluate(
-            experiment, workdir, save_every=SAVE_EVERY.value, keep=KEEP.value
-        )
+        finished = training.is_finished(experiment, workdir) and not OVERWRITE.value
+        if not finished:
+            training.train_and_evaluate(
+                experiment,
+                workdir,
+                save_every=SAVE_EVERY.value,
+                keep=KEEP.value,
+                overwrite=OVERWRITE.value,
+            )
     except checkpoint.CheckpointError as error:
         command.tell('train', error)
         os._exit(1)  # orbax's threads may wait minutes for one that failed
@@ -80,10 +90,15 @@ def main(argv: list[str]) -> None:
         command.fail(message, command.exit_code(stop))
     if not training.hosts.is_first():
         return
+    if finished:
+        print(
+            f'{workdir} holds this run, which has finished: --overwrite begins it anew'
+        )
     try:
-        curves.draw(workdir)
+        if not finished or not (records.folder(workdir) / 'curves.png').exists():
+            curves.draw(workdir)
         print(curves.summary_line(workdir))
-    except (OSError, records.WorkdirError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
         command.fail(f'the run has ended, but its curves cannot be drawn ({error})')
 
 

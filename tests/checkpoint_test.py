@@ -338,7 +338,7 @@ class TestTraining:
 
         monkeypatch.setattr(records.Writer, '__init__', interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(tally(), tmp_path)
+            train(tally(), tmp_path, overwrite=True)
         assert 'no checkpoint' in refused(tmp_path, init_state(tally()))
 
     def test_is_there_when_the_summary_is(self, tmp_path, monkeypatch):

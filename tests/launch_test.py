@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,13 +17,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 def launch(tmp_path):
     """Runs launch/train.py; workdir and data are in tmp_path."""
 
-    def run(*overrides, config='digits_mlp', variant=''):
+    def run(*overrides, config='digits_mlp', variant='', flags=()):
         return runs.launch(
             'train',
             f'--config={ROOT / "configs" / config}.py{variant}',
             f'--workdir={tmp_path / "run"}',
             f'--compilation_cache={ROOT / ".cache" / "jax"}',
             *(f'--config.{override}' for override in overrides),
+            *flags,
             cwd=tmp_path,
             TFDS_DATA_DIR=str(tmp_path),
         )
@@ -145,3 +147,39 @@ def test_overrides_and_results(tmp_path, launch):
     assert [row['step'] for row in rows if row['split'] == 'test'] == [3]
     for name in ('curves.png', 'summary.json'):
         assert (workdir / name).stat().st_size > 0
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path, launch):
+    """Its own command, again, draws what is missing and says how to begin anew."""
+    workdir, short = tmp_path / 'run', ('num_epochs=1', 'data.num_train=100')
+
+    def again(*flags):
+        """Returns what was said, and the files that were written."""
+        before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+        result = launch(*short, 'diagnostics.every_evals=0', flags=flags)
+        assert (result.returncode, 'Traceback' in result.stderr) == (0, False)
+        after = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+        changed = {path for path, _ in after.items() ^ before.items()}
+        return result, {path.name for path in changed if path.is_file()}
+
+    first, written = again()
+    assert {'summary.json', 'metrics.jsonl', 'curves.png'} <= written
+    result, written = again()
+    assert written == set()
+    assert result.stderr == ''
+    assert result.stdout.splitlines()[1:] == first.stdout.splitlines()
+    assert f'{workdir} holds this run, which has finished' in result.stdout
+    assert '--overwrite' in result.stdout
+    (workdir / 'curves.png').unlink()
+    shutil.rmtree(workdir / 'checkpoint')
+    _, written = again()
+    assert written == {'curves.png'}
+    result, written = again('--overwrite')
+    assert {'summary.json', 'metrics.jsonl', 'curves.png'} <= written
+    assert result.stdout == first.stdout
+    (workdir / 'curves.png').unlink()
+    (workdir / 'summary.json').write_text('{}')
+    result = launch(*short, 'diagnostics.every_evals=0')
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert 'the run has ended, but its curves cannot be drawn' in line

@@ -47,7 +47,7 @@ OWNERS = {
     'flax': {'systems', 'training'},
     'optax': {'training', 'tree'},
     'ml_collections': {'config'},
-    'absl': {'config', 'training', 'data', 'records'},
+    'absl': {'config', 'training', 'data', 'records', 'checkpoint'},
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},

@@ -22,6 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from tally import tally
 from tiers import quick
 
+from eqprop_jax import _disk as disk
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
 from eqprop_jax.config import ConfigError, registry
@@ -193,6 +194,12 @@ def as_folder(path):
     (path / 'inside').write_text('a file')
 
 
+def as_pipe(path):
+    """Makes a pipe that nobody writes to, or reads from."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def is_now(name, text):
     """Returns what gives a file of a folder another content."""
     return lambda folder: (folder / name).write_bytes(text)
@@ -233,7 +240,6 @@ RECOVERED = {
     'newest a file': lambda w: as_file(newest(w)),
     'both are files': lambda w: [as_file(path) for path in both(w)],
     'checkpoints lost': lambda w: shutil.rmtree(w / 'checkpoint'),
-    'checkpoints a file': lambda w: as_file(w / 'checkpoint'),
     'half a checkpoint': lambda w: (w / 'checkpoint/9.orbax-checkpoint-tmp').mkdir(),
     'half a record': lambda w: append(w / 'metrics.jsonl', b'{"step": 1'),
     'a later record': lambda w: append(w / 'metrics.jsonl', b'{"step":99}\n'),
@@ -242,6 +248,10 @@ RECOVERED = {
     'half a config': is_now('config.json.unfinished', b'{'),
     'half a summary': is_now('summary.json.unfinished', b'{'),
     'events lost': lambda w: shutil.rmtree(w / 'tensorboard'),
+    'sums a pipe': lambda w: as_pipe(newest(w) / folders.SUMS),
+    'arrays a pipe': lambda w: as_pipe(biggest(newest(w))),
+    'half a config a pipe': lambda w: as_pipe(w / 'config.json.unfinished'),
+    'half the records a pipe': lambda w: as_pipe(w / 'metrics.jsonl.unfinished'),
 }
 OTHER = json.dumps(files.plain(runs.values({'seed': 7} | runs.FEEDFORWARD))).encode()
 REFUSED = {
@@ -257,16 +267,24 @@ REFUSED = {
     'config nested': (is_now('config.json', b'[' * 100_000), 'nested too deeply'),
     'config of another': (is_now('config.json', OTHER), 'seed is 7 there, 0 here'),
     'config lost': (lambda w: (w / 'config.json').unlink(), 'but no config.json'),
-    'config a folder': (lambda w: as_folder(w / 'config.json'), 'Is a directory'),
-    'records a folder': (lambda w: as_folder(w / 'metrics.jsonl'), 'Is a directory'),
+    'checkpoints a file': (lambda w: as_file(w / 'checkpoint'), 'cannot remove'),
+    'config a folder': (lambda w: as_folder(w / 'config.json'), 'no regular file'),
+    'config a pipe': (lambda w: as_pipe(w / 'config.json'), 'no regular file'),
+    'records a folder': (lambda w: as_folder(w / 'metrics.jsonl'), 'no regular file'),
+    'records a pipe': (lambda w: as_pipe(w / 'metrics.jsonl'), 'no regular file'),
+    'summary a folder': (lambda w: as_folder(w / 'summary.json'), 'no regular file'),
+    'summary a pipe': (lambda w: as_pipe(w / 'summary.json'), 'no regular file'),
 }
 
 
 class TestRunsThatDidNotEnd:
-    @pytest.mark.parametrize('name', quick(RECOVERED, ['truncated', 'half a record']))
+    @pytest.mark.parametrize(
+        'name', quick(RECOVERED, ['truncated', 'half a record', 'sums a pipe'])
+    )
     def test_recovered(self, copy, ends, name):
         RECOVERED[name](copy)
-        ends(copy)
+        with runs.within(SECONDS):
+            ends(copy)
 
     @pytest.mark.parametrize('name', REFUSED)
     def test_refused(self, copy, name):
@@ -274,7 +292,8 @@ class TestRunsThatDidNotEnd:
         damage, message = REFUSED[name]
         damage(copy)
         before = content(copy)
-        assert message in refused(lambda: train(copy))
+        with runs.within(SECONDS):
+            assert message in refused(lambda: train(copy))
         assert content(copy) == before
 
     @pytest.mark.whole
@@ -359,15 +378,17 @@ class TestCheckpoints:
 
 
 class TestFullDisk:
-    @pytest.mark.parametrize(
-        ('module', 'number'),
-        [(files, 1), (records.writer, 1), (files, 2)],
-        ids=['config', 'records', 'summary'],
-    )
-    def test_at_a_whole_file(self, tmp_path, monkeypatch, ends, module, number):
+    @pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', 'summary.json'])
+    def test_at_a_whole_file(self, tmp_path, monkeypatch, ends, name):
+        write = disk.write_whole
+
+        def written(path, content):
+            if path.name == name:
+                raise FULL
+            write(path, content)
+
         with monkeypatch.context() as patch:
-            write = at_call(number, module.write_whole)
-            patch.setattr(module, 'write_whole', write)
+            patch.setattr(disk, 'write_whole', written)
             message = refused(lambda: train(tmp_path / 'run'), records.WorkdirError)
         assert 'No space left on device' in message
         ends(tmp_path / 'run')

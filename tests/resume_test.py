@@ -28,10 +28,8 @@ def experiment():
     return runs.experiment(CHANGES)
 
 
-def run(workdir, save_every=0.0):
-    return training.train_and_evaluate(
-        experiment(), workdir, progress=False, save_every=save_every
-    )
+def run(workdir, save_every=0.0, **options):
+    return runs.train(experiment(), workdir, save_every=save_every, **options)
 
 
 def lines_of(workdir):
@@ -187,9 +185,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whol
 
 
 @pytest.mark.whole
-def test_a_run_that_has_ended_starts_anew(tmp_path, whole):
+def test_a_run_that_has_ended_begins_anew_if_told(tmp_path, whole):
     for _ in range(2):
-        run(tmp_path)
+        run(tmp_path, overwrite=True)
         assert_same(tmp_path, whole)
 
 
@@ -202,7 +200,7 @@ def test_it_is_killed_at_any_moment(tmp_path, whole):
     """
     script = (
         'import sys, pathlib; sys.path.insert(0, sys.argv[1])\n'
-        'import resume_test; resume_test.run(pathlib.Path(sys.argv[2]))'
+        'import resume_test; resume_test.run(pathlib.Path(sys.argv[2]), overwrite=True)'
     )
     workdir = tmp_path / 'run'
     command = [sys.executable, '-c', script, str(ROOT / 'tests'), str(workdir)]
@@ -220,7 +218,7 @@ def test_it_is_killed_at_any_moment(tmp_path, whole):
 
     draw = random.Random(0)
     killed = in_saves = 0
-    while killed < KILLS:  # a run that has ended starts anew
+    while killed < KILLS:  # a run that has ended begins anew
         left, before = draw.randint(1, 4), size()
         process = subprocess.Popen(command, env=environment, cwd=ROOT)
         while left and process.poll() is None:

@@ -100,9 +100,9 @@ def experiment(changes=None, **options):
     return build.experiment(config(changes, **options))
 
 
-def train(experiment, workdir):
+def train(experiment, workdir, **options):
     """Trains without a progress bar."""
-    return training.train_and_evaluate(experiment, workdir, progress=False)
+    return training.train_and_evaluate(experiment, workdir, progress=False, **options)
 
 
 def run_chunk(experiment, state, epoch, first, num_steps):

@@ -167,6 +167,15 @@ def test_they_go_on_from_where_each_was(tmp_path, monkeypatch, alone):
     assert_same_runs(workdirs, alone[:3])
 
 
+def test_of_runs_that_have_ended_the_others_are_trained(tmp_path, alone):
+    ends, (first,) = together(tmp_path, variants=VARIANTS[:1])
+    before = (first / records.METRICS).read_bytes()
+    again, workdirs = together(tmp_path, variants=VARIANTS[:2])
+    runs.assert_equal(jax.device_get(again[0]), jax.device_get(ends[0]))
+    assert (first / records.METRICS).read_bytes() == before
+    assert_same_runs(workdirs, alone[:2])
+
+
 def test_an_unknown_way():
     with pytest.raises(ValueError, match="no way 'twice'; choose from vmap, map"):
         Runs(experiments(VARIANTS[:2]), 'twice')

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 
 import jax
@@ -14,7 +15,8 @@ import runs
 from runs import assert_equal, run_chunk, train
 from tally import BATCH, INFO, count, tally
 
-from eqprop_jax import records, training
+from eqprop_jax import _disk as disk
+from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
 from eqprop_jax.data import Split
 from eqprop_jax.figures import curves
@@ -97,16 +99,68 @@ class TestNotFinite:
 
 
 class TestWorkdir:
-    def test_the_same_config_starts_anew(self, tmp_path):
+    def test_the_same_config_begins_anew_if_told(self, tmp_path):
         experiment = tally()
         train(experiment, tmp_path)
         first = records.read(tmp_path)
-        train(experiment, tmp_path)
+        train(experiment, tmp_path, overwrite=True)
         second = records.read(tmp_path)
         for rows in (first, second):
             for row in rows:
                 row.pop('examples_per_second', None)
         assert first == second
+
+    def test_a_run_that_has_ended_is_returned(self, tmp_path):
+        """And not written to, though it would be trained on other devices now."""
+        state = train(tally(), tmp_path)
+        files = [path for path in tmp_path.rglob('*') if path.is_file()]
+        before = {path: path.stat().st_mtime_ns for path in files}
+        config = runs.values({'mesh.data': 2} | runs.FEEDFORWARD)
+        assert_equal(train(tally(config=config), tmp_path), state)
+        assert {path: path.stat().st_mtime_ns for path in files} == before
+        assert training.is_finished(tally(), tmp_path)
+        shutil.rmtree(tmp_path / 'checkpoint')
+        with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
+            train(tally(), tmp_path)
+        assert_equal(train(tally(), tmp_path, overwrite=True), state)
+
+    @pytest.mark.parametrize('part', ['checkpoints', 'one of them', 'records'])
+    def test_one_that_is_killed_as_it_begins_anew(self, tmp_path, monkeypatch, part):
+        """It is called finished no more, and comes to the same end."""
+        state = train(tally(), tmp_path, save_every=0.0)
+        removed = []
+
+        def kill(*_, **options):
+            raise KeyboardInterrupt
+
+        def remove(folder, remove=disk.remove):
+            if removed:
+                kill()
+            removed.append(remove(folder))
+
+        where, name, fn = {
+            'checkpoints': (checkpoint, 'remove', kill),
+            'one of them': (disk, 'remove', remove),
+            'records': (records.Writer, '__init__', kill),
+        }[part]
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, fn)
+            with pytest.raises(KeyboardInterrupt):
+                train(tally(), tmp_path, overwrite=True)
+        assert not training.is_finished(tally(), tmp_path)
+        assert_equal(train(tally(), tmp_path), state)
+
+    def test_one_that_has_not_goes_on_though_told_to_begin_anew(
+        self, tmp_path, monkeypatch
+    ):
+        """So that the same command, requeued again and again, comes to an end."""
+        with monkeypatch.context() as patch:
+            patch.setattr(records, 'write_summary', lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                train(tally(), tmp_path)
+        before = (tmp_path / 'metrics.jsonl').read_bytes()
+        train(tally(), tmp_path, overwrite=True)
+        assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
     def test_another_config_is_refused(self, tmp_path):
         train(tally(), tmp_path)
@@ -194,7 +248,7 @@ class TestWorkdir:
 
         monkeypatch.setattr(records.Writer, 'write', interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(tally(), tmp_path)
+            train(tally(), tmp_path, overwrite=True)
         assert [row['step'] for row in records.read(tmp_path)] == [2]
         assert not (tmp_path / 'summary.json').exists()
 

@@ -1,7 +1,9 @@
 """The folders of checkpoints: which are there, and whether they are whole."""
 
 import hashlib
+import os
 import re
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -15,6 +17,8 @@ BEST = 'best_'
 SUMS = 'SHA256SUMS'
 NOTES = 'notes.json'
 ADVICE = 'train again, or copy it again from where it was written'
+OWN = re.compile(rf'({BEST}|)([1-9][0-9]*)(\.orbax-checkpoint-tmp.*|)')
+"""Names of checkpoints, and of what Orbax has not finished: others are not ours."""
 
 Workdir = epath.PathLike
 
@@ -31,24 +35,23 @@ def folder_of(workdir: Workdir) -> epath.Path:
 
 def numbers(folder: epath.Path, prefix: str) -> list[int]:
     """Returns those of checkpoints, finished or not, ascending."""
-    return sorted(
-        number for own, number, rest in _begun(folder) if own == prefix and not rest
-    )
+    names = _begun(folder).values()
+    return sorted(int(name[2]) for name in names if name[1] == prefix and not name[3])
 
 
 def highest_number(folder: epath.Path) -> int:
     """Returns the highest number of any save that was ever begun; 0: none."""
-    return max((number for _, number, _ in _begun(folder)), default=0)
+    return max((int(name[2]) for name in _begun(folder).values()), default=0)
 
 
-def _begun(folder: epath.Path) -> list[tuple[str, int, str]]:
-    """Returns (prefix, number, rest of the name) of every save that was ever begun."""
+def _begun(folder: epath.Path) -> dict[epath.Path, re.Match[str]]:
+    """Returns every save that was ever begun: prefix, number, rest of the name."""
     try:
         paths = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise cannot_read(folder, error) from error
-    found = [re.fullmatch(rf'({BEST}|)(\d+)(.*)', path.name) for path in paths]
-    return [(name[1], int(name[2]), name[3]) for name in found if name]
+    found = ((path, OWN.fullmatch(path.name)) for path in paths)
+    return {path: name for path, name in found if name}
 
 
 def is_finished(path: epath.Path) -> bool:
@@ -62,8 +65,13 @@ def keep_only(folder: epath.Path, keep: int) -> None:
     for prefix, count in (('', keep), (BEST, 1)):
         there = [folder / f'{prefix}{number}' for number in numbers(folder, prefix)]
         kept.update([path for path in there if is_finished(path)][-count:])
-    for path in folder.iterdir():
-        if path.is_dir() and path not in kept:
+    remove(folder, kept)
+
+
+def remove(folder: epath.Path, kept: Collection[epath.Path] = ()) -> None:
+    """Removes the checkpoints in a folder, but for some; what is not ours stays."""
+    for path in _begun(folder):
+        if path.is_dir() and path not in kept and not os.path.islink(path):
             disk.remove(path)
 
 
@@ -77,7 +85,10 @@ def by_name(state: Any) -> dict[str, Any]:
 
 
 def write_sums(path: epath.Path) -> None:
-    """Writes the sums, which finishes a checkpoint, at once."""
+    """Writes the sums, which finishes a checkpoint, once all of it is on the disk."""
+    disk.sync(path)
+    for folder in (path.parent, path.parent.parent):  # their names for it
+        disk.sync_one(folder)
     disk.write_whole(path / SUMS, sums_of(path))
 
 
@@ -86,6 +97,7 @@ def sums_of(path: epath.Path) -> str:
     lines = []
     for file in sorted(_files(path)):
         if file != path / SUMS:
+            disk.check_file(file)
             digest = hashlib.sha256()
             with file.open('rb') as content:
                 while block := content.read(2**20):
@@ -110,7 +122,7 @@ def check_whole(path: epath.Path) -> None:
     """
     sums = path / SUMS
     try:
-        written = sums.read_bytes().decode(errors='replace') if sums.exists() else ''
+        written = disk.read(sums).decode(errors='replace') if sums.exists() else ''
         there = sums_of(path)
     except OSError as error:
         raise cannot_read(path, error) from error

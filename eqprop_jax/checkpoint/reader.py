@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 
 from eqprop_jax import _disk as disk
@@ -15,6 +16,9 @@ from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
 def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
     """Returns the state in a workdir.
+
+    If the newest checkpoint was not finished, or has lost its sums, one before it is
+    read, which is logged.
 
     Args:
       workdir: of a run that has ended.
@@ -39,18 +43,24 @@ def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
             'workdir of a run that has ended, or train again'
         )
     path = ([one for one in there if folders.is_finished(one)] or there)[-1]
+    if path != there[-1]:
+        logging.warning(
+            '%s has no %s, so that it is damaged or unfinished: %s is read instead',
+            there[-1],
+            folders.SUMS,
+            path,
+        )
     folders.check_whole(path)
     return _read(path, like)
 
 
-def newest(workdir: Workdir, warn: Callable[[str], None]) -> int | None:
+def newest(workdir: Workdir) -> int | None:
     """Returns the number of the newest whole checkpoint of a workdir, None without any.
 
-    A damaged one is passed over for the one before it.
+    A damaged one is passed over for the one before it, which is logged.
 
     Args:
       workdir: of a run that may have been interrupted.
-      warn: is told of damaged ones.
     """
     folder = folders.folder_of(workdir)
     for number in reversed(folders.numbers(folder, '')):
@@ -61,7 +71,7 @@ def newest(workdir: Workdir, warn: Callable[[str], None]) -> int | None:
                 return number
         except CheckpointError as error:
             damage = str(error).removesuffix(f': {folders.ADVICE}')
-            warn(f'{damage}: an earlier one is taken, or else the start')
+            logging.warning('%s: an earlier one is taken, or else the start', damage)
     return None
 
 
@@ -82,7 +92,7 @@ def read(workdir: Workdir, number: int, like: Any) -> tuple[Any, dict[str, Any]]
     if not notes.exists():
         return state, {}
     with _reading(notes):
-        found = json.loads(notes.read_bytes())
+        found = json.loads(disk.read(notes))
         if not isinstance(found, dict):
             raise ValueError('it holds no notes')
     return state, found

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -28,11 +28,19 @@ class Saver:
     Args:
       workdir: made if need be.
       keep: how many checkpoints are left, and the best beside them; positive.
+      is_ours: asked before anything is finished or removed: whether the workdir still
+        is the one that it was.
     """
 
-    def __init__(self, workdir: Workdir, *, keep: int = 1):
+    def __init__(
+        self,
+        workdir: Workdir,
+        *,
+        keep: int = 1,
+        is_ours: Callable[[], bool] = lambda: True,
+    ):
         self._folder = folders.folder_of(workdir)
-        self._keep = keep
+        self._keep, self._is_ours = keep, is_ours
         self._number = folders.highest_number(self._folder)
         self._background = futures.ThreadPoolExecutor(1, 'checkpoint')
         self._unfinished: futures.Future[None] | None = None
@@ -67,10 +75,11 @@ class Saver:
 
         def finish() -> None:
             written.result()
-            if jax.process_index() == 0:
+            if self._writes():
                 if text is not None:
                     (path / folders.NOTES).write_text(text)
                 folders.write_sums(path)
+            if self._writes():
                 folders.keep_only(self._folder, self._keep)
 
         self._unfinished = self._background.submit(finish)
@@ -86,6 +95,10 @@ class Saver:
         if saved is not None:
             with self._writing():
                 saved.result()
+
+    def _writes(self) -> bool:
+        """Returns whether this host is the one that writes, and may still do it."""
+        return jax.process_index() == 0 and self._is_ours()
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None, None, None]:
@@ -106,8 +119,8 @@ class Saver:
         self._background.shutdown()
         if error is None:
             self.wait()
-            if jax.process_index() == 0 and self._folder.exists():
-                with self._writing():  # what a killed run left after its last save
+            with self._writing():  # what a killed run left after its last save
+                if self._writes() and self._folder.exists():
                     folders.keep_only(self._folder, self._keep)
 
 
@@ -124,14 +137,15 @@ def save(
 
 
 def remove(workdir: Workdir) -> None:
-    """Removes the checkpoints of a workdir, if there are any.
+    """Removes the checkpoints of a workdir, if there are any, and nothing else.
 
     Raises:
       CheckpointError: if they cannot be removed.
     """
     folder = folders.folder_of(workdir)
     try:
-        disk.remove(folder)
+        folders.remove(folder)
+        disk.remove_if_empty(folder)
     except OSError as error:
         reason = disk.reason(error)
         raise CheckpointError(f'cannot remove {folder} ({reason})') from error

@@ -134,7 +134,9 @@ def write(
     then kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with disk.held(folder):
+    with disk.locked(folder) as held:
+        if held is False:
+            raise ValueError(f'{folder} is in use by another process: wait for its end')
         try:
             _clean(folder)
             place = folder / f'arrays.{secrets.token_hex(4)}'

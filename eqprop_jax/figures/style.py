@@ -1,5 +1,6 @@
 """What all figures have in common: colours, titles, and how they are saved."""
 
+import io
 import json
 from typing import Any
 
@@ -73,8 +74,9 @@ def save(figure: Figure, path: records.Folder) -> records.Path:
     """Writes a figure, into a folder that is made if need be, and returns the path."""
     path = records.folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('wb') as file:
-        figure.savefig(file, dpi=200)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=200)
+    records.write_whole(path, picture.getvalue())
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from eqprop_jax._disk import write_whole
+from eqprop_jax import _disk as disk
 
 Path = epath.Path
 Folder = epath.PathLike
@@ -63,6 +63,15 @@ def writing(folder: Folder, advice: str = '') -> Generator[None, None, None]:
         raise WorkdirError(f'cannot write to {folder} ({error}){advice}') from error
 
 
+def write_whole(path: Folder, content: str | bytes) -> None:
+    """Writes a file as a whole: whatever interrupts that, the old or the new is there.
+
+    Raises:
+      OSError: if it cannot be written, or is there and no regular file.
+    """
+    disk.write_whole(folder(path), content)
+
+
 def write_json(path: epath.Path, value: Any, advice: str = '') -> None:
     """Writes plain values to a file, lists of numbers in rows; makes its folder.
 
@@ -74,8 +83,8 @@ def write_json(path: epath.Path, value: Any, advice: str = '') -> None:
         numbers, lambda row: f'[{" ".join(row[1].split())}]', dumps(value, indent=2)
     )
     with writing(path.parent, advice):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text + '\n')
+        disk.make(path.parent)
+        disk.write_whole(path, text + '\n')
 
 
 def read_json(path: epath.Path, missing: str = '') -> dict[str, Any]:
@@ -85,10 +94,12 @@ def read_json(path: epath.Path, missing: str = '') -> dict[str, Any]:
       WorkdirError: if there is none, or none that can be read.
     """
     try:
-        return parse(path.read_bytes())
-    except DISK as error:
+        return parse(disk.read(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         message = missing or f'{path.parent} has no {path.name}'
         raise WorkdirError(message) from error
+    except DISK as error:
+        raise WorkdirError(f'{path} cannot be read ({error})') from error
     except ValueError as error:
         raise WorkdirError(f'{path} is damaged ({error})') from error
 

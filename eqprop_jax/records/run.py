@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -12,16 +11,11 @@ from etils import epath
 from eqprop_jax import _disk as disk
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError
-from eqprop_jax.records.writer import METRICS, SUMMARY, parse_record
+from eqprop_jax.records.writer import CONFIG, METRICS, SUMMARY, parse_record
 
-try:
-    import fcntl
-except ImportError:  # where there is none, nothing is locked
-    fcntl = None
-
-CONFIG = 'config.json'
-RESTS_ON = 'rests_on'  # a key of that, beside those of the configuration
+RESTS_ON = 'rests_on'  # a key of config.json, beside those of the configuration
 BIAS = 'bias.json'
+OUTPUTS = (METRICS, SUMMARY, BIAS, 'checkpoint', 'tensorboard', 'curves.png')
 
 
 def claim(
@@ -30,14 +24,14 @@ def claim(
     *,
     defaults: Mapping[str, Any] | None = None,
     rests_on: Mapping[str, Any] | None = None,
+    anew: bool = False,
     write: bool = True,
 ) -> None:
     """Writes config.json into a workdir, which is made if need be.
 
     A workdir that already holds a run of the same configuration may be claimed again:
-    the run is a function of its configuration. One that has ended starts anew, one
-    that has not goes on from its checkpoint, if it left any. On how many devices it
-    runs (`mesh`) may change.
+    the run is a function of its configuration, and goes on from its checkpoint. On how
+    many devices it runs (`mesh`) may change.
 
     Args:
       workdir: the folder.
@@ -46,20 +40,24 @@ def claim(
         dotted name.
       rests_on: what else the numbers of the run are a function of, by name. A run that
         noted other values is refused; of what it did not note nothing is known.
+      anew: whether the run is to begin anew, on whatever it rests now.
       write: if False look whether it may be claimed, and leave it as it is.
 
     Raises:
       WorkdirError: if the folder holds the run of another configuration, or one that
-        rests on other things, or metrics but no readable configuration, or cannot be
-        written, or if its name is one that checkpoints cannot be read from.
+        rests on other things, or what runs leave but no readable configuration, or
+        cannot be written, or if its name is one that checkpoints cannot be read from.
     """
     folder, advice = files.folder_of_run(workdir), ': choose another --workdir'
     path = folder / CONFIG
     with files.writing(folder, advice):
         if path.exists():
-            _check_same(folder, config, defaults or {}, rests_on or {})
-        elif (folder / METRICS).exists():
-            raise WorkdirError(f'{folder} holds {METRICS} but no {CONFIG}{advice}')
+            _check_same(folder, config, defaults or {}, {} if anew else rests_on or {})
+        elif there := [name for name in OUTPUTS if (folder / name).exists()]:
+            raise WorkdirError(
+                f'{folder} holds {there[0]} but no {CONFIG}, so it is not the '
+                'folder of a run: choose another --workdir'
+            )
     if write:
         noted = {RESTS_ON: rests_on} if rests_on else {}
         files.write_json(path, {**config, **noted}, advice)
@@ -94,31 +92,45 @@ def locked(workdir: Folder, *, wait: bool = False) -> Generator[None, None, None
         one that checkpoints cannot be read from.
     """
     path = files.folder_of_run(workdir)
-    if fcntl is None or disk.is_remote(path):
-        yield
-        return
-    with files.writing(path, ': choose another --workdir'):
-        path.mkdir(parents=True, exist_ok=True)
-        held = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
+    with contextlib.ExitStack() as lock:
+        with files.writing(path, ': choose another --workdir'):
+            if not disk.is_remote(path):
+                disk.make(path)
+            held = lock.enter_context(disk.locked(path, wait=wait))
+        if held is False:
             raise WorkdirError(
                 f'{path} is in use by another run: wait for its end, or choose another '
                 '--workdir'
-            ) from error
-        except OSError:  # no locks here
-            pass
+            )
         yield
-    finally:
-        os.close(held)
 
 
 def is_unfinished(workdir: Folder) -> bool:
     """Returns whether a run was begun in a workdir and did not end."""
+    return (files.folder(workdir) / METRICS).exists() and not is_finished(workdir)
+
+
+def is_finished(workdir: Folder) -> bool:
+    """Returns whether a run has come to its end in a workdir, and left its summary.
+
+    Raises:
+      WorkdirError: if what has the summary's name is no file.
+    """
+    path = files.folder(workdir) / SUMMARY
+    with files.writing(path.parent):
+        disk.check_file(path)
+    return path.exists()
+
+
+def reopen(workdir: Folder) -> None:
+    """Removes summary.json, so that a run that has ended can begin anew.
+
+    Raises:
+      WorkdirError: if it cannot be removed.
+    """
     folder = files.folder(workdir)
-    return (folder / METRICS).exists() and not (folder / SUMMARY).exists()
+    with files.writing(folder):
+        disk.remove_file(folder / SUMMARY)
 
 
 def read_config(workdir: Folder) -> dict[str, Any]:
@@ -170,12 +182,15 @@ def read(workdir: Folder) -> list[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: if the workdir has none.
-      WorkdirError: if one of them is damaged.
+      WorkdirError: if one of them is damaged, or cannot be read.
     """
     path = files.folder(workdir) / METRICS
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist: is {workdir} a run?')
-    *lines, _ = path.read_bytes().split(b'\n')
+    try:
+        *lines, _ = disk.read(path).split(b'\n')
+    except OSError as error:
+        raise WorkdirError(f'{path} cannot be read ({error})') from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -215,7 +230,7 @@ def _check_same(
     """Raises WorkdirError, naming some of what differs, if it holds another run."""
     advice = 'choose another --workdir, or delete that one'
     try:
-        found = files.parse((folder / CONFIG).read_bytes())
+        found = files.parse(disk.read(folder / CONFIG))
     except ValueError as error:
         message = f'{folder / CONFIG} is damaged ({error}): {advice}'
         raise WorkdirError(message) from error

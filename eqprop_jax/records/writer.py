@@ -1,9 +1,11 @@
 """The records of a run, written while it trains: JSON lines, TensorBoard's events."""
 
+import contextlib
 import math
+import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
@@ -12,13 +14,15 @@ from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
-from eqprop_jax._disk import is_remote, write_whole
+from eqprop_jax import _disk as disk
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError, writing
 
+CONFIG = 'config.json'
 METRICS = 'metrics.jsonl'
 SUMMARY = 'summary.json'
 SPLITS = ('train', 'eval', 'test')
+EVENTS = re.compile(r'events\.out\.tfevents\.(\d+)\..+')
 EVENT: Any = event_pb2  # whose members are made when it is imported
 
 
@@ -35,26 +39,43 @@ class Writer:
       idle: whether to write nothing at all, on hosts that are not the first.
 
     Raises:
-      WorkdirError: if the workdir cannot be written to, from every method.
+      WorkdirError: if the workdir cannot be written to, or is another one meanwhile,
+        from every method.
     """
 
     def __init__(self, workdir: Folder, step: int = 0, *, idle: bool = False):
-        self._idle = idle
+        self._idle, self._last = idle, step
         self._events: Events | None = None  # of a bucket there are none
+        self._pins = contextlib.ExitStack()
+        self.is_ours: Callable[[], bool] = lambda: True
+        """Says whether the workdir, its configuration and its records are the same."""
         if idle:
             return
         self._folder = files.folder(workdir)
         self._path = self._folder / METRICS
         with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / SUMMARY).unlink(missing_ok=True)
-            events = [] if step else list(self._folder.glob('tensorboard/events.*'))
-            for stale in events:
-                stale.unlink(missing_ok=True)
+            disk.make(self._folder)
+            disk.remove_file(self._folder / SUMMARY)
             self._lines = _lines_up_to(self._path, step)
-            write_whole(self._path, ''.join(self._lines))
-            if not is_remote(self._folder):
+            disk.write_whole(self._path, ''.join(self._lines))
+            if not disk.is_remote(self._folder):
                 self._events = Events(self._folder / 'tensorboard', step)
+            paths = (self._folder, self._folder / CONFIG, self._path)
+            there = [path for path in paths if path.exists()]
+            self.is_ours = self._pins.enter_context(disk.pinned(*there))
+
+    def check(self) -> None:
+        """Raises WorkdirError if the workdir is not the one that it was."""
+        if self._idle:
+            return
+        with writing(self._folder):
+            is_ours = self.is_ours()
+        if not is_ours:
+            raise WorkdirError(
+                f'{self._folder}, or {CONFIG} or {METRICS} in it, was moved, deleted '
+                'or replaced while a run was writing there: the run stops. What it '
+                f'saved is where they are now, with records up to step {self._last}'
+            )
 
     def write(
         self, step: int, epoch: float, split: str, metrics: Mapping[str, Any]
@@ -74,6 +95,8 @@ class Writer:
             raise ValueError(f'no split {split!r}; choose from {", ".join(SPLITS)}')
         if self._idle:
             return
+        self.check()
+        self._last = step
         values = {name: float(value) for name, value in metrics.items()}
         record = {'step': step, 'epoch': round(epoch, 6), 'split': split}
         line = files.dumps(record | values) + '\n'
@@ -91,13 +114,15 @@ class Writer:
             self._events.write(step, scalars)
 
     def flush(self) -> None:
-        """Brings records to where a crash cannot reach them, before a checkpoint."""
+        """Brings records to the disk: before the checkpoint that they belong to."""
         if self._idle:
             return
+        self.check()
         with writing(self._folder):
             if self._events is None:
-                write_whole(self._path, ''.join(self._lines))
+                disk.write_whole(self._path, ''.join(self._lines))
             else:
+                disk.sync(self._path)
                 self._events.flush()
 
     def __enter__(self) -> 'Writer':
@@ -113,6 +138,8 @@ class Writer:
         except WorkdirError:
             if error is None:
                 raise
+        finally:
+            self._pins.close()
 
 
 def parse_record(line: bytes | str) -> dict[str, Any]:
@@ -136,7 +163,7 @@ def _lines_up_to(path: epath.Path, step: int) -> list[str]:
     if not step or not path.exists():
         return kept
     found, whole = 0, True
-    *lines, _ = path.read_bytes().decode(errors='replace').split('\n')
+    *lines, _ = disk.read(path).decode(errors='replace').split('\n')
     for line in lines:
         try:
             number = parse_record(line)['step']
@@ -165,17 +192,26 @@ class Events:
 
     Args:
       folder: where to; made if need be.
-      step: that a run goes on from: TensorBoard forgets later ones. 0: a new run.
+      step: that a run goes on from: TensorBoard forgets later ones. 0: a new run, for
+        which files of an earlier one are removed.
 
     Raises:
       OSError: if it cannot be written, from every method.
     """
 
     def __init__(self, folder: epath.Path, step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make(folder)
+        earlier = {path: EVENTS.fullmatch(path.name) for path in folder.iterdir()}
+        seconds = [int(time.time())]
+        for path, name in earlier.items():
+            if name and not step:
+                path.unlink(missing_ok=True)
+            elif name:  # TensorBoard reads files in the order of their names
+                seconds.append(int(name[1]) + 1)
         suffix = f'.{step}' if step else ''
-        name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}{suffix}'
-        self._writer = RecordWriter(str(folder.resolve() / name))
+        name = f'events.out.tfevents.{max(seconds):010}.{socket.gethostname()}{suffix}'
+        self._path = folder.resolve() / name
+        self._writer = RecordWriter(str(self._path))
         self._add(0, file_version='brain.Event:2')
         if step:
             start = EVENT.SessionLog(status=EVENT.SessionLog.START)
@@ -189,6 +225,7 @@ class Events:
     def flush(self) -> None:
         """Brings what was written to the disk."""
         self._writer.flush()
+        disk.sync(self._path)
 
     def close(self) -> None:
         """Does so, and closes the file, even if that cannot be done."""

@@ -35,16 +35,25 @@ class Journal:
         workdir: str | os.PathLike[str],
         keep: int,
         rests_on: Mapping[str, Any],
+        *,
+        overwrite: bool,
     ):
         self.experiment, self.workdir, self._keep = experiment, workdir, keep
+        finished = is_finished(experiment, workdir)
+        self.ended: TrainState | None = None
+        """The last state of a run that has ended before: there is nothing to do."""
+        if finished and not overwrite:
+            self.ended = checkpoint.restore(workdir, init_state(experiment))
+            return
         records.claim(
             workdir,
             experiment.config,
             defaults=experiment.defaults,
             rests_on=rests_on,
+            anew=finished,
             write=hosts.is_first(),
         )
-        state, self.notes = _begin(experiment, workdir)
+        state, self.notes = _begin(experiment, workdir, anew=finished)
         self.notes['legs'] = [*self.notes.get('legs', ()), _leg()]
         self.begun: TrainState | None = state
         """What the run goes on from, until it does."""
@@ -59,7 +68,9 @@ class Journal:
         idle = not hosts.is_first()
         enter = self._files.enter_context
         self._writer = enter(records.Writer(self.workdir, self.start, idle=idle))
-        self._saver = enter(checkpoint.Saver(self.workdir, keep=self._keep))
+        is_ours = self._writer.is_ours
+        saver = checkpoint.Saver(self.workdir, keep=self._keep, is_ours=is_ours)
+        self._saver = enter(saver)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -84,6 +95,7 @@ class Journal:
         if not finite.all():
             self.error = self._not_finite(before + taken, finite)
             self._saver.wait()
+            self._writer.check()
             _remove_checkpoints(self.workdir)
         elif seconds is not None:
             self.notes['train_seconds'] += seconds
@@ -137,15 +149,19 @@ class Journal:
             self._saver.save(state, best=True)
 
     def save(self, state: TrainState, *, wait: bool = False) -> None:
-        """Writes a checkpoint; the records up to there are safe before it is."""
+        """Writes a checkpoint; the records up to there are on the disk before it is."""
         self._writer.flush()
         self._saver.save(state, self.notes)
         if wait:
             self._saver.wait()
 
     def end(self) -> None:
-        """Writes the summary of a run that took all its steps."""
-        if self.error is not None or not hosts.is_first():
+        """Writes the summary of a run that took all its steps, after all else."""
+        if self.error is not None:
+            return
+        self._saver.wait()
+        self._writer.check()
+        if not hosts.is_first():
             return
         run, last = self.experiment, self.notes['evaluations'][-1]
         phases = of_phases(records.read(self.workdir), run.steps_per_epoch)
@@ -188,17 +204,35 @@ def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
+def is_finished(experiment: Experiment, workdir: str | os.PathLike[str]) -> bool:
+    """Returns, on all hosts, whether the run has come to its end in a workdir.
+
+    Args:
+      experiment: from `eqprop_jax.config.experiment`.
+      workdir: as of `train_and_evaluate`.
+
+    Raises:
+      WorkdirError: if the workdir holds the run of another configuration.
+    """
+    records.claim(workdir, experiment.config, defaults=experiment.defaults, write=False)
+    (ended,) = hosts.largest(int(hosts.is_first() and records.is_finished(workdir)))
+    return bool(ended)
+
+
 def _begin(
-    experiment: Experiment, workdir: str | os.PathLike[str]
+    experiment: Experiment, workdir: str | os.PathLike[str], *, anew: bool
 ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the state to start from, and what was noted of the run up to there.
 
-    The first host looks which checkpoint that is; 0: from the start.
+    The first host looks which checkpoint that is; 0: from the start, also of a run that
+    has ended and begins anew, of which the summary goes first.
     """
     state, found = init_state(experiment), 0
     new = {'evaluations': [], 'train_seconds': 0.0, 'timed_steps': 0}
-    if hosts.is_first() and records.is_unfinished(workdir):
-        found = checkpoint.newest(workdir, logging.warning) or 0
+    if hosts.is_first() and anew:
+        records.reopen(workdir)
+    elif hosts.is_first() and records.is_unfinished(workdir):
+        found = checkpoint.newest(workdir) or 0
     (number,) = hosts.largest(found)
     if number:
         restored, notes = checkpoint.read(workdir, number, state)

@@ -33,6 +33,7 @@ def train_and_evaluate(
     progress: bool = True,
     save_every: float = 60.0,
     keep: int = 2,
+    overwrite: bool = False,
 ) -> TrainState:
     """Trains, evaluates on held-out and test examples, writes records and checkpoint.
 
@@ -41,7 +42,8 @@ def train_and_evaluate(
     measured at that point. Without held-out examples there is no best.
 
     A run that did not end goes on from its last checkpoint, to the same numbers to the
-    bit; on other devices to within rounding. SIGINT and SIGTERM are obeyed at the end
+    bit; on other devices to within rounding. Of one that has ended the last state is
+    returned, and nothing is written. SIGINT and SIGTERM are obeyed at the end
     of a chunk, once the state is saved: of several hosts by all at the same step, if
     one of them gets the signal.
 
@@ -52,6 +54,7 @@ def train_and_evaluate(
       progress: show a progress bar (on process 0).
       save_every: seconds between checkpoints, which are written at the ends of chunks.
       keep: how many checkpoints are left, and the best beside them; positive.
+      overwrite: whether a run that has ended begins anew.
 
     Returns:
       The state after the last step.
@@ -64,10 +67,15 @@ def train_and_evaluate(
       Interrupted: if a signal asked to leave.
       WorkdirError: if the workdir holds the run of another configuration, or one that
         was begun on other data or under other settings of JAX, or is in use by another
-        run.
+        run, or is moved, deleted or replaced meanwhile.
     """
     (end,) = train_together(
-        [experiment], [workdir], progress=progress, save_every=save_every, keep=keep
+        [experiment],
+        [workdir],
+        progress=progress,
+        save_every=save_every,
+        keep=keep,
+        overwrite=overwrite,
     )
     if isinstance(end, TrainingError):
         raise end
@@ -82,6 +90,7 @@ def train_together(
     progress: bool = True,
     save_every: float = 60.0,
     keep: int = 2,
+    overwrite: bool = False,
 ) -> list[TrainState | TrainingError]:
     """Trains runs in one program: the same as each by itself, to within rounding.
 
@@ -96,6 +105,7 @@ def train_together(
       progress: as in `train_and_evaluate`.
       save_every: as there.
       keep: as there.
+      overwrite: as there.
 
     Returns:
       For each run the state after its last step, or what broke it off.
@@ -105,17 +115,22 @@ def train_together(
       Interrupted: as there.
       WorkdirError: as there.
     """
-    ends: dict[int, TrainState | TrainingError] = {}
     with contextlib.ExitStack() as locks:
         for workdir in workdirs if hosts.is_first() else ():
             locks.enter_context(records.locked(workdir))
         basis = rests_on(experiments[0].dataset)  # of all of them
         journals = [
-            Journal(experiment, workdir, keep, basis)
+            Journal(experiment, workdir, keep, basis, overwrite=overwrite)
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
-        for start in sorted({journal.start for journal in journals}):
-            which = [i for i, journal in enumerate(journals) if journal.start == start]
+        ends: dict[int, TrainState | TrainingError] = {
+            i: journal.ended
+            for i, journal in enumerate(journals)
+            if journal.ended is not None
+        }
+        starts = {i: one.start for i, one in enumerate(journals) if i not in ends}
+        for start in sorted(set(starts.values())):
+            which = [i for i in starts if starts[i] == start]
             group = [journals[i] for i in which]
             found = _train(group, start, how, progress=progress, save_every=save_every)
             ends |= dict(zip(which, found, strict=True))
@@ -184,8 +199,9 @@ def _train(
                     f'{where} has it, and the same command goes on from there',
                     signal,
                 )
-    for journal in journals:
-        journal.end()
+        bar.close()
+        for journal in journals:
+            journal.end()
     ends = zip(journals, runs.unpack(state), strict=True)
     return [journal.error or end for journal, end in ends]
 
