@@ -34,6 +34,7 @@ endif
 docs: $(STAMP)  ## Build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# A run that has finished is left as it is: ARGS=--overwrite trains it anew.
 train: $(STAMP)  ## Train on handwritten digits (no download); writes to runs/digits
 	$(BIN)/python launch/train.py --config=configs/digits_mlp.py --workdir=runs/digits $(ARGS)
 

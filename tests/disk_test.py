@@ -4,17 +4,22 @@ import contextlib
 import os
 import pathlib
 import shutil
+import threading
+import types
 
+import fsspec
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
 from etils import epath
+from fsspec.implementations import memory
+from orbax.checkpoint import v1 as ocp
 from tally import tally
 
 from eqprop_jax import _disk as disk
 from eqprop_jax import checkpoint, records
-from eqprop_jax.checkpoint import folders
+from eqprop_jax.checkpoint import folders, saver
 from eqprop_jax.records import writer as writers
 
 STATE = {'a': jnp.arange(3), 'b': {'c': jnp.ones(2)}}
@@ -344,3 +349,52 @@ def test_lost_sums_are_told(tmp_path, caplog):
     assert record.levelname == 'WARNING'
     assert f'{tmp_path}/checkpoint/3 has no SHA256SUMS' in message
     assert f'{tmp_path}/checkpoint/2 is read instead' in message
+
+
+def test_an_error_does_not_wait_for_a_save_that_never_ends(tmp_path, monkeypatch):
+    """As one of Orbax after an error of the disk."""
+    end = threading.Event()
+    endless = types.SimpleNamespace(result=end.wait)
+    monkeypatch.setattr(ocp, 'save_async', lambda *_: endless)
+    monkeypatch.setattr(saver, 'PATIENCE', 0.01)
+    monkeypatch.setattr(folders, 'write_sums', lambda _: None)
+    with runs.within(60):
+
+        def leave():
+            with checkpoint.Saver(tmp_path) as own:
+                own.save(STATE)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            leave()
+    end.set()
+
+
+def test_in_a_bucket(monkeypatch):
+    """Where nothing is synced, held or compared, and what is no run is refused."""
+    monkeypatch.setattr(epath.gpath, '_is_tf_installed', lambda: False)
+    monkeypatch.setattr(
+        fsspec, 'filesystem', lambda *_, **__: memory.MemoryFileSystem()
+    )
+    workdir = 'gs://bucket/run'
+    with records.locked(workdir):
+        records.claim(workdir, tally().config)
+        with records.Writer(workdir) as writer:
+            writer.write(1, 1.0, 'train', {'loss': 7.0})
+            records.claim(workdir, tally().config)
+            writer.write(2, 1.0, 'train', {'loss': 7.0})
+            writer.flush()
+        assert [row['step'] for row in records.read(workdir)] == [1, 2]
+        records.write_summary(workdir, {'last': 1})
+        assert records.is_finished(workdir)
+        records.reopen(workdir)
+        assert records.is_unfinished(workdir)
+    (records.folder(workdir) / records.CONFIG).unlink()
+    with pytest.raises(records.WorkdirError, match='holds metrics.jsonl but no config'):
+        records.claim(workdir, tally().config)
+    for name in ('1/x', 'best_2/x', '3.orbax-checkpoint-tmp-1/x', '6_backup/x'):
+        (records.folder(workdir) / 'checkpoint' / name).write_text('x')
+    assert folders.highest_number(folders.folder_of(workdir)) == 3
+    checkpoint.remove(workdir)
+    left = (records.folder(workdir) / 'checkpoint').iterdir()
+    assert [path.name for path in left] == ['6_backup']

@@ -932,7 +932,7 @@ class TestTrainLauncher:
         cache = f'--compilation_cache={ROOT / ".cache" / "jax"}'
         flags = ('--config=config.py', '--workdir=two\nlines/run', cache)
         workdir = tmp_path / 'two\nlines' / 'run'
-        as_folder(workdir / 'curves.png')
+        as_folder(workdir / 'curves.png.unfinished')
         code, lines, _ = launched('train', *flags, cwd=tmp_path)
         assert code == 1
         assert 'its curves cannot be drawn' in lines[-1]

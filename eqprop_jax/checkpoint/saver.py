@@ -14,6 +14,7 @@ from eqprop_jax import _disk as disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
+PATIENCE = 10  # seconds, for a save that is pending where something else went wrong
 ERRORS = (OSError, ValueError, RuntimeError)  # of orbax, and Exception itself
 
 
@@ -22,8 +23,9 @@ class Saver:
 
     A save copies the state and returns. In the background files are written and summed
     up, and older ones removed; the next save, `wait` and the end of the context wait
-    for that. The end removes older ones even if there was no save. On several hosts all
-    of them save the same; the first one writes.
+    for that. The end removes older ones even if there was no save; where an error has
+    ended the context, it waits for some seconds, since Orbax may never return. On
+    several hosts all of them save the same; the first one writes.
 
     Args:
       workdir: made if need be.
@@ -116,7 +118,9 @@ class Saver:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._background.shutdown()
+        if error is not None:
+            futures.wait([self._unfinished] if self._unfinished else [], PATIENCE)
+        self._background.shutdown(wait=error is None)
         if error is None:
             self.wait()
             with self._writing():  # what a killed run left after its last save
