@@ -37,7 +37,7 @@ class TestNotFinite:
             if where == 'the gradient of seen':
                 grads = {'seen': jnp.where(bad, jnp.nan, grads['seen'])}
             if where == 'the new value of seen':
-                grads = {'seen': jnp.where(bad, -1e308, grads['seen'])}
+                grads = {'seen': jnp.where(bad, -3e307, grads['seen'])}
             info = INFO._replace(skipped=jnp.asarray(skipped, jnp.float64))
             return Estimate(grads, None, info)
 
@@ -46,7 +46,7 @@ class TestNotFinite:
             return jnp.where((where == 'the loss') & bad, jnp.nan, rates['unit'][:, 0])
 
         experiment = tally(learn=estimate)
-        rate = 2.0 if where == 'the new value of seen' else 1.0
+        rate = 10.0 if where == 'the new value of seen' else 1.0
         return experiment._replace(
             system=experiment.system._replace(cost=cost),
             optimizer=optax.sgd(optax.piecewise_constant_schedule(1.0, {3: rate})),
