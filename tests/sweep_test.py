@@ -2,14 +2,17 @@
 
 import json
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
 
+import ml_collections
 import pytest
 import runs
 
-from eqprop_jax import records
+from eqprop_jax import config, records
+from eqprop_jax.config import changes
 from eqprop_jax.records import sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -126,10 +129,24 @@ def test_only_what_is_missing_is_trained(swept, experiment):
     assert missing.exists()
 
 
-def ended(workdir, row, seed, error=0.1):
+def configurations(experiment):
+    """Returns the configuration of every row, by the name of its folder."""
+    module = runpy.run_path(str(experiment))
+    values = module['get_config']().to_dict()
+    rows = changes.rows(module['sweep'])
+    built = {
+        sweep.slug(name): ml_collections.ConfigDict(changes.applied(values, row))
+        for name, row in rows.items()
+    }
+    return {name: config.experiment(each).config for name, each in built.items()}
+
+
+def ended(workdir, row, seed, error=0.1, values=None):
     """Writes what the table takes of a run that has ended."""
     folder = workdir / row / f'seed_{seed}'
     folder.mkdir(parents=True)
+    if values is not None:
+        records.claim(folder, {**values, 'seed': seed})
     metrics = {'error': error}
     last = {'test': metrics, 'eval': metrics}
     summary = {'last': last, 'best': None, 'train_seconds': 1.0}
@@ -139,9 +156,9 @@ def ended(workdir, row, seed, error=0.1):
 
 def test_rows_keep_their_other_seeds(experiment, tmp_path):
     """Those that have ended, and those that sweep.json says broke off."""
-    for row in ('corrected', 'not_corrected'):
+    for row, values in configurations(experiment).items():
         for seed in (10, 1, 2):
-            ended(tmp_path, row, seed, seed / 100)
+            ended(tmp_path, row, seed, seed / 100, values)
     (tmp_path / 'corrected' / 'seed_02').mkdir()
     for seed in (3, 4, 5):
         (tmp_path / 'not_corrected' / f'seed_{seed}').mkdir()

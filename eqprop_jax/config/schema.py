@@ -12,6 +12,8 @@ import typing
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 FLOAT32_MAX = 2.0**128
 REFUSALS = (OverflowError, TypeError, ValueError)  # of values that fit nowhere
 MOST = {  # of loops that a signal has to wait for, far above what is of use
@@ -138,7 +140,7 @@ def _compiled(kind: Any) -> tuple[str, Fits]:
     """Returns a type in words, and whether a value is of it."""
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
     if isinstance(kind, types.UnionType):
-        choices = [_compiled(choice) for choice in args]
+        choices = [_compiled(kind) for kind in args if kind is not jax.Array]
         words = ' or '.join(words for words, _ in choices)
         return words, lambda value: any(fits(value) for _, fits in choices)
     if origin in (Mapping, Sequence, tuple):
