@@ -18,6 +18,8 @@ Images are those of Fashion-MNIST and CIFAR-10 where `launch/prepare_data.py` ha
 prepared them, and else enlarged digits.
 """
 
+import command
+
 import json
 import os
 import pathlib
@@ -30,7 +32,6 @@ import jax
 import tqdm
 from absl import app, flags
 
-import command
 from eqprop_jax import records
 from experiments.benchmark import measure, methods, networks, references, report
 

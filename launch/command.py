@@ -1,23 +1,33 @@
 """What the launchers share: the checkout on the path, flags, and how they end.
 
-What is wrong ends a launcher with one line, `NAME: MESSAGE`, and no traceback.
+What is wrong ends a launcher with one line, `NAME: MESSAGE`, within seconds, and with
+no traceback.
 """
+
+import process
 
 import functools
 import inspect
+import os
 import pathlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import jax
+try:
+    import jax
+except ValueError as error:  # of a variable in the environment
+    process.leave(pathlib.Path(sys.argv[0]).stem, f'JAX cannot start: {error}', 1)
 from absl import app, flags, logging
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from eqprop_jax import checkpoint, config, records, training
 from eqprop_jax.data import NotPreparedError
+from eqprop_jax.training.display import Display
+from eqprop_jax.training.interrupts import Interrupted, Watch
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in JAX's words
@@ -28,6 +38,7 @@ TOLD = (
     NotPreparedError,
     records.WorkdirError,
     training.TrainingError,
+    training.hosts.HostsError,
 )
 """What the library raises for its users to read."""
 
@@ -46,33 +57,92 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def told(fn: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    """Returns a launcher's function of argv, which tells in one line why it failed."""
+    """Returns a launcher's function of argv, which tells in one line why it failed.
+
+    What was not foreseen is told by a traceback. Either way the process ends at once,
+    without waiting for its threads, and no signal and no display that went away keeps
+    it from that.
+    """
     name = pathlib.Path(inspect.getfile(fn)).stem
 
     @functools.wraps(fn)
     def run(argv: list[str]) -> Any:
+        show()
         try:
-            return fn(argv)
-        except Failure as failure:
-            end = failure
-        except TOLD as error:
-            end = Failure(str(error))
+            with process.watched(name, Interrupted, lambda: Watch.entered > 0):
+                found = fn(argv)
+            _check_shown()
+            return found
+        except Exception as error:
+            end = _foreseen(error)
+            if end is None:
+                traceback.print_exc()
+                end = Failure('this was not foreseen: please report it')
         except KeyboardInterrupt as stop:
             end = Failure(str(stop) or 'interrupted', exit_code(stop))
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not isinstance(error, MemoryError) and OUT_OF_MEMORY not in str(error):
-                raise
-            reason = next(iter(str(error).splitlines()), 'MemoryError')
-            end = Failure(f'too large for the memory of this machine ({reason})')
-        tell(name, end)
-        sys.exit(end.code)
+        process.leave(name, end, end.code, part=training.hosts.part)
 
     return run
 
 
-def tell(name: str, error: Exception) -> None:
-    """Prints what is wrong in one line."""
-    print(f'{name}: {" ".join(str(error).split())}', file=sys.stderr, flush=True)
+def _foreseen(error: Exception) -> Failure | None:
+    """Returns the end that an error comes to, None if it is a mistake of the code's."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, (*TOLD, OSError, app.UsageError)):
+        return Failure(str(error))
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    if is_out_of_memory(error):
+        return Failure(f'too large for the memory of this machine ({reason})')
+    if lost := training.hosts.explain(str(error)):
+        return Failure(lost)
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if any(pathlib.Path(name).name == 'xla_bridge.py' for name in frames):
+        platforms = os.environ.get('JAX_PLATFORMS')
+        chosen = f' with JAX_PLATFORMS={platforms}' if platforms else ''
+        return Failure(f'JAX finds no device{chosen} ({reason})')
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether memory, of the machine or of a device, was exhausted."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return OUT_OF_MEMORY in str(error)
+    return isinstance(error, MemoryError)
+
+
+def show() -> None:
+    """Lets what is printed be dropped where it cannot be, instead of ending the run."""
+    sys.stdout, sys.stderr = (
+        stream if isinstance(stream, Display) else Display(stream)
+        for stream in (sys.stdout, sys.stderr)
+    )
+
+
+def tell_aborts(name: str) -> None:
+    """Ends a launcher in one line also where JAX aborts the process."""
+
+    def explain(said: str) -> str:
+        fatal = [line for line in said.splitlines() if line.startswith('F')]
+        return training.hosts.explain(said) or next(iter(fatal), 'aborted')
+
+    process.tell_aborts(name, explain)
+    show()
+
+
+def _check_shown() -> None:
+    """Fails if what was printed is lost, unless whoever read it left."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        error = getattr(stream, 'error', None)
+        if error is None:
+            continue
+        with open(os.devnull, 'wb') as nothing:  # nor does the end try again
+            os.dup2(nothing.fileno(), stream.fileno())
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            fail(
+                f'the end was reached, but standard output cannot be written ({error})'
+            )
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

@@ -7,10 +7,11 @@ estimator against exact recurrent backprop: layer by layer, and cause by cause. 
 bias.json and bias.png in the workdir.
 """
 
+import command
+
 import jax
 from absl import app, flags
 
-import command
 from eqprop_jax import analysis, config, records, training
 from eqprop_jax.figures import bias
 

@@ -8,12 +8,13 @@ took, beside what the run itself wrote down when it ended. With --json also clas
 class.
 """
 
+import command
+
 from collections.abc import Mapping
 from typing import Any
 
 from absl import app, flags
 
-import command
 from eqprop_jax import _disk as disk
 from eqprop_jax import _evaluation as evaluation
 from eqprop_jax import config, records

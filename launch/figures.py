@@ -16,6 +16,8 @@ part of `all` where there is a record of it. To train anew:
         --hardware='8 cores of ...'
 """
 
+import command
+
 import os
 import pathlib
 import tempfile
@@ -25,7 +27,6 @@ from typing import Any
 import jax
 from absl import app, flags
 
-import command
 import eqprop_jax as ep
 from eqprop_jax.config import build, variants
 from experiments import budget

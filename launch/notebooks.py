@@ -10,6 +10,8 @@ to bottom in a fresh kernel; the outputs are kept of quick_start alone, the tuto
 which can thus be read without running it. Needs the extra [notebook].
 """
 
+import command
+
 import copy
 import os
 import sys
@@ -19,8 +21,6 @@ import jupytext
 import nbclient
 import nbformat
 from absl import app, flags
-
-import command
 
 FOLDER = command.ROOT / 'notebooks'
 KEPT = 'quick_start'  # the one that keeps its outputs

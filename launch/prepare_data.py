@@ -14,8 +14,9 @@ neither TensorFlow nor TFDS is needed, and the folder eqprop_arrays can be copie
 machines that have no network.
 """
 
+import command
+
 import os
-import sys
 
 from absl import app, flags, logging
 
@@ -40,12 +41,11 @@ OVERWRITE = flags.DEFINE_boolean('overwrite', False, 'Write existing arrays anew
 flags.register_validator('dataset', bool, f'Name a data set: {CHOICES}, ...')
 
 
+@command.told
 def main(argv: list[str]) -> None:
     """Fill the array cache, read it back and report what it holds."""
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    command.begin(argv, logging.ERROR)
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    logging.set_verbosity(logging.ERROR)
     name, data_dir = DATASET.value, DATA_DIR.value
     try:
         if SOURCE.value is None:
@@ -56,8 +56,7 @@ def main(argv: list[str]) -> None:
             )
         data = load(name, data_dir=data_dir, held_out=0)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f'prepare_data: {" ".join(str(error).split())}', file=sys.stderr)
-        sys.exit(1)
+        command.fail(str(error))
     height, width, channels = data.train.images.shape[1:]
     print(
         f'{name}: {len(data.train.labels):,} training and {len(data.test.labels):,} '

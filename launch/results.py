@@ -14,12 +14,13 @@ has them or changed the row. Which records are lines of the table, and in what o
 in results/table.json.
 """
 
+import command
+
 import pathlib
 import runpy
 
 from absl import app, flags
 
-import command
 from eqprop_jax import records
 from experiments import results
 from experiments.benchmark import report

@@ -17,6 +17,8 @@ CPU one after the other. JAX_NUM_CPU_DEVICES=2 makes two devices of a CPU's core
 For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 """
 
+import command
+
 import contextlib
 import functools
 import json
@@ -32,7 +34,6 @@ import jax
 import ml_collections
 from absl import app, flags, logging
 
-import command
 from eqprop_jax import config, records, training
 from eqprop_jax.config import changes, variants
 from eqprop_jax.figures import sweep as figure
@@ -78,7 +79,10 @@ def main(argv: list[str]) -> None:
             number += len(group)
             print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
             with _naming(group[0]):
-                _train(module, group)
+                try:
+                    _train(module, group)
+                except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                    _tell_too_large(group, error)
             jax.clear_caches()
         with records.locked(WORKDIR.value, wait=True):  # another sweep may end, too
             rows = sweep.table(_with_others(runs, built))
@@ -146,6 +150,14 @@ def _train(module: dict[str, Any], group: list[Run]) -> None:
         broke_off = isinstance(end, training.TrainingError)
         for message in [end] if broke_off else sweep.warnings(workdir):
             print(f'sweep: {workdir}: {message}', file=sys.stderr)
+
+
+def _tell_too_large(group: list[Run], error: Exception) -> None:
+    """Tells which runs memory does not suffice for; raises other errors again."""
+    if not command.is_out_of_memory(error):
+        raise error
+    message = 'too large for the memory of this machine'
+    print(f'sweep: {_names(group)}: {message}', file=sys.stderr)
 
 
 def _names(group: list[Run]) -> str:

@@ -122,6 +122,7 @@ if [ -z "$workdir_given" ]; then
 fi
 case $workdir in
   gs://*) ;;
+  -*) fail "--workdir=$workdir starts with a dash, which scp takes for an option" ;;
   /* | ..* | */..*) fail "--workdir=$workdir is not inside the repository" ;;
   *[!A-Za-z0-9._/=+,@-]*) fail "--workdir=$workdir has characters that scp may not take" ;;
 esac

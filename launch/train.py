@@ -19,7 +19,9 @@ command on every host makes one run; elsewhere tell them of each other:
 They share the workdir: a folder that all of them see, or gs://bucket/folder.
 """
 
-import os
+import command
+
+import functools
 import re
 import sysconfig
 import traceback
@@ -28,8 +30,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-import command
-from eqprop_jax import checkpoint, config, records, training
+from eqprop_jax import config, records, training
 from eqprop_jax.config import changes
 from eqprop_jax.config.variants import NoVariantError
 from eqprop_jax.figures import curves
@@ -58,6 +59,14 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'How many there are.')
 HOST = flags.DEFINE_integer('host', None, 'Which of them this is, from 0 on.')
+TIMEOUT = flags.DEFINE_float(
+    'timeout',
+    60.0,
+    'Seconds within which hosts have to find each other, and notice one that is gone.',
+    lower_bound=10,
+)
+flags.register_validator('save_every', lambda value: value >= 0, 'It is NaN.')
+flags.register_validator('timeout', lambda value: value >= 10, 'It is NaN.')
 flags.mark_flag_as_required('config')
 command.define_cache()
 
@@ -67,27 +76,24 @@ def main(argv: list[str]) -> None:
     """Builds the experiment, trains it and draws its curves."""
     command.begin(argv)
     workdir = WORKDIR.value
-    try:
-        training.hosts.initialize(COORDINATOR.value, NUM_HOSTS.value, HOST.value)
-    except (RuntimeError, ValueError) as error:
-        command.fail(str(error))
-    try:
-        experiment = config.experiment(CONFIG.value)
-        finished = training.is_finished(experiment, workdir) and not OVERWRITE.value
-        if not finished:
-            training.train_and_evaluate(
-                experiment,
-                workdir,
-                save_every=SAVE_EVERY.value,
-                keep=KEEP.value,
-                overwrite=OVERWRITE.value,
-            )
-    except checkpoint.CheckpointError as error:
-        command.tell('train', error)
-        os._exit(1)  # orbax's threads may wait minutes for one that failed
-    except KeyboardInterrupt as stop:
-        message = str(stop) or f'interrupted; what was recorded is in {workdir}'
-        command.fail(message, command.exit_code(stop))
+    training.hosts.initialize(
+        COORDINATOR.value,
+        NUM_HOSTS.value,
+        HOST.value,
+        timeout=TIMEOUT.value,
+        prepare=functools.partial(command.tell_aborts, 'train'),
+    )
+    training.hosts.agree(CONFIG.value.to_dict())
+    experiment = config.experiment(CONFIG.value)
+    finished = training.is_finished(experiment, workdir) and not OVERWRITE.value
+    if not finished:
+        training.train_and_evaluate(
+            experiment,
+            workdir,
+            save_every=SAVE_EVERY.value,
+            keep=KEEP.value,
+            overwrite=OVERWRITE.value,
+        )
     if not training.hosts.is_first():
         return
     if finished:
@@ -100,6 +106,9 @@ def main(argv: list[str]) -> None:
         print(curves.summary_line(workdir))
     except (KeyError, OSError, TypeError, ValueError) as error:
         command.fail(f'the run has ended, but its curves cannot be drawn ({error})')
+    except KeyboardInterrupt as stop:
+        message = 'the run has ended, but drawing its curves was interrupted'
+        command.fail(message, command.exit_code(stop))
 
 
 @command.told

@@ -63,10 +63,10 @@ def test_a_process_of_its_own_tells_a_mistake_in_one_line(tmp_path, script):
 def test_every_launcher_is_run_as_a_process():
     """But for the notebooks, which notebooks_test.py and .ci/run take.
 
-    `command` is what they share.
+    `command` and `process` are what they share.
     """
     files = {path.stem for path in (ROOT / 'launch').glob('*.py')}
-    assert files == MISTAKES.keys() | {'notebooks', 'command'}
+    assert files == MISTAKES.keys() | {'notebooks', 'command', 'process'}
 
 
 @pytest.mark.parametrize(

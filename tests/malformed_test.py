@@ -984,7 +984,8 @@ SUMMARIES = {
 }
 # Runs one launcher on many workdirs, since most of its seconds go into imports.
 DRIVER = """
-import contextlib, importlib, io, json, sys
+import contextlib, importlib, io, json, os, sys
+os._exit = sys.exit
 sys.path[:0] = [sys.argv[1], sys.argv[1] + '/launch']
 from absl import flags
 launcher = importlib.import_module(sys.argv[2])

@@ -129,6 +129,7 @@ def launch(script, *arguments, cwd=ROOT, **environment):
     """
     root, verbosity = logging.getLogger(), absl_logging.get_verbosity()
     handlers, known = root.handlers[:], set(flags.FLAGS)
+    stops = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     command = [str(ROOT / 'launch' / f'{script}.py'), *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
@@ -154,6 +155,8 @@ def launch(script, *arguments, cwd=ROOT, **environment):
             flags.FLAGS.unparse_flags()
             sys.modules.pop('config_config', None)  # of --config; loaded anew on top
             root.handlers[:] = handlers
+            for one, handler in stops.items():  # importing `command` has changed them
+                signal.signal(one, handler)
             absl_logging.set_verbosity(verbosity)
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 

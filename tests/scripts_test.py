@@ -417,6 +417,7 @@ class TestTpuVm:
             ([*VM, '--workdir=/tmp/x', *COMMAND], 'not inside the repository'),
             ([*VM, '--workdir=runs/../..', *COMMAND], 'not inside the repository'),
             ([*VM, '--workdir=a b', *COMMAND], 'characters'),
+            ([*VM, '--workdir=-x', *COMMAND], 'starts with a dash'),
         ],
     )
     def test_mistakes(self, launch, env, arguments, part):

@@ -3,9 +3,7 @@
 import signal
 import threading
 from types import FrameType
-from typing import Any
-
-from absl import logging
+from typing import Any, ClassVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,6 +24,9 @@ class Watch:
     takes no signals, it sees none.
     """
 
+    entered: ClassVar[int] = 0
+    """How many watches hold signals back now."""
+
     def __init__(self) -> None:
         self.number: int | None = None
         """Of the signal that came, if one has."""
@@ -34,9 +35,11 @@ class Watch:
     def __enter__(self) -> 'Watch':
         if threading.current_thread() is threading.main_thread():
             self._before = {one: signal.signal(one, self._note) for one in SIGNALS}
+        Watch.entered += 1
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        Watch.entered -= 1
         self._restore(*self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -44,7 +47,6 @@ class Watch:
         if self.number is None:
             self.number = number
             self._restore(signal.SIGINT)
-            logging.warning('asked to leave: saving first; Ctrl-C to leave at once')
 
     def _restore(self, *numbers: int) -> None:
         for number in numbers:

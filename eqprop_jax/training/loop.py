@@ -1,7 +1,9 @@
 """The main loop: chunks of steps, evaluations on a schedule, records, progress."""
 
 import contextlib
+import functools
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,6 +13,7 @@ import tqdm
 
 from eqprop_jax import records
 from eqprop_jax.training import hosts, programs
+from eqprop_jax.training.display import Display
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
 from eqprop_jax.training.state import Experiment, TrainState, rests_on
@@ -64,6 +67,7 @@ def train_and_evaluate(
         there stay in the workdir, without a checkpoint.
       CheckpointError: if the checkpoint to go on from has another state, or one cannot
         be written.
+      HostsError: if several hosts do not share the workdir.
       Interrupted: if a signal asked to leave.
       WorkdirError: if the workdir holds the run of another configuration, or one that
         was begun on other data or under other settings of JAX, or is in use by another
@@ -112,12 +116,18 @@ def train_together(
 
     Raises:
       CheckpointError: as in `train_and_evaluate`.
+      HostsError: as there.
       Interrupted: as there.
+      ValueError: if `save_every` is negative, or no number.
       WorkdirError: as there.
     """
+    if not save_every >= 0:
+        raise ValueError(f'save_every is {save_every}: seconds, from 0 on')
     with contextlib.ExitStack() as locks:
-        for workdir in workdirs if hosts.is_first() else ():
-            locks.enter_context(records.locked(workdir))
+        for workdir in workdirs:
+            lock = functools.partial(locks.enter_context, records.locked(workdir))
+            hosts.first_does(lock)
+            hosts.share(workdir)
         basis = rests_on(experiments[0].dataset)  # of all of them
         journals = [
             Journal(experiment, workdir, keep, basis, overwrite=overwrite)
@@ -156,6 +166,7 @@ def _train(
         initial=start,
         unit='step',
         miniters=1,
+        file=Display(sys.stderr),
         disable=not (progress and hosts.is_first()),
     )
     saved = time.monotonic()

@@ -1,0 +1,174 @@
+"""The process of a launcher: what signals do to it, and how it ends.
+
+`command` imports it before everything that takes long. From then on a signal ends the
+process in one line, and once `watched` is entered so does a second Ctrl-C, whatever the
+main thread is waiting for.
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import select
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any, NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 5.0  # seconds that a process has to clean up, before it is ended
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+_leaving = threading.Lock()
+_kept: list[Any] = []  # what C code holds a pointer to
+
+
+def tell(name: str, message: object) -> None:
+    """Prints a message in one line, as far as anybody is there to read it."""
+    begin = '\n' if getattr(sys.stderr, 'within_line', False) else ''
+    line = f'{begin}{name}: {" ".join(str(message).split())}'
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def leave(
+    name: str, message: object, code: int, *, part: Callable[[], Any] | None = None
+) -> NoReturn:
+    """Tells why, and ends the process without waiting for any thread.
+
+    Threads that write a checkpoint may wait for minutes for a disk that has failed.
+
+    Args:
+      name: of the launcher.
+      message: printed in one line.
+      code: the exit code.
+      part: called in between; where it takes longer than `GRACE` it is left alone.
+    """
+    with _leaving:  # whoever comes second waits for the end
+        tell(name, message)
+        if part is not None:
+            parting = threading.Thread(target=part, daemon=True)
+            parting.start()
+            parting.join(GRACE)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+
+
+@contextlib.contextmanager
+def watched(
+    name: str, interrupted: type[KeyboardInterrupt], is_held: Callable[[], bool]
+) -> Generator[None, None, None]:
+    """Lets signals be obeyed in seconds, also where the main thread is in C code.
+
+    The first one raises, or is held back by the training loop, which saves first. A
+    SIGINT that comes second ends the process at once.
+
+    Args:
+      name: of the launcher.
+      interrupted: what the first signal raises, of a message and the signal's number.
+      is_held: tells whether signals are held back.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        if not _leaving.locked():
+            raise interrupted('interrupted', number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    watch = threading.Thread(target=_watch, args=(name, read, is_held), daemon=True)
+    watch.start()
+    fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(fd)
+        os.close(write)
+        watch.join()
+
+
+def _watch(name: str, read: int, is_held: Callable[[], bool]) -> None:
+    """Follows the numbers of signals, which Python writes when they come."""
+    first = 0
+    with open(read, 'rb', buffering=0) as numbers:
+        while True:
+            late = first and not is_held()
+            if not select.select([numbers], [], [], GRACE if late else None)[0]:
+                if not is_held():
+                    leave(name, 'interrupted', 128 + first)
+                continue
+            number = numbers.read(1)
+            if not number:
+                return
+            if number[0] not in SIGNALS:
+                continue
+            if first and number[0] == signal.SIGINT:
+                leave(name, 'left at once; what was saved last stays', 130)
+            if not first and is_held():
+                tell(name, 'asked to leave: saving first; Ctrl-C to leave at once')
+            first = first or number[0]
+
+
+def tell_aborts(name: str, explain: Callable[[str], str]) -> None:
+    """Ends in one line what C code aborts, as JAX does where a host is gone.
+
+    From here on what C code prints is held back: it is a page by then.
+
+    Args:
+      name: of the launcher.
+      explain: returns in words what C code has printed.
+    """
+    from absl import logging
+
+    stream = os.fdopen(os.dup(2), 'w', buffering=1)
+    said, path = tempfile.mkstemp()
+    os.unlink(path)
+    os.dup2(said, 2)
+    sys.stderr = stream
+    logging.get_absl_handler().python_handler.setStream(stream)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def aborted(number: int) -> None:
+        del number
+        leave(name, explain(os.pread(said, 2**20, 0).decode(errors='replace')), 1)
+
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), aborted)
+    _kept.append(aborted)
+
+
+def _begin() -> None:
+    """Opens what was closed of the standard streams, and tells of early signals.
+
+    The next file that is opened would be one of them otherwise, for C code to print
+    its warnings into.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number
+    sys.stdout, sys.stderr = (
+        stream or os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w')
+        for stream in (sys.stdout, sys.stderr)
+    )
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        tell(pathlib.Path(sys.argv[0]).stem, 'interrupted')
+        os._exit(128 + number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) in DEFAULTS:
+            signal.signal(number, stop)
+
+
+_begin()
