@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 try:
@@ -68,8 +69,9 @@ def told(fn: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
     @functools.wraps(fn)
     def run(argv: list[str]) -> Any:
         show()
+        process.interrupted = 'interrupted'
         try:
-            with process.watched(name, Interrupted, lambda: Watch.entered > 0):
+            with process.watched(name, lambda: Watch.entered > 0):
                 found = fn(argv)
             _check_shown()
             return found
@@ -79,7 +81,8 @@ def told(fn: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
                 traceback.print_exc()
                 end = Failure('this was not foreseen: please report it')
         except KeyboardInterrupt as stop:
-            end = Failure(str(stop) or 'interrupted', exit_code(stop))
+            code = 128 + getattr(stop, 'number', signal.SIGINT)
+            end = Failure(str(stop) or process.interrupted, code)
         process.leave(name, end, end.code, part=training.hosts.part)
 
     return run
@@ -145,9 +148,15 @@ def _check_shown() -> None:
             )
 
 
-def exit_code(stop: KeyboardInterrupt) -> int:
-    """Returns the exit code of what a signal has stopped."""
-    return 128 + getattr(stop, 'number', signal.SIGINT)
+def clean_up_first() -> None:
+    """Lets signals raise Interrupted from here on, within seconds of an end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise Interrupted(process.interrupted, number)
+
+    for number in process.SIGNALS:
+        signal.signal(number, stop)
 
 
 def define_cache() -> None:

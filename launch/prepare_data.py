@@ -45,6 +45,7 @@ flags.register_validator('dataset', bool, f'Name a data set: {CHOICES}, ...')
 def main(argv: list[str]) -> None:
     """Fill the array cache, read it back and report what it holds."""
     command.begin(argv, logging.ERROR)
+    command.clean_up_first()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     name, data_dir = DATASET.value, DATA_DIR.value
     try:

@@ -21,6 +21,10 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 5.0  # seconds that a process has to clean up, before it is ended
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+interrupted: str = 'interrupted'
+"""What a process tells that a signal ends."""
+asked: int = 0
+"""The number of the first signal that came while `watched` was entered; 0: none."""
 _leaving = threading.Lock()
 _kept: list[Any] = []  # what C code holds a pointer to
 
@@ -58,25 +62,16 @@ def leave(
 
 
 @contextlib.contextmanager
-def watched(
-    name: str, interrupted: type[KeyboardInterrupt], is_held: Callable[[], bool]
-) -> Generator[None, None, None]:
-    """Lets signals be obeyed in seconds, also where the main thread is in C code.
+def watched(name: str, is_held: Callable[[], bool]) -> Generator[None, None, None]:
+    """Lets signals be obeyed at once, also while the main thread is in C code.
 
-    The first one raises, or is held back by the training loop, which saves first. A
-    SIGINT that comes second ends the process at once.
+    Nothing is raised: JAX swallows exceptions at some places. The first signal may be
+    held back, by the training loop, which saves first; a SIGINT after it is not.
 
     Args:
       name: of the launcher.
-      interrupted: what the first signal raises, of a message and the signal's number.
       is_held: tells whether signals are held back.
     """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        if not _leaving.locked():
-            raise interrupted('interrupted', number)
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -85,7 +80,7 @@ def watched(
     watch = threading.Thread(target=_watch, args=(name, read, is_held), daemon=True)
     watch.start()
     fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {number: signal.signal(number, _leave_it) for number in SIGNALS}
     try:
         yield
     finally:
@@ -96,26 +91,35 @@ def watched(
         watch.join()
 
 
+def _leave_it(number: int, frame: FrameType | None) -> None:
+    """Leaves a signal to `_watch`, which Python tells of it before it calls this."""
+
+
 def _watch(name: str, read: int, is_held: Callable[[], bool]) -> None:
     """Follows the numbers of signals, which Python writes when they come."""
-    first = 0
+    global asked
+    asked, grace = 0, None
     with open(read, 'rb', buffering=0) as numbers:
         while True:
-            late = first and not is_held()
-            if not select.select([numbers], [], [], GRACE if late else None)[0]:
-                if not is_held():
-                    leave(name, 'interrupted', 128 + first)
-                continue
-            number = numbers.read(1)
-            if not number:
+            if not select.select([numbers], [], [], grace)[0]:
+                leave(name, interrupted, 128 + asked)
+            found = numbers.read(1)
+            if not found:
                 return
-            if number[0] not in SIGNALS:
+            number = found[0]
+            if number not in SIGNALS:
                 continue
-            if first and number[0] == signal.SIGINT:
+            if asked and number == signal.SIGINT:
                 leave(name, 'left at once; what was saved last stays', 130)
-            if not first and is_held():
+            if asked:  # schedulers send SIGTERM several times
+                continue
+            asked = number
+            if is_held():
                 tell(name, 'asked to leave: saving first; Ctrl-C to leave at once')
-            first = first or number[0]
+            elif signal.getsignal(number) is _leave_it:
+                leave(name, interrupted, 128 + number)
+            else:  # something is cleaned up
+                grace = GRACE
 
 
 def tell_aborts(name: str, explain: Callable[[str], str]) -> None:
@@ -163,7 +167,7 @@ def _begin() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        tell(pathlib.Path(sys.argv[0]).stem, 'interrupted')
+        tell(pathlib.Path(sys.argv[0]).stem, interrupted)
         os._exit(128 + number)
 
     for number in SIGNALS:

@@ -18,6 +18,7 @@ For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 """
 
 import command
+import process
 
 import contextlib
 import functools
@@ -71,27 +72,26 @@ def main(argv: list[str]) -> None:
         print('\n'.join([_command(module, run) for run in runs]))
         return
     records.folder(WORKDIR.value)  # an empty name is refused
-    try:
-        built = _built(module, runs)
-        sweep.table(_with_others(runs, built))  # refuses before the first trains
-        number = 0
-        for group in _groups(module, runs):
-            number += len(group)
-            print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
-            with _naming(group[0]):
-                try:
-                    _train(module, group)
-                except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                    _tell_too_large(group, error)
-            jax.clear_caches()
-        with records.locked(WORKDIR.value, wait=True):  # another sweep may end, too
-            rows = sweep.table(_with_others(runs, built))
-            if ONLY.value:  # the others stay
-                rows = sweep.merged(rows, WORKDIR.value)
-            sweep.write(rows, WORKDIR.value)
-    except KeyboardInterrupt as stop:
-        message = 'interrupted; the same command goes on with what is missing'
-        command.fail(message, command.exit_code(stop))
+    process.interrupted = 'interrupted; the same command goes on with what is missing'
+    built = _built(module, runs)
+    sweep.table(_with_others(runs, built))  # refuses before the first trains
+    number = 0
+    for group in _groups(module, runs):
+        number += len(group)
+        print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
+        with _naming(group[0]):
+            try:
+                _train(module, group)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                _tell_too_large(group, error)
+        jax.clear_caches()
+        if process.asked:  # at the very end of that group
+            command.fail(process.interrupted, 128 + process.asked)
+    with records.locked(WORKDIR.value, wait=True):  # another sweep may end, too
+        rows = sweep.table(_with_others(runs, built))
+        if ONLY.value:  # the others stay
+            rows = sweep.merged(rows, WORKDIR.value)
+        sweep.write(rows, WORKDIR.value)
     print(sweep.text(rows))
     try:
         print(f'drawn in {figure.draw(WORKDIR.value, rows)}')

@@ -20,6 +20,7 @@ They share the workdir: a folder that all of them see, or gs://bucket/folder.
 """
 
 import command
+import process
 
 import functools
 import re
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
         timeout=TIMEOUT.value,
         prepare=functools.partial(command.tell_aborts, 'train'),
     )
-    training.hosts.agree(CONFIG.value.to_dict())
+    training.agreement.agree(CONFIG.value.to_dict())
     experiment = config.experiment(CONFIG.value)
     finished = training.is_finished(experiment, workdir) and not OVERWRITE.value
     if not finished:
@@ -100,15 +101,13 @@ def main(argv: list[str]) -> None:
         print(
             f'{workdir} holds this run, which has finished: --overwrite begins it anew'
         )
+    process.interrupted = 'the run has ended, but drawing its curves was interrupted'
     try:
         if not finished or not (records.folder(workdir) / 'curves.png').exists():
             curves.draw(workdir)
         print(curves.summary_line(workdir))
     except (KeyError, OSError, TypeError, ValueError) as error:
         command.fail(f'the run has ended, but its curves cannot be drawn ({error})')
-    except KeyboardInterrupt as stop:
-        message = 'the run has ended, but drawing its curves was interrupted'
-        command.fail(message, command.exit_code(stop))
 
 
 @command.told

@@ -1,5 +1,6 @@
 """The training loop: it receives built objects and reads no configuration."""
 
+from eqprop_jax.training import agreement as agreement
 from eqprop_jax.training import hosts as hosts
 from eqprop_jax.training.diagnose import first_examples as first_examples
 from eqprop_jax.training.interrupts import Interrupted as Interrupted

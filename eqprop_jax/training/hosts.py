@@ -5,14 +5,10 @@ runtime). What a host would decide by its own clock, signals or disk is agreed u
 """
 
 import importlib.util
-import itertools
-import json
 import os
 import pathlib
 import re
-import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +19,6 @@ from jax._src import distributed  # whose client has no public name
 from jax.experimental import multihost_utils
 
 from eqprop_jax import _disk as disk
-from eqprop_jax import records
 
 # Of a step that srun has started: as JAX's own detection asks for.
 SLURM = (
@@ -34,12 +29,7 @@ SLURM = (
     'SLURM_LOCALID',
 )
 WORKERS = 'worker-network-endpoints'
-TOKEN = 'hosts.token'  # that the first host leaves in a workdir for the others to find
-SEEN_WITHIN = 10.0  # seconds that a shared folder has to show it
-LONG = 3_600_000  # milliseconds; JAX ends the wait for a host that is gone
 LOST = ('Gloo', 'NCCL', 'coordination', 'UNAVAILABLE', 'unhealthy', 'Socket closed')
-FLAGS = ('jax_enable_x64', 'jax_platforms', 'jax_num_cpu_devices')
-_numbers = itertools.count()  # of exchanges, the same on all hosts
 
 
 class HostsError(RuntimeError):
@@ -131,102 +121,6 @@ def part() -> None:
         jax.distributed.shutdown()
 
 
-def agree(config: Mapping[str, Any]) -> None:
-    """Raises HostsError on all hosts if what they run, or run on, is not the same.
-
-    It is called before anything is built.
-
-    Args:
-      config: plain values, as JSON has them.
-    """
-    if distributed.global_state.client is None:
-        return
-    program = {name: getattr(settings, name) for name in FLAGS}
-    versions = {'commit': records.commit(), 'jax': jax.__version__}
-    _agree_on(_flat(config) | program | versions)
-    here = jax.local_devices()
-    _agree_on({'devices': f'{len(here)} x {here[0].device_kind}'})
-
-
-def _agree_on(facts: Mapping[str, Any]) -> None:
-    """Raises HostsError on all hosts, and names what differs, if facts do."""
-    first, *others = (json.loads(text) for text in exchange(json.dumps(facts)))
-    for host, other in enumerate(others, start=1):
-        differences = [
-            f'{name} is {first.get(name)} on host 0, {other.get(name)} on host {host}'
-            for name in sorted(first.keys() | other.keys())
-            if first.get(name) != other.get(name)
-        ]
-        if differences:
-            raise HostsError(
-                f'the hosts differ ({disk.first_three(differences)}): start the same '
-                'command on the same code and the same kind of machine'
-            )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Returns nested values by dotted names, those without a form in JSON in words."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f'{prefix}{key}.')
-        else:
-            flat[f'{prefix}{key}'] = repr(value)
-    return flat
-
-
-def exchange(text: str) -> list[str]:
-    """Returns what every host has given, in their order, on each of them."""
-    state = distributed.global_state
-    if state.client is None:
-        return [text]
-    key = f'eqprop_jax/{next(_numbers)}'
-    state.client.key_value_set(f'{key}/{state.process_id}', text)
-    return [
-        state.client.blocking_key_value_get(f'{key}/{host}', LONG)
-        for host in range(state.num_processes)
-    ]
-
-
-def first_does(action: Callable[[], Any]) -> None:
-    """Lets the first host do something, while the others wait.
-
-    Raises:
-      WorkdirError: on all hosts, if it does on the first.
-    """
-    said = ''
-    if is_first():
-        try:
-            action()
-        except records.WorkdirError as error:
-            said = str(error)
-    said, *_ = exchange(said)
-    if said:
-        raise records.WorkdirError(said)
-
-
-def share(workdir: str | os.PathLike[str]) -> None:
-    """Raises HostsError on all hosts unless all of them see the same folder there."""
-    if jax.process_count() == 1:
-        return
-    path = records.folder(workdir) / TOKEN
-    word, *_ = exchange(uuid.uuid4().hex)
-    first_does(lambda: _write(path, word))
-    deadline, seen = time.monotonic() + SEEN_WITHIN, False
-    while not (seen := _reads(path, word)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    blind = [
-        str(i) for i, text in enumerate(exchange(word if seen else '')) if not text
-    ]
-    if is_first():
-        path.unlink(missing_ok=True)
-    if blind:
-        raise HostsError(
-            f'host {", ".join(blind)} does not see what host 0 writes to {workdir}: '
-            'choose a --workdir that all hosts share, or gs://bucket/folder'
-        )
-
-
 def several(environment: Mapping[str, str], *, has_tpu: bool) -> bool:
     """Returns whether an environment is that of one of several hosts.
 
@@ -263,24 +157,6 @@ def _workers_of_vm(environment: Mapping[str, str]) -> str:
             return answer.read().decode()
     except OSError:
         return ''
-
-
-def _write(path: records.Path, word: str) -> None:
-    """Writes the token; raises WorkdirError if it cannot."""
-    try:
-        path.write_text(word)
-    except OSError as error:
-        raise records.WorkdirError(
-            f'cannot write to {path.parent} ({error})'
-        ) from error
-
-
-def _reads(path: records.Path, word: str) -> bool:
-    """Returns whether a file can be read and says so."""
-    try:
-        return path.read_text() == word
-    except OSError:
-        return False
 
 
 def is_first() -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from eqprop_jax import records
-from eqprop_jax.training import hosts, programs
+from eqprop_jax.training import agreement, hosts, programs
 from eqprop_jax.training.display import Display
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
@@ -126,8 +126,8 @@ def train_together(
     with contextlib.ExitStack() as locks:
         for workdir in workdirs:
             lock = functools.partial(locks.enter_context, records.locked(workdir))
-            hosts.first_does(lock)
-            hosts.share(workdir)
+            agreement.first_does(lock)
+            agreement.share(workdir)
         basis = rests_on(experiments[0].dataset)  # of all of them
         journals = [
             Journal(experiment, workdir, keep, basis, overwrite=overwrite)
@@ -139,10 +139,13 @@ def train_together(
             if journal.ended is not None
         }
         starts = {i: one.start for i, one in enumerate(journals) if i not in ends}
+        watch = locks.enter_context(Watch())
         for start in sorted(set(starts.values())):
             which = [i for i in starts if starts[i] == start]
             group = [journals[i] for i in which]
-            found = _train(group, start, how, progress=progress, save_every=save_every)
+            found = _train(
+                group, start, how, watch, progress=progress, save_every=save_every
+            )
             ends |= dict(zip(which, found, strict=True))
     return [ends[index] for index in range(len(ends))]
 
@@ -151,6 +154,7 @@ def _train(
     journals: Sequence[Journal],
     start: int,
     how: str | None,
+    watch: Watch,
     *,
     progress: bool,
     save_every: float,
@@ -173,7 +177,6 @@ def _train(
     with contextlib.ExitStack() as stack:
         for context in (bar, *journals):
             stack.enter_context(context)
-        watch = stack.enter_context(Watch())
         for number, chunk in enumerate(schedule(experiment, start)):
             begin = time.perf_counter()
             state, results = runs.train(state, *chunk[:3])
