@@ -165,11 +165,16 @@ def _begin() -> None:
         for stream in (sys.stdout, sys.stderr)
     )
 
+    def hook(error: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            sys.__unraisablehook__(error)
+
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         tell(pathlib.Path(sys.argv[0]).stem, interrupted)
         os._exit(128 + number)
 
+    sys.unraisablehook = hook  # a failed save leaves dozens in threads of C code
     for number in SIGNALS:
         if signal.getsignal(number) in DEFAULTS:
             signal.signal(number, stop)

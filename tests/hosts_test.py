@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -50,21 +51,46 @@ def launch(workdir, *arguments):
     )
 
 
-def launch_two(workdir, *arguments):
-    """Returns two processes that know of each other."""
+def launch_two(workdir, *arguments, own=((), ()), workdirs=None):
+    """Returns two processes that know of each other, with arguments of their own."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     return [
         launch(
-            workdir,
+            (workdirs or (workdir, workdir))[host],
             f'--coordinator=127.0.0.1:{port}',
             '--num_hosts=2',
             f'--host={host}',
             *arguments,
+            *own[host],
         )
         for host in range(2)
     ]
+
+
+def until_begun(workdir, processes):
+    """Returns once a run has written some records."""
+    metrics = workdir / records.METRICS
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and metrics.read_text().count('\n') > 2):
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def assert_told(processes, message, seconds):
+    """Asserts that all end within seconds, each with that message in its last line."""
+    begin = time.monotonic()
+    codes, said = end(processes)
+    assert time.monotonic() - begin < seconds
+    assert codes == [1] * len(processes), said
+    for text in said:
+        *shown, last, nothing = text.replace('\r', '\n').split('\n')
+        assert last.startswith('train: '), text
+        assert re.search(message, last), text
+        assert nothing == ''
+        assert all('step/s' in line or not line for line in shown), text
 
 
 def end(processes):
@@ -113,12 +139,7 @@ def test_two_hosts_are_one_run(tmp_path, whole):
 def test_one_is_told_to_leave_and_both_save(tmp_path, whole):
     """At the same step; the run goes on in one process."""
     processes = launch_two(tmp_path, '--save_every=1000')
-    metrics = tmp_path / records.METRICS
-    deadline = time.monotonic() + 200
-    while not (metrics.exists() and metrics.read_text().count('\n') > 2):
-        assert all(process.poll() is None for process in processes)
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until_begun(tmp_path, processes)
     processes[1].send_signal(signal.SIGTERM)
     codes, said = end(processes)
     assert codes == [143, 143], said
@@ -139,6 +160,13 @@ def test_one_is_told_to_leave_and_both_save(tmp_path, whole):
             ['--coordinator=127.0.0.1:1', '--num_hosts=2', '--host=2'],
             'host lies from 0 to 1, not 2',
         ),
+        (
+            ['--coordinator=127.0.0.1', '--num_hosts=2', '--host=1'],
+            'coordinator is 127.0.0.1, without a port',
+        ),
+        (['--timeout=nan'], '--timeout=nan'),
+        (['--timeout=1'], '--timeout=1'),
+        (['--save_every=nan'], '--save_every=nan'),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
@@ -147,6 +175,70 @@ def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
     assert said.count('\n') == 1
     assert message in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('own', 'message'),
+    [
+        ('--config.seed=1', r'seed is 0 on host 0, 1 on host 1'),
+        (
+            '--config.optimizer.learning_rate=0.2',
+            r'optimizer.learning_rate is 0.1 on host 0, 0.2 on host 1',
+        ),
+    ],
+)
+def test_hosts_that_differ(tmp_path, own, message):
+    """Before anything is written."""
+    processes = launch_two(tmp_path / 'run', own=((), (own,)))
+    assert_told(processes, message, 60)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_that_is_not_shared(tmp_path):
+    folders = (tmp_path / 'one', tmp_path / 'two')
+    processes = launch_two(None, workdirs=folders)
+    assert_told(processes, 'host 1 does not see what host 0 writes', 90)
+    assert not any(folders[0].iterdir())
+
+
+@pytest.mark.parametrize('killed', [0, 1])
+def test_a_host_is_killed(tmp_path, whole, killed):
+    """And the run is whole when it is started again."""
+    arguments = ('--save_every=1000', '--timeout=15')
+    processes = launch_two(tmp_path, *arguments)
+    until_begun(tmp_path, processes)
+    processes[killed].kill()
+    processes.pop(killed).communicate()
+    assert_told(processes, 'another host has ended or cannot be reached', 30)
+    codes, said = end([launch(tmp_path)])
+    assert codes == [0], said
+    assert_close(tmp_path, whole)
+
+
+def test_a_host_that_hangs(tmp_path):
+    processes = launch_two(tmp_path, '--config.num_epochs=3000', '--timeout=15')
+    until_begun(tmp_path, processes)
+    processes[1].send_signal(signal.SIGSTOP)
+    assert_told(processes[:1], 'another host has ended or cannot be reached', 30)
+    processes[1].send_signal(signal.SIGCONT)
+    assert_told(processes[1:], 'another host has ended or cannot be reached', 30)
+
+
+@pytest.mark.parametrize(
+    'own',
+    [
+        ((), ('--host=0',)),
+        (('--host=1',), ()),
+        ((), ('--coordinator=127.0.0.1:9',)),
+        (('--coordinator=nowhere.invalid:9',), ('--coordinator=nowhere.invalid:9',)),
+        (('--num_hosts=3',), ('--num_hosts=3',)),
+    ],
+    ids=['two first', 'no first', 'another address', 'no address', 'one missing'],
+)
+def test_hosts_that_do_not_meet(tmp_path, own):
+    processes = launch_two(tmp_path / 'run', '--timeout=15', own=own)
+    assert_told(processes, 'have not found each other within --timeout', 60)
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,6 @@ def launch(script, *arguments, cwd=ROOT, **environment):
     """
     root, verbosity = logging.getLogger(), absl_logging.get_verbosity()
     handlers, known = root.handlers[:], set(flags.FLAGS)
-    stops = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     command = [str(ROOT / 'launch' / f'{script}.py'), *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
@@ -143,6 +142,7 @@ def launch(script, *arguments, cwd=ROOT, **environment):
         warnings.catch_warnings(action='ignore', category=DeprecationWarning),
         jax.enable_x64(False),
         kept_settings(),
+        taken_back(),
         within(120),
     ):
         try:
@@ -155,8 +155,6 @@ def launch(script, *arguments, cwd=ROOT, **environment):
             flags.FLAGS.unparse_flags()
             sys.modules.pop('config_config', None)  # of --config; loaded anew on top
             root.handlers[:] = handlers
-            for one, handler in stops.items():  # importing `command` has changed them
-                signal.signal(one, handler)
             absl_logging.set_verbosity(verbosity)
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
@@ -175,6 +173,19 @@ def within(seconds):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def taken_back():
+    """Takes back what importing `command` changes of this process."""
+    stops = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    hook = sys.unraisablehook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for one, handler in stops.items():
+            signal.signal(one, handler)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from eqprop_jax import _disk as disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
-PATIENCE = 10  # seconds, for a save that is pending where something else went wrong
+PATIENCE = 5.0  # seconds for a save when something else has failed, as the disk may
 ERRORS = (OSError, ValueError, RuntimeError)  # of orbax, and Exception itself
 
 
@@ -118,8 +118,8 @@ class Saver:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is not None:
-            futures.wait([self._unfinished] if self._unfinished else [], PATIENCE)
+        if error is not None and self._unfinished is not None:
+            futures.wait([self._unfinished], PATIENCE)
         self._background.shutdown(wait=error is None)
         if error is None:
             self.wait()
