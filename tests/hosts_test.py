@@ -90,7 +90,7 @@ def assert_told(processes, message, seconds):
         assert last.startswith('train: '), text
         assert re.search(message, last), text
         assert nothing == ''
-        assert all('step/s' in line or not line for line in shown), text
+        assert all('%|' in line or not line for line in shown), text
 
 
 def end(processes):
@@ -219,8 +219,10 @@ def test_a_host_that_hangs(tmp_path):
     processes = launch_two(tmp_path, '--config.num_epochs=3000', '--timeout=15')
     until_begun(tmp_path, processes)
     processes[1].send_signal(signal.SIGSTOP)
-    assert_told(processes[:1], 'another host has ended or cannot be reached', 30)
-    processes[1].send_signal(signal.SIGCONT)
+    try:
+        assert_told(processes[:1], 'another host has ended or cannot be reached', 30)
+    finally:
+        processes[1].send_signal(signal.SIGCONT)
     assert_told(processes[1:], 'another host has ended or cannot be reached', 30)
 
 
@@ -237,7 +239,7 @@ def test_a_host_that_hangs(tmp_path):
 )
 def test_hosts_that_do_not_meet(tmp_path, own):
     processes = launch_two(tmp_path / 'run', '--timeout=15', own=own)
-    assert_told(processes, 'have not found each other within --timeout', 60)
+    assert_told(processes, 'have not found each other|the same number', 60)
     assert not (tmp_path / 'run').exists()
 
 

@@ -216,7 +216,7 @@ def test_what_is_printed_is_lost(tmp_path):
         train = start(*TRAIN, *SHORT, f'--workdir={tmp_path}', stdout=full)
         code, _, said = end(train, 120)
     assert code == 1
-    assert 'all is done, but standard output cannot be written' in told(said)[-1]
+    assert 'the end was reached, but standard output cannot be' in told(said)[-1]
     assert json.loads((tmp_path / records.SUMMARY).read_text())['last']
 
 

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import ml_collections
 import pytest
 import runs
 
-from eqprop_jax import config, records
+from eqprop_jax import config, records, training
 from eqprop_jax.config import changes
 from eqprop_jax.records import sweep
 
@@ -338,6 +339,34 @@ def test_mistakes(experiment, tmp_path, arguments, part):
     assert part in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not workdir.exists()
+
+
+def test_rows_that_raise(experiment, tmp_path):
+    path = tmp_path / 'raises.py'
+    path.write_text(EXPERIMENT + "    add('third', {})['seed']\n")
+    result = launch('sweep', f'--config={path}', f'--workdir={tmp_path / "runs"}')
+    assert result.returncode == 1
+    assert 'sweep(add): TypeError' in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_rows_that_memory_does_not_suffice_for(experiment, tmp_path, monkeypatch):
+    """Those after them are trained, and the table marks them."""
+    tried = []
+
+    def exhausted(experiments, workdirs, **options):
+        tried.extend(workdirs)
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+    monkeypatch.setattr(training, 'train_together', exhausted)
+    result = launch(
+        'sweep', f'--config={experiment}', f'--workdir={tmp_path}', '--seeds=3'
+    )
+    assert result.returncode == 0, result.stderr
+    assert [path.parent.name for path in tried] == ['corrected', 'not_corrected']
+    assert result.stderr.count('too large for the memory of this machine') == 2
+    rows = json.loads((tmp_path / 'sweep.json').read_text())
+    assert [row['last'] for row in rows] == [[None], [None]]
 
 
 @pytest.mark.whole
