@@ -119,6 +119,29 @@ def test_errors_are_told(monkeypatch, capsys, error):
     assert ERRORS[error] in said
 
 
+def test_what_has_to_clean_up_is_given_seconds(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'launch')
+    with runs.taken_back():
+        import command
+    cleaned = []
+
+    def fn(argv):
+        command.clean_up_first()
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, '_exit', sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        command.told(fn)([])
+    assert ended.value.code == 143
+    assert cleaned == [True]
+    assert capsys.readouterr().err == 'leaving_test: interrupted\n'
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def start(*arguments, **options):
     options = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | options
     environment = {'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_X64': '0'}
@@ -163,6 +186,20 @@ def test_signals_before_the_first_step(tmp_path, number, seconds):
     code, _, said = end(train, 10)
     assert code == 130 if begun else 128 + number
     assert begun or said == 'train: interrupted\n'
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    'script', ['sweep', 'evaluate', 'diagnose', 'figures', 'benchmark', 'prepare_data']
+)
+def test_signals_to_the_other_launchers(tmp_path, script, number):
+    path = ROOT / 'launch' / f'{script}.py'
+    process = start(sys.executable, str(path), cwd=tmp_path)
+    time.sleep(0.7)
+    process.send_signal(number)
+    code, _, said = end(process, 10)
+    assert (code, said) == (128 + number, f'{script}: interrupted\n')
 
 
 @pytest.mark.whole

@@ -477,6 +477,26 @@ class TestFullDisk:
         disk('remount,size=10m')
         ends(workdir)
 
+    @pytest.mark.whole
+    def test_of_a_launcher(self, disk):
+        """The threads that write a checkpoint are neither waited for nor heard."""
+        command = [
+            sys.executable,
+            ROOT / 'launch' / 'train.py',
+            f'--config={ROOT / "configs" / "digits_mlp.py"}',
+            f'--workdir={disk("size=600k") / "run"}',
+            f'--compilation_cache={ROOT / ".cache" / "jax"}',
+            '--config.diagnostics.every_evals=0',
+            '--save_every=0',
+        ]
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS
+        )
+        assert result.returncode == 1
+        lines = result.stderr.replace('\r', '\n').split('\n')
+        (said,) = (line for line in lines if line and '%|' not in line)
+        assert said.startswith('train: cannot write')
+
     def test_of_the_array_cache(self, disk):
         folder = disk('size=64k')
         with pytest.raises(OSError, match='No space left'):
