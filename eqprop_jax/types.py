@@ -23,8 +23,7 @@ and either gives a gradient, exact for the second:
 
     dC/dθ ≈ ∂C/∂θ − (∂D/∂θ)ᵀ δ
 
-On gradients of complex functions: `jax.vjp` of a holomorphic function is the
-plain transpose without conjugation, which is what every formula here means by ᵀ.
+`jax.vjp` of a holomorphic function is the plain transpose without conjugation: ᵀ here.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,8 +51,7 @@ class Batch(NamedTuple):
     y: Float[Array, 'B classes'] | Int[Array, ' B']
     """Targets, one-hot, or the indices of classes."""
     rows: Int[Array, ' B'] | None = None
-    """Ids of the examples in the batch that this is a part of; −1: padding, which no
-    mean counts. None: the whole batch, 0 to B − 1."""
+    """Ids of the examples in the whole batch; −1: padding. None: 0 to B − 1."""
 
     @property
     def numbers(self) -> Int[Array, ' B']:
@@ -129,8 +127,7 @@ class Field(NamedTuple):
     """(number of the sweep, u) -> u with the noise of that sweep (`eqprop_jax.noise`),
     for solvers that sweep a fixed number of times; None: there is no noise."""
     response: 'Response | None' = None
-    """What the response of a nudged phase or a linear solve is measured by; None for a
-    free phase, in which the state itself is measured."""
+    """What the response is measured by; None in a free phase: the state itself."""
 
     def __call__(self, state: State) -> State:
         """Returns F(u) = du/dt."""
@@ -159,7 +156,7 @@ class Response(NamedTuple):
     already, by layer: δ is made of all of them, so that residuals are relative to no
     less."""
     together: str | None = None
-    """Axis name of nudges that are relaxed at the same time, for the same use."""
+    """Axis name of nudges that are relaxed at the same time, for that, too."""
 
 
 class Equilibrium(NamedTuple):
@@ -180,11 +177,9 @@ class Equilibrium(NamedTuple):
     trajectory: Rates | None = None
     """Rates of every step, leaves [T + 1, B, ...], where the solver keeps them."""
     injection: Injection | None = None
-    """The input's part of the drive in a free phase, which later phases use again; None
-    of other phases."""
+    """The input's part of the drive in a free phase, for later ones; else None."""
     held: State | None = None
-    """Units that bounds of the solver hold in a free phase, Booleans [B, ...]; None: it
-    has no bounds."""
+    """Units that bounds hold in a free phase, Booleans [B, ...]; None: no bounds."""
 
 
 class Info(NamedTuple):
@@ -222,9 +217,8 @@ class Estimate(NamedTuple):
 class Solver(Protocol):
     """How it settles; from a factory of `eqprop_jax.solvers`, or one of your own.
 
-    Every example stops for itself, and its result does not depend on its batch-mates;
-    one that does not settle says so in `residual` and `converged`. States may be real
-    or complex, and keep their precision.
+    Every example stops for itself, whatever else is in its batch, and says in
+    `residual` and `converged` whether it settled. States may be real or complex.
     """
 
     def __call__(

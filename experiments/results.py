@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eqprop_jax.records import drawn, files, run, sweep, writer
+from eqprop_jax.records import claims, drawn, files, run, sweep, writer
 from eqprop_jax.records.files import Folder, WorkdirError
 
 CONTENTS = 'table'
@@ -55,7 +55,7 @@ def collect(
     for row in rows:
         try:
             places = [sweep.folder_of(folder, row['name'], s) for s in row['seeds']]
-            row['num_epochs'] = run.read_config(places[0])['num_epochs']
+            row['num_epochs'] = claims.read_config(places[0])['num_epochs']
             summaries = [
                 files.read_json(place / writer.SUMMARY)
                 for place, last in zip(places, row['last'], strict=True)

@@ -13,7 +13,7 @@ from tally import BATCH, INFO, SIZE, bare, count, tally
 from eqprop_jax import records
 from eqprop_jax.data import Split
 from eqprop_jax.data import _pipeline as pipeline
-from eqprop_jax.training import loop, programs
+from eqprop_jax.training import programs, schedule
 from eqprop_jax.training.state import STREAMS, init_state, stream
 from eqprop_jax.types import Estimate
 
@@ -33,7 +33,7 @@ class TestSchedule:
             log_every_steps=log_every,
             eval_every_steps=eval_every,
         )
-        chunks = list(loop.schedule(experiment))
+        chunks = list(schedule.chunks(experiment))
         visited = [
             (chunk.epoch, chunk.first + index)
             for chunk in chunks

@@ -23,6 +23,9 @@ against exact recurrent backprop, and stand in the 'eval' line of the same step:
     reference_converged, symmetric_share, spectral_radius, angle/<pair>, overall_angle
 """
 
+from eqprop_jax.records.claims import changed as changed
+from eqprop_jax.records.claims import claim as claim
+from eqprop_jax.records.claims import read_config as read_config
 from eqprop_jax.records.drawn import commit as commit
 from eqprop_jax.records.drawn import provenance as provenance
 from eqprop_jax.records.drawn import read_data as read_data
@@ -33,14 +36,11 @@ from eqprop_jax.records.files import WorkdirError as WorkdirError
 from eqprop_jax.records.files import folder as folder
 from eqprop_jax.records.files import write_whole as write_whole
 from eqprop_jax.records.run import BIAS as BIAS
-from eqprop_jax.records.run import changed as changed
-from eqprop_jax.records.run import claim as claim
 from eqprop_jax.records.run import is_finished as is_finished
 from eqprop_jax.records.run import is_unfinished as is_unfinished
 from eqprop_jax.records.run import locked as locked
 from eqprop_jax.records.run import read as read
 from eqprop_jax.records.run import read_bias as read_bias
-from eqprop_jax.records.run import read_config as read_config
 from eqprop_jax.records.run import reopen as reopen
 from eqprop_jax.records.run import series as series
 from eqprop_jax.records.run import write_bias as write_bias

@@ -1,4 +1,4 @@
-"""A run's workdir: claimed before it trains, read for figures and tables."""
+"""A run's workdir: held while it trains, read for figures and tables."""
 
 import contextlib
 import math
@@ -6,74 +6,13 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from eqprop_jax import _disk as disk
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError
-from eqprop_jax.records.writer import CONFIG, METRICS, SUMMARY, parse_record
+from eqprop_jax.records.writer import METRICS, SUMMARY, parse_record
 
-RESTS_ON = 'rests_on'  # a key of config.json, beside those of the configuration
 BIAS = 'bias.json'
-OUTPUTS = (METRICS, SUMMARY, BIAS, 'checkpoint', 'tensorboard', 'curves.png')
-
-
-def claim(
-    workdir: Folder,
-    config: Mapping[str, Any],
-    *,
-    defaults: Mapping[str, Any] | None = None,
-    rests_on: Mapping[str, Any] | None = None,
-    anew: bool = False,
-    write: bool = True,
-) -> None:
-    """Writes config.json into a workdir, which is made if need be.
-
-    A workdir that already holds a run of the same configuration may be claimed again:
-    the run is a function of its configuration, and goes on from its checkpoint. On how
-    many devices it runs (`mesh`) may change.
-
-    Args:
-      workdir: the folder.
-      config: plain values, as JSON has them.
-      defaults: what keys stand for that are missing in one of the configurations, by
-        dotted name.
-      rests_on: what else the numbers of the run are a function of, by name. A run that
-        noted other values is refused; of what it did not note nothing is known.
-      anew: whether the run is to begin anew, on whatever it rests now.
-      write: if False look whether it may be claimed, and leave it as it is.
-
-    Raises:
-      WorkdirError: if the folder holds the run of another configuration, or one that
-        rests on other things, or what runs leave but no readable configuration, or
-        cannot be written, or if its name is one that checkpoints cannot be read from.
-    """
-    folder, advice = files.folder_of_run(workdir), ': choose another --workdir'
-    path = folder / CONFIG
-    with files.writing(folder, advice):
-        if path.exists():
-            _check_same(folder, config, defaults or {}, {} if anew else rests_on or {})
-        elif there := [name for name in OUTPUTS if (folder / name).exists()]:
-            raise WorkdirError(
-                f'{folder} holds {there[0]} but no {CONFIG}, so it is not the '
-                'folder of a run: choose another --workdir'
-            )
-    if write:
-        noted = {RESTS_ON: rests_on} if rests_on else {}
-        files.write_json(path, {**config, **noted}, advice)
-
-
-def changed(workdir: Folder, rests_on: Mapping[str, Any]) -> list[str]:
-    """Returns, in words, what the run in a workdir rests on that is other here.
-
-    Args:
-      workdir: of a run.
-      rests_on: as in `claim`.
-
-    Raises:
-      WorkdirError: as `read_config`.
-    """
-    return _changes(_read_config(workdir).get(RESTS_ON), rests_on)
 
 
 @contextlib.contextmanager
@@ -131,23 +70,6 @@ def reopen(workdir: Folder) -> None:
     folder = files.folder(workdir)
     with files.writing(folder):
         disk.remove_file(folder / SUMMARY)
-
-
-def read_config(workdir: Folder) -> dict[str, Any]:
-    """Returns the configuration of the run in a workdir.
-
-    Raises:
-      WorkdirError: if there is none, or none that can be read.
-    """
-    found = _read_config(workdir)
-    found.pop(RESTS_ON, None)
-    return found
-
-
-def _read_config(workdir: Folder) -> dict[str, Any]:
-    """Returns the configuration of a run, and what it rests on."""
-    missing = f'{workdir} is not the workdir of a run: it has no {CONFIG}'
-    return files.read_json(files.folder(workdir) / CONFIG, missing)
 
 
 def write_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
@@ -219,42 +141,3 @@ def series(
     ]
     epochs, values = zip(*rows, strict=True) if rows else ((), ())
     return np.asarray(epochs, float), np.asarray(values, float)
-
-
-def _check_same(
-    folder: epath.Path,
-    config: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    rests_on: Mapping[str, Any],
-) -> None:
-    """Raises WorkdirError, naming some of what differs, if it holds another run."""
-    advice = 'choose another --workdir, or delete that one'
-    try:
-        found = files.parse(disk.read(folder / CONFIG))
-    except ValueError as error:
-        message = f'{folder / CONFIG} is damaged ({error}): {advice}'
-        raise WorkdirError(message) from error
-    changes = _changes(found.pop(RESTS_ON, None), rests_on)
-    there, here = (
-        files.flat({**each, 'mesh': None})  # on which devices it runs is no matter
-        for each in (found, config)
-    )
-    defaults = files.flat(defaults)
-    if differences := files.differences(defaults | there, defaults | here):
-        named = disk.first_three(differences)
-        raise WorkdirError(
-            f'{folder} holds a run with another config ({named}): {advice}'
-        )
-    if changes:
-        named = disk.first_three(changes)
-        raise WorkdirError(
-            f'{folder} holds a run that rests on something else ({named}): bring that '
-            f'back, {advice}'
-        )
-
-
-def _changes(noted: Any, rests_on: Mapping[str, Any]) -> list[str]:
-    """Returns in words what is other than what was noted, if anything was."""
-    there = noted if isinstance(noted, dict) else {}
-    here = files.flat(rests_on)
-    return files.differences(there, {key: here.get(key, there[key]) for key in there})

@@ -5,7 +5,7 @@ from eqprop_jax.training import hosts as hosts
 from eqprop_jax.training.diagnose import first_examples as first_examples
 from eqprop_jax.training.interrupts import Interrupted as Interrupted
 from eqprop_jax.training.journal import TrainingError as TrainingError
-from eqprop_jax.training.journal import is_finished as is_finished
+from eqprop_jax.training.legs import is_finished as is_finished
 from eqprop_jax.training.loop import train_and_evaluate as train_and_evaluate
 from eqprop_jax.training.loop import train_together as train_together
 from eqprop_jax.training.state import Diagnostics as Diagnostics

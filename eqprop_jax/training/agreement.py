@@ -18,6 +18,7 @@ from jax._src import distributed  # whose client has no public name
 
 from eqprop_jax import _disk as disk
 from eqprop_jax import records
+from eqprop_jax.records import files
 from eqprop_jax.training.hosts import HostsError, is_first
 
 FLAGS = ('jax_enable_x64', 'jax_platforms', 'jax_num_cpu_devices')
@@ -39,14 +40,15 @@ def agree(config: Mapping[str, Any]) -> None:
         return
     program = {name: getattr(settings, name) for name in FLAGS}
     versions = {'commit': records.commit(), 'jax': jax.__version__}
-    _agree_on(_flat(config) | program | versions)
+    agree_on(files.flat(config) | program | versions)
     here = jax.local_devices()
-    _agree_on({'devices': f'{len(here)} x {here[0].device_kind}'})
+    agree_on({'devices': f'{len(here)} x {here[0].device_kind}'})
 
 
-def _agree_on(facts: Mapping[str, Any]) -> None:
+def agree_on(facts: Mapping[str, Any]) -> None:
     """Raises HostsError on all hosts, and names what differs, if facts do."""
-    first, *others = (json.loads(text) for text in exchange(json.dumps(facts)))
+    said = exchange(json.dumps(facts, default=repr))
+    first, *others = (json.loads(text) for text in said)
     for host, other in enumerate(others, start=1):
         differences = [
             f'{name} is {first.get(name)} on host 0, {other.get(name)} on host {host}'
@@ -58,17 +60,6 @@ def _agree_on(facts: Mapping[str, Any]) -> None:
                 f'the hosts differ ({disk.first_three(differences)}): start the same '
                 'command on the same code and the same kind of machine'
             )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Returns nested values by dotted names, those without a form in JSON in words."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f'{prefix}{key}.')
-        else:
-            flat[f'{prefix}{key}'] = repr(value)
-    return flat
 
 
 def exchange(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from absl import logging
 
 from eqprop_jax import _disk as disk
 from eqprop_jax import checkpoint, records
-from eqprop_jax.training import hosts
+from eqprop_jax.training import hosts, legs
 from eqprop_jax.training import step as steps
 from eqprop_jax.training.metrics import doubts, of_phases
 from eqprop_jax.training.programs import Chunk
@@ -39,7 +39,7 @@ class Journal:
         overwrite: bool,
     ):
         self.experiment, self.workdir, self._keep = experiment, workdir, keep
-        finished = is_finished(experiment, workdir)
+        finished = legs.is_finished(experiment, workdir)
         self.ended: TrainState | None = None
         """The last state of a run that has ended before: there is nothing to do."""
         if finished and not overwrite:
@@ -53,8 +53,8 @@ class Journal:
             anew=finished,
             write=hosts.is_first(),
         )
-        state, self.notes = _begin(experiment, workdir, anew=finished)
-        self.notes['legs'] = [*self.notes.get('legs', ()), _leg()]
+        state, self.notes = legs.begin(experiment, workdir, anew=finished)
+        self.notes['legs'] = [*self.notes.get('legs', ()), legs.leg()]
         self.begun: TrainState | None = state
         """What the run goes on from, until it does."""
         self.start = int(state.step)
@@ -96,7 +96,7 @@ class Journal:
             self.error = self._not_finite(before + taken, finite)
             self._saver.wait()
             self._writer.check()
-            _remove_checkpoints(self.workdir)
+            legs.remove_checkpoints(self.workdir)
         elif seconds is not None:
             self.notes['train_seconds'] += seconds
             self.notes['timed_steps'] += taken
@@ -181,72 +181,16 @@ class Journal:
             'examples_per_second': timed / seconds if seconds else None,
             'train_seconds': seconds,
             **records.provenance(),
-            **{key: _all(leg.get(key) for leg in self.notes['legs']) for key in _leg()},
+            **{
+                key: legs.distinct(leg.get(key) for leg in self.notes['legs'])
+                for key in legs.leg()
+            },
         }
-
-
-def _leg() -> dict[str, Any]:
-    """Returns what a run, or the rest of an interrupted one, is computed by."""
-    return {
-        'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-        'jax': jax.__version__,
-        'commit': records.commit(),
-    }
-
-
-def _all(values: Iterable[str | None]) -> str | None:
-    """Returns each of them once, None for none."""
-    return ', '.join(dict.fromkeys(filter(None, values))) or None
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Returns metrics as plain numbers."""
     return {name: float(value) for name, value in jax.device_get(metrics).items()}
-
-
-def is_finished(experiment: Experiment, workdir: str | os.PathLike[str]) -> bool:
-    """Returns, on all hosts, whether the run has come to its end in a workdir.
-
-    Args:
-      experiment: from `eqprop_jax.config.experiment`.
-      workdir: as of `train_and_evaluate`.
-
-    Raises:
-      WorkdirError: if the workdir holds the run of another configuration.
-    """
-    records.claim(workdir, experiment.config, defaults=experiment.defaults, write=False)
-    (ended,) = hosts.largest(int(hosts.is_first() and records.is_finished(workdir)))
-    return bool(ended)
-
-
-def _begin(
-    experiment: Experiment, workdir: str | os.PathLike[str], *, anew: bool
-) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the state to start from, and what was noted of the run up to there.
-
-    The first host looks which checkpoint that is; 0: from the start, also of a run that
-    has ended and begins anew, of which the summary goes first.
-    """
-    state, found = init_state(experiment), 0
-    new = {'evaluations': [], 'train_seconds': 0.0, 'timed_steps': 0}
-    if hosts.is_first() and anew:
-        records.reopen(workdir)
-    elif hosts.is_first() and records.is_unfinished(workdir):
-        found = checkpoint.newest(workdir) or 0
-    (number,) = hosts.largest(found)
-    if number:
-        restored, notes = checkpoint.read(workdir, number, state)
-        if notes.keys() >= new.keys():
-            return restored, notes
-    _remove_checkpoints(workdir)  # they belong to records that the writer removes
-    return state, new
-
-
-def _remove_checkpoints(workdir: str | os.PathLike[str]) -> None:
-    """Removes what is there, on the first host, while the others wait."""
-    if hosts.is_first():
-        checkpoint.remove(workdir)
-    hosts.largest(0)
 
 
 def _best(evaluations: list[dict[str, Any]]) -> dict[str, Any] | None:

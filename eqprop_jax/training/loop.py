@@ -5,8 +5,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import tqdm
@@ -16,17 +15,9 @@ from eqprop_jax.training import agreement, hosts, programs
 from eqprop_jax.training.display import Display
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
+from eqprop_jax.training.schedule import Chunk, chunks
 from eqprop_jax.training.state import Experiment, TrainState, rests_on
 from eqprop_jax.training.together import Runs
-
-
-class Chunk(NamedTuple):
-    """A run of steps within one epoch, and what follows it."""
-
-    epoch: int
-    first: int
-    num_steps: int
-    evaluate: bool
 
 
 def train_and_evaluate(
@@ -129,6 +120,7 @@ def train_together(
             agreement.first_does(lock)
             agreement.share(workdir)
         basis = rests_on(experiments[0].dataset)  # of all of them
+        agreement.agree_on(basis)
         journals = [
             Journal(experiment, workdir, keep, basis, overwrite=overwrite)
             for experiment, workdir in zip(experiments, workdirs, strict=True)
@@ -177,7 +169,7 @@ def _train(
     with contextlib.ExitStack() as stack:
         for context in (bar, *journals):
             stack.enter_context(context)
-        for number, chunk in enumerate(schedule(experiment, start)):
+        for number, chunk in enumerate(chunks(experiment, start)):
             begin = time.perf_counter()
             state, results = runs.train(state, *chunk[:3])
             elapsed = time.perf_counter() - begin
@@ -236,22 +228,3 @@ def _show(
         refresh=False,
     )
     bar.update(chunk.num_steps)
-
-
-def schedule(experiment: Experiment, start: int = 0) -> Iterator[Chunk]:
-    """Yields the chunks of a run from a step on; a record of its means follows each.
-
-    Evaluations fall on multiples of `eval_every_steps` (0: on the ends of epochs) and
-    on the last step. No chunk crosses an evaluation or the end of an epoch, and none
-    is longer than `log_every_steps`.
-    """
-    length = experiment.steps_per_epoch
-    every = experiment.eval_every_steps or length
-    step = start
-    while step < experiment.num_steps:
-        epoch, first = divmod(step, length)
-        ends = ((step // period + 1) * period for period in (length, every))
-        stop = min(*ends, step + experiment.log_every_steps, experiment.num_steps)
-        last = stop == experiment.num_steps
-        yield Chunk(epoch, first, stop - step, stop % every == 0 or last)
-        step = stop
