@@ -9,13 +9,13 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from eqprop_jax import dynamics
 from eqprop_jax.data import _pipeline as pipeline
 from eqprop_jax.data._splits import Split
+from eqprop_jax.training import metrics
 from eqprop_jax.training.state import Experiment
 from eqprop_jax.types import Params, Solver
 
@@ -108,7 +108,7 @@ def evaluate(
         batch = pipeline.batch(raw, experiment.preprocess, num_classes)
         free = dynamics.relax(system, params, batch.x, relax_by)
         loss = system.cost(params, free.rates, batch.y)
-        rank = ranks(system.predict(params, free.rates), labels)
+        rank = metrics.ranks(system.predict(params, free.rates), labels)
         return labels, loss, rank, free.residual, free.num_steps, free.converged
 
     rows = min(batch_size, size)
@@ -119,20 +119,6 @@ def evaluate(
         batches.append(jax.device_get(found))
     columns = zip(*batches, strict=True)
     return Examples(*(np.concatenate(column)[:size] for column in columns))
-
-
-def ranks(
-    scores: Float[Array, 'B classes'], labels: Int[Array, ' B']
-) -> Int[Array, ' B']:
-    """Returns how many classes are scored before the true one, 0 where it is predicted.
-
-    Of equal scores the first class comes first, as in `argmax`. A score of NaN comes
-    before the true class, whichever it is; where the true one's is NaN all classes do.
-    """
-    true = jnp.take_along_axis(scores, labels[:, None], axis=1)
-    first = jnp.arange(scores.shape[1])[None] < labels[:, None]
-    behind = (scores < true) | ((scores == true) & ~first)
-    return jnp.sum(~behind, axis=1)
 
 
 def summarize(examples: Examples, num_classes: int) -> Summary:

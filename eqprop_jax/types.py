@@ -152,9 +152,8 @@ class Response(NamedTuple):
     weight: Inexact[Array, ''] | None = None
     """w of the contour, which reads Re[w (u − u*)]; None: all of a real state."""
     scale: Float[Array, 'B L'] | None = None
-    """Lengths of the largest responses to those nudges of the contour that are relaxed
-    already, by layer: δ is made of all of them, so that residuals are relative to no
-    less."""
+    """Lengths of the largest responses to nudges of the contour that are relaxed
+    already, by layer: δ is made of all, and residuals are relative to no less."""
     together: str | None = None
     """Axis name of nudges that are relaxed at the same time, for that, too."""
 

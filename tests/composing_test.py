@@ -468,6 +468,7 @@ class TestCheck:
         assert corrected.error < 1e-2 < plain.error
         assert corrected.cosine > 0.999
 
+    @pytest.mark.whole
     def test_it_says_that_nothing_settles(self):
         known = oracle.of('energy')
         solve = ep.solvers.relaxation(max_steps=2)

@@ -7,7 +7,6 @@ import shutil
 import threading
 import types
 
-import fsspec
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -373,9 +372,9 @@ def test_an_error_does_not_wait_for_a_save_that_never_ends(tmp_path, monkeypatch
 def test_in_a_bucket(monkeypatch):
     """Where nothing is synced, held or compared, and what is no run is refused."""
     monkeypatch.setattr(epath.gpath, '_is_tf_installed', lambda: False)
-    monkeypatch.setattr(
-        fsspec, 'filesystem', lambda *_, **__: memory.MemoryFileSystem()
-    )
+    kept = memory.MemoryFileSystem()
+    kind = epath.backend._FileSystemSpecBackend
+    monkeypatch.setattr(kind, '_get_filesystem', lambda *_: kept)  # cached no longer
     workdir = 'gs://bucket/run'
     with records.locked(workdir):
         records.claim(workdir, tally().config)

@@ -12,11 +12,12 @@ import pytest
 import runs
 from tally import SIZE, tally
 
+import eqprop_jax as ep
 from eqprop_jax import _evaluation as evaluation
 from eqprop_jax import config, solvers
 from eqprop_jax._evaluation import Examples
 from eqprop_jax.data import Split
-from eqprop_jax.training import init_state
+from eqprop_jax.training import init_state, metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOL, MAX_STEPS = 1e-5, 9  # some settle, some do not
@@ -147,7 +148,7 @@ RANKS = [0, 4, 5, 2, 6, 1, 7]
 
 
 def test_ranks_and_top_5():
-    ranks = evaluation.ranks(jnp.asarray(SCORES), jnp.asarray(LABELS))
+    ranks = metrics.ranks(jnp.asarray(SCORES), jnp.asarray(LABELS))
     np.testing.assert_array_equal(ranks, RANKS)
     summary = evaluation.summarize(numbers(LABELS, RANKS), 7)
     assert summary.error == pytest.approx(6 / 7)
@@ -324,3 +325,15 @@ def refused(result, part):
     assert part in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ''
+
+
+def test_a_score_that_is_no_number_recognizes_nothing():
+    """While a run trains as afterwards."""
+    scores = jnp.array([[jnp.nan, 0.1, 0.2], [0.3, 0.1, 0.2]])
+    system = tally().system._replace(predict=lambda params, rates: scores)
+    free = ep.types.Equilibrium(
+        *({'unit': jnp.zeros((2, 1))},) * 2, *(jnp.zeros(2),) * 2, jnp.ones(2, bool)
+    )
+    batch = ep.Batch(jnp.zeros((2, 1)), jnp.eye(3)[jnp.array([0, 0])])
+    values, _ = metrics.of_equilibrium(system, {}, batch, free)
+    np.testing.assert_array_equal(values['error'], [1, 0])

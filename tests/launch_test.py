@@ -149,6 +149,7 @@ def test_overrides_and_results(tmp_path, launch):
         assert (workdir / name).stat().st_size > 0
 
 
+@pytest.mark.whole
 def test_a_finished_run_is_left_as_it_is(tmp_path, launch):
     """Its own command, again, draws what is missing and says how to begin anew."""
     workdir, short = tmp_path / 'run', ('num_epochs=1', 'data.num_train=100')

@@ -155,6 +155,7 @@ def ended(workdir, row, seed, error=0.1, values=None):
     return folder
 
 
+@pytest.mark.whole
 def test_rows_keep_their_other_seeds(experiment, tmp_path):
     """Those that have ended, and those that sweep.json says broke off."""
     for row, values in configurations(experiment).items():
@@ -191,6 +192,7 @@ def test_another_experiment_does_not_mix_with_seeds_that_are_there(
     assert [path.name for path in tmp_path.iterdir()] == ['not_corrected']
 
 
+@pytest.mark.whole
 def test_two_sweeps_that_end_at_once(tmp_path):
     """The later one waits for the table of the other."""
     script = (
@@ -346,7 +348,7 @@ def test_rows_that_raise(experiment, tmp_path):
     path.write_text(EXPERIMENT + "    add('third', {})['seed']\n")
     result = launch('sweep', f'--config={path}', f'--workdir={tmp_path / "runs"}')
     assert result.returncode == 1
-    assert 'sweep(add): TypeError' in result.stderr
+    assert 'sweep(add) raises TypeError' in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

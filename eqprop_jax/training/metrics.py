@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from eqprop_jax import tree
 from eqprop_jax.types import Batch, Equilibrium, Params, System
@@ -64,7 +64,7 @@ def of_equilibrium(
 ) -> tuple[Values, Values]:
     """Returns what is measured of every free equilibrium: the arguments of `tally`."""
     scores = system.predict(params, free.rates)
-    wrong = jnp.argmax(scores, axis=-1) != jnp.argmax(batch.y, axis=-1)
+    wrong = ranks(scores, jnp.argmax(batch.y, axis=-1)) > 0
     residual = at_most_all(free.residual)
     num_steps = free.num_steps.astype(scores.dtype)
     values = {
@@ -75,6 +75,20 @@ def of_equilibrium(
         'free_steps': num_steps,
     }
     return values, {'residual': residual, 'free_steps': num_steps}
+
+
+def ranks(
+    scores: Float[Array, 'B classes'], labels: Int[Array, ' B']
+) -> Int[Array, ' B']:
+    """Returns how many classes are scored before the true one, 0 where it is predicted.
+
+    Of equal scores the first class comes first, as in `argmax`. A score of NaN comes
+    before the true class, whichever it is; where the true one's is NaN all classes do.
+    """
+    true = jnp.take_along_axis(scores, labels[:, None], axis=1)
+    first = jnp.arange(scores.shape[1])[None] < labels[:, None]
+    behind = (scores < true) | ((scores == true) & ~first)
+    return jnp.sum(~behind, axis=1)
 
 
 def at_most_all(residual: Array) -> Array:
