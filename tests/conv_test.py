@@ -560,7 +560,7 @@ def conv(image=(8, 8, 1), channels=(2, 3), **options):
         (conv(feedback='random'), 'tied, free'),
         (conv(pooling='mean'), 'no pooling .mean.*softmax'),
         (conv(paddings='FULL'), 'SAME, VALID'),
-        (conv(cost='hinge'), 'cross_entropy, squared_error'),
+        (conv(cost='huber'), 'cross_entropy, squared_error'),
         (conv(activation='softplus'), 'sigmoid, dsilu'),
     ],
 )

@@ -254,7 +254,7 @@ def test_pairs_are_feedback_and_kernel_of_one_shape():
         ({'angle': 30.0}, 'feedback="free"'),
         ({'feedback': 'free', 'angle': -1.0}, '180'),
         ({'activation': 'softplus'}, 'sigmoid, dsilu'),
-        ({'cost': 'hinge'}, 'cross_entropy, squared_error'),
+        ({'cost': 'huber'}, 'cross_entropy, squared_error'),
         ({'sizes': (6, 3)}, 'no layer that settles'),
         ({'sizes': (6, 0, 3)}, 'positive integers'),
     ],

@@ -97,7 +97,7 @@ def test_unknown_names_list_the_choices():
     with pytest.raises(ValueError, match='softplus.*sigmoid, dsilu, tanh'):
         ep.systems.mlp((3, 4, 2), activation='softplus')
     with pytest.raises(ValueError, match='cross_entropy, squared_error'):
-        ep.systems.mlp((3, 4, 2), cost='hinge')
+        ep.systems.mlp((3, 4, 2), cost='huber')
     with pytest.raises(ValueError, match='tied, free, none'):
         ep.systems.mlp((3, 4, 2), feedback='random')
 

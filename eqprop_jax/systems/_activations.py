@@ -26,7 +26,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from eqprop_jax.systems import _analytic as analytic
+from eqprop_jax.systems._sizes import for_each
 
 
 class Activation(NamedTuple):
@@ -105,6 +106,22 @@ ACTIVATIONS = {
         Activation('relu', relu, False),
     )
 }
+
+
+Activations = str | Activation | Sequence[str | Activation]
+"""One for all layers, or one for each."""
+
+
+def of_layers(activation: Activations, layers: Sequence[str]) -> dict[str, Activation]:
+    """Returns the activation of every layer by its name.
+
+    Raises:
+      ValueError: as `get`, and for a list of another length.
+    """
+    if isinstance(activation, Activation):
+        activation = (activation,)
+    each = for_each('activation', activation, len(layers), 'layers')
+    return dict(zip(layers, map(get, each), strict=True))
 
 
 def get(activation: str | Activation) -> Activation:

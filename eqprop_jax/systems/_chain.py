@@ -22,7 +22,7 @@ from jaxtyping import Array, Inexact
 from eqprop_jax import linear, tree
 from eqprop_jax.systems import _activations as activations
 from eqprop_jax.systems import _pooling as pooling
-from eqprop_jax.systems._activations import Activation
+from eqprop_jax.systems._activations import Activations
 from eqprop_jax.systems._pooling import Pooled, Pooling
 from eqprop_jax.systems._readout import Readout
 from eqprop_jax.types import Pair, Params, Path, Rates, State, System
@@ -167,14 +167,14 @@ def network(
     layers: Sequence[Layer],
     feedback: Sequence[Feedback],
     blocks: tuple[tuple[str, ...], ...],
-    activation: str | Activation,
+    activation: Activations,
     read: Readout,
 ) -> System:
     """Returns the system of a chain of layers, from bottom to top, with its feedback.
 
     What it says of itself (`holomorphic`, `affine`) is right where nothing is pooled.
     """
-    sigma = activations.get(activation)
+    sigmas = activations.of_layers(activation, [layer.name for layer in layers])
     first, *others = layers
 
     def inject(params: Params, x: ArrayLike) -> Array:
@@ -214,13 +214,14 @@ def network(
         init=initializer(layers, feedback, read),
         inject=inject,
         rest=rest,
-        rates=lambda state: jax.tree.map(sigma.fn, state),
+        rates=lambda state: {name: sigmas[name].fn(u) for name, u in state.items()},
         drive=drive,
         cost=read.cost,
         predict=read.predict,
         blocks=blocks,
         pairs=pairs(feedback),
-        holomorphic=sigma.holomorphic,
+        holomorphic=read.of.analytic
+        and all(sigma.holomorphic for sigma in sigmas.values()),
         primitive=primitive if symmetric else None,
         affine=True,
     )

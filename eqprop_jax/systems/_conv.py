@@ -35,8 +35,9 @@ from eqprop_jax import linear
 from eqprop_jax.systems import _chain as chain
 from eqprop_jax.systems import _costs as costs
 from eqprop_jax.systems import _pooling as pools
-from eqprop_jax.systems._activations import Activation
+from eqprop_jax.systems._activations import Activations
 from eqprop_jax.systems._chain import Draw, Layer
+from eqprop_jax.systems._costs import CostFunction
 from eqprop_jax.systems._readout import Readout, check_dropout, with_dropout
 from eqprop_jax.systems._sizes import check_feedback, for_each, positive
 from eqprop_jax.types import System
@@ -55,8 +56,8 @@ def conv(
     classes: int,
     feedback: str = 'tied',
     angle: float | None = None,
-    activation: str | Activation = 'dsilu',
-    cost: str = 'cross_entropy',
+    activation: Activations = 'dsilu',
+    cost: str | CostFunction = 'cross_entropy',
     dropout: float = 0.0,
     temperature: float = 1.0,
     gain: float | Sequence[float] = 1.0,
@@ -64,8 +65,8 @@ def conv(
     """A convolutional network that settles under forward and feedback synapses.
 
     Each convolution has stride 1 and is followed by its pooling. Dense layers of
-    `hidden` units come next; then, with the squared error, a dense layer of `classes`
-    output units, with the cross-entropy a softmax readout outside the system. Odd and
+    `hidden` units come next; then, with the cross-entropy, a softmax readout outside
+    the system, with other costs a dense layer of `classes` output units. Odd and
     even layers form the two blocks that an alternating solver updates in turn.
 
     Args:
@@ -81,8 +82,8 @@ def conv(
       angle: for free feedback, the angle in degrees (0 to 180) between B_l and W_l at
         initialisation, at equal norm; None draws B_l independently. A network of one
         layer has no B.
-      activation: name of σ, see `activations`, or an `Activation`.
-      cost: 'cross_entropy' or 'squared_error'.
+      activation: as in `mlp`.
+      cost: as in `mlp`.
       dropout: fraction of the last layer's units that the softmax readout does not see
         in training, drawn for each example; 0 to below 1.
       temperature: T of the softmax pooling, positive, in units of the potential.
@@ -102,18 +103,17 @@ def conv(
         feedback or outside 0 to 180.
     """
     check_feedback(feedback, angle)
-    costs.check(cost)
-    check_dropout(dropout, cost)
+    of = costs.get(cost)
+    check_dropout(dropout, of)
     (classes,) = positive('classes', (classes,))
-    softmax = cost == 'cross_entropy'
     channels, hidden = positive('channels', channels), positive('hidden', hidden)
     poolings = for_each('pooling', pooling, len(channels))
-    after = hidden if softmax else (*hidden, classes)
+    after = hidden if of.readout else (*hidden, classes)
     layers = _stack(
         image_shape, channels, kernels, paddings, poolings, after, temperature, gain
     )
     last = layers[-1]
-    read = Readout(last.name, math.prod(last.shape), classes, softmax, dropout=dropout)
+    read = Readout(last.name, math.prod(last.shape), classes, of, dropout=dropout)
     back = chain.between(layers, feedback == 'tied', angle)
     system = chain.network(layers, back, chain.parities(layers), activation, read)
     system = system._replace(

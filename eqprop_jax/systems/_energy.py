@@ -47,7 +47,8 @@ def from_primitive(
       init: (rng, x) -> params.
       rest: (x) -> where the free phase starts, {layer name: [B, ...]}.
       activation: name of σ or an `Activation`.
-      cost: (params, rates, y) -> [B], or 'squared_error' on the output of `predict`.
+      cost: (params, rates, y) -> [B], or 'squared_error', 'absolute_error' or 'hinge'
+        of the output of `predict`.
       predict: (params, rates) -> [B, classes]; None: the rates of the layer whose
         name sorts last (layer_10 after layer_2).
       blocks: layers that are updated together, in the order of a sweep; empty: each
@@ -65,7 +66,7 @@ def from_primitive(
 
     def drive(params: Params, x: Array, rates: Rates) -> State:
         phi, gradient = jax.vjp(lambda s: guarded(params, x, s), rates)
-        _check_per_example('primitive', phi, x)
+        costs.check_each('primitive', phi, x)
         return gradient(jnp.ones_like(phi))[0]
 
     system = from_drive(
@@ -126,7 +127,7 @@ def from_energy(
         halves = jax.tree.map(
             lambda u: 0.5 * jnp.sum((u**2).reshape(u.shape[0], -1), axis=1), state
         )
-        values = _check_per_example('energy', energy(params, x, state), x)
+        values = costs.check_each('energy', energy(params, x, state), x)
         return sum(jax.tree.leaves(halves)) - values
 
     return from_primitive(
@@ -183,19 +184,20 @@ def from_drive(
         raise ValueError(
             f'holomorphic=True contradicts the activation {sigma.name!r}, which is not'
         )
-    if isinstance(cost, str) and cost != 'squared_error':
+    of = costs.get(cost)
+    if of.readout:
         raise ValueError(
-            f'no cost {cost!r} for a system of your own: choose "squared_error" or '
-            'pass a function (params, rates, y) -> [B]'
+            f'no cost {cost!r} for a system of your own, which has no softmax readout: '
+            'choose "squared_error" or pass a function (params, rates, y) -> [B]'
         )
-    scores = predict or _last_layer
+    if holomorphic and not of.analytic:
+        raise ValueError(
+            f'holomorphic=True contradicts the cost {of.name!r}, which is not analytic'
+        )
+    scores, analytic_parts = predict or _last_layer, sigma.holomorphic and of.analytic
 
-    def per_example(params: Params, rates: Rates, y: Array) -> Array:
-        y = jnp.asarray(y)
-        if not isinstance(cost, str):
-            return _check_per_example('cost', cost(params, rates, y), y)
-        output = scores(params, rates)
-        return costs.squared_error(output, costs.targets(output, y))
+    def per_example(params: Params, rates: Rates, y: ArrayLike) -> Array:
+        return of(scores, params, rates, y)
 
     system = System(
         init=lambda rng, x: init(rng, jnp.asarray(x)),
@@ -207,24 +209,12 @@ def from_drive(
         predict=scores,
         blocks=tuple(map(tuple, blocks)),
         pairs=tuple(pairs),
-        holomorphic=sigma.holomorphic if holomorphic is None else holomorphic,
+        holomorphic=analytic_parts if holomorphic is None else holomorphic,
         affine=affine,
     )
     if not system.holomorphic:
         return system
-    return system._replace(
-        drive=analytic.guard(drive, 'drive'), cost=analytic.guard(per_example, 'cost')
-    )
-
-
-def _check_per_example(name: str, values: Array, like: Array) -> Array:
-    """Returns the values, or raises ValueError unless they are one for each example."""
-    if values.shape != like.shape[:1]:
-        raise ValueError(
-            f'{name} has to return one value for each example, shape '
-            f'{like.shape[:1]}, not {values.shape}: no sum or mean over the batch'
-        )
-    return values
+    return system._replace(drive=analytic.guard(drive, 'drive'))
 
 
 def _clamp(params: Params, x: Array) -> Array:

@@ -23,8 +23,9 @@ from collections.abc import Sequence
 
 from eqprop_jax.systems import _chain as chain
 from eqprop_jax.systems import _costs as costs
-from eqprop_jax.systems._activations import Activation
+from eqprop_jax.systems._activations import Activations
 from eqprop_jax.systems._chain import Feedback, Layer
+from eqprop_jax.systems._costs import CostFunction
 from eqprop_jax.systems._readout import Readout
 from eqprop_jax.systems._sizes import check_feedback, positive
 from eqprop_jax.types import System
@@ -35,8 +36,8 @@ def mlp(
     *,
     feedback: str = 'tied',
     angle: float | None = None,
-    activation: str | Activation = 'sigmoid',
-    cost: str = 'cross_entropy',
+    activation: Activations = 'sigmoid',
+    cost: str | CostFunction = 'cross_entropy',
     classes: int | None = None,
 ) -> System:
     """A multi-layer perceptron that settles under forward and feedback synapses.
@@ -51,8 +52,11 @@ def mlp(
       angle: for free feedback, the angle in degrees (0 to 180) between B_l and
         W_{l+1}ᵀ at initialisation, at equal norm; None draws B_l independently. With
         one settling layer there is no feedback, and nothing to turn.
-      activation: name of σ, see `activations`, or an `Activation`.
-      cost: 'cross_entropy' or 'squared_error' (on the rates of the last layer).
+      activation: name of σ, see `activations`, or an `Activation`; one for all layers
+        that settle or one for each, as ('sigmoid', 'identity') for linear output units.
+      cost: 'cross_entropy'; 'squared_error', 'absolute_error' or 'hinge' of the rates
+        of the last layer; or a function (params, rates, y) -> [B] of the rates of any
+        layers, analytic for complex nudges.
       classes: with the cross-entropy, the size of a readout behind the last layer.
 
     Returns:
@@ -78,8 +82,8 @@ def mlp(
 def feedforward(
     sizes: Sequence[int],
     *,
-    activation: str | Activation = 'sigmoid',
-    cost: str = 'cross_entropy',
+    activation: Activations = 'sigmoid',
+    cost: str | CostFunction = 'cross_entropy',
     classes: int | None = None,
 ) -> System:
     """A feed-forward network, `mlp` without feedback: settled after one sweep.
@@ -106,8 +110,8 @@ def feedforward(
 def loop(
     sizes: Sequence[int],
     *,
-    activation: str | Activation = 'sigmoid',
-    cost: str = 'cross_entropy',
+    activation: Activations = 'sigmoid',
+    cost: str | CostFunction = 'cross_entropy',
     classes: int | None = None,
 ) -> System:
     """A chain of layers closed to a ring by one synapse from the last to the first.
@@ -119,8 +123,8 @@ def loop(
 
     Args:
       sizes: inputs, then at least two layers.
-      activation: name of σ, see `activations`, or an `Activation`.
-      cost: 'cross_entropy' or 'squared_error'.
+      activation: as in `mlp`.
+      cost: as in `mlp`.
       classes: size of the readout; None: as many as the last layer has units.
 
     Returns:
@@ -129,7 +133,7 @@ def loop(
     Raises:
       ValueError: for an unknown name, a size that is no positive integer or too few.
     """
-    if classes is None and cost == 'cross_entropy' and len(sizes) > 0:
+    if classes is None and costs.get(cost).readout and len(sizes) > 0:
         classes = sizes[-1]
     layers, read = stack(sizes, cost, classes)
     if len(layers) < 2:
@@ -143,29 +147,29 @@ def loop(
 
 
 def stack(
-    sizes: Sequence[int], cost: str, classes: int | None
+    sizes: Sequence[int], cost: str | CostFunction, classes: int | None
 ) -> tuple[tuple[Layer, ...], Readout]:
     """Returns the layers that settle, and what is read of the last.
 
-    With the squared error every size after the first settles. With the cross-entropy
-    the last size is the readout, outside the system; if `classes` is given, all sizes
-    after the first settle and a readout of that many classes stands behind them.
+    With the cross-entropy the last size is the readout, outside the system; if
+    `classes` is given, all sizes after the first settle and a readout of that many
+    classes stands behind them. With other costs every size after the first settles.
     """
-    costs.check(cost)
+    of = costs.get(cost)
     inputs, *settling = positive('sizes', sizes) or (0,)
     if classes is not None:
         (classes,) = positive('classes', (classes,))
-    if cost == 'squared_error':
+    if not of.readout:
         if classes not in (None, settling[-1] if settling else None):
             raise ValueError(
-                f'with the squared error the last size is the number of classes: '
+                f'with cost={of.name!r} the last size is the number of classes: '
                 f'sizes={tuple(sizes)} contradicts classes={classes}'
             )
     elif classes is None:
         *settling, classes = settling or (None,)
     if not settling:
         raise ValueError(
-            f'sizes={tuple(sizes)} with cost={cost!r} leaves no layer that settles: '
+            f'sizes={tuple(sizes)} with cost={of.name!r} leaves no layer that settles: '
             'give at least (inputs, hidden, classes)'
         )
     pairs = enumerate(itertools.pairwise((inputs, *settling)), start=1)
@@ -174,5 +178,4 @@ def stack(
         for index, (below, size) in pairs
     )
     units = settling[-1]
-    read = Readout(layers[-1].name, units, classes or units, cost == 'cross_entropy')
-    return layers, read
+    return layers, Readout(layers[-1].name, units, classes or units, of)

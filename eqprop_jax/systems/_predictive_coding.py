@@ -34,6 +34,7 @@ from eqprop_jax.systems import _chain as chain
 from eqprop_jax.systems import _layered as layered
 from eqprop_jax.systems._activations import Activation
 from eqprop_jax.systems._chain import Feedback, Layer
+from eqprop_jax.systems._costs import CostFunction
 from eqprop_jax.systems._readout import Readout
 from eqprop_jax.systems._sizes import check_feedback
 from eqprop_jax.types import Injection, Params, Rates, State, System
@@ -45,7 +46,7 @@ def predictive_coding(
     feedback: str = 'tied',
     angle: float | None = None,
     activation: str | Activation = 'tanh',
-    cost: str = 'cross_entropy',
+    cost: str | CostFunction = 'cross_entropy',
     classes: int | None = None,
 ) -> System:
     """A predictive coding network for classification.
@@ -68,7 +69,7 @@ def predictive_coding(
       angle: for free feedback, the angle in degrees (0 to 180) between B_l and W_lᵀ at
         initialisation, at equal norm; None draws B_l independently.
       activation: name of f, see `activations`, or an `Activation`.
-      cost: 'cross_entropy' or 'squared_error' (on the values of the last layer).
+      cost: as in `mlp`, of the values of the last layer; of one's own, of values alone.
       classes: with the cross-entropy, the size of a readout behind the last layer.
 
     Returns:
@@ -138,7 +139,7 @@ def _network(
         predict=read.predict,
         blocks=(errors, values),
         pairs=chain.pairs(feedback),
-        holomorphic=f.holomorphic,
+        holomorphic=f.holomorphic and read.of.analytic,
         affine=count == 1,
         signature=tuple((name, 1) for name in values)
         + tuple((name, -1) for name in errors),

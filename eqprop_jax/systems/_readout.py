@@ -1,7 +1,7 @@
 """From the rates of the last layer to class scores and the cost of each example.
 
-    squared_error    scores = s                     no weights: units are classes
     cross_entropy    scores = (m ⊙ f(s)) W + b      softmax readout outside the system
+    other costs      scores = s                     no weights: the units themselves
 
 No unit settles under the readout's weights: they receive their exact local gradient
 ∂C/∂W, and pass (softmax(scores) − y) Wᵀ on as the nudge. The mask m is 1, or that of a
@@ -20,8 +20,8 @@ from jaxtyping import Array, Bool, Inexact, Int
 
 from eqprop_jax import linear, tree
 from eqprop_jax.systems import _activations as activations
-from eqprop_jax.systems import _costs as costs
 from eqprop_jax.systems._activations import Activation
+from eqprop_jax.systems._costs import Cost
 from eqprop_jax.types import Params, Rates, System
 
 NAME = 'readout'
@@ -36,14 +36,19 @@ class Readout(NamedTuple):
     """How many units it has."""
     classes: int
     """Number of scores."""
-    weights: bool
-    """Whether a softmax layer stands behind it (cross-entropy), or none."""
+    of: Cost
+    """What the scores, or the rates, are to reduce."""
     activation: Activation = activations.ACTIVATIONS['identity']
     """f, for layers whose rates are potentials."""
     keep: Bool[Array, 'B units'] | None = None
     """Which units the readout sees of each example; None: all of them."""
     dropout: float = 0.0
     """The fraction that it does not see when `keep` is drawn."""
+
+    @property
+    def weights(self) -> bool:
+        """Whether a softmax layer stands behind it."""
+        return self.of.readout
 
     def init(self, rng: jax.Array, dtype: jnp.dtype | None) -> Params:
         """Returns the readout's weights, {} where it has none."""
@@ -65,9 +70,7 @@ class Readout(NamedTuple):
 
     def cost(self, params: Params, rates: Rates, y: ArrayLike) -> Array:
         """Returns the cost of each example, [B]."""
-        scores = self.predict(params, rates)
-        per_example = costs.cross_entropy if self.weights else costs.squared_error
-        return per_example(scores, costs.targets(scores, y))
+        return self.of(self.predict, params, rates, y)
 
 
 def with_dropout(system: System, readout: Readout) -> System:
@@ -87,12 +90,12 @@ def with_dropout(system: System, readout: Readout) -> System:
     return system._replace(thin=thin) if readout.dropout else system
 
 
-def check_dropout(dropout: float, cost: str) -> None:
+def check_dropout(dropout: float, cost: Cost) -> None:
     """Raises ValueError unless the dropout is a fraction that the cost can use."""
     if not 0 <= dropout < 1:
         raise ValueError(f'dropout lies from 0 to below 1, not {dropout}')
-    if dropout and cost != 'cross_entropy':
+    if dropout and not cost.readout:
         raise ValueError(
             f'dropout={dropout} acts on what a softmax readout sees: set '
-            f'cost="cross_entropy" instead of {cost!r}, or dropout=0'
+            f'cost="cross_entropy" instead of {cost.name!r}, or dropout=0'
         )
