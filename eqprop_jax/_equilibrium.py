@@ -19,6 +19,7 @@ from eqprop_jax.estimators import _implicit as implicit
 from eqprop_jax.solvers._mixing import flatten, unflatten
 from eqprop_jax.types import Equilibrium, Params, Solver, State, System
 
+COARSE = 1e-2  # relative error in the worst layer from which on a solve is lost
 Linear = Callable[..., Equilibrium]
 
 
@@ -28,7 +29,7 @@ def relax(
     x: Float[Array, 'B ...'],
     solve: Solver,
     *,
-    method: str = 'iterative',
+    method: str = 'aitken',
     tol: float = 1e-5,
     max_steps: int = 500,
     step_size: float = 1.0,
@@ -42,8 +43,9 @@ def relax(
     by a linear solve in forward mode, and by that of the transpose (recurrent backprop)
     in reverse mode. Memory does not grow with the number of sweeps, and derivatives of
     derivatives are exact, too. `state`, `rates` and `injection` have derivatives; the
-    other fields are constants. Of an example that has not settled (`converged`) they
-    are those of a fixed point that is not there.
+    other fields are constants. Derivatives of an example whose linear solve does not
+    settle (to `tol`, or at least to 1 %) are NaN; of one whose free phase has not
+    settled (`converged`) they are those of a fixed point that is not there.
 
     Args:
       system: what moves.
@@ -96,7 +98,9 @@ def _tangent(
 
     def solved(g: State, *, adjoint: bool) -> State:
         field = implicit.linear_field(J, slopes, g, adjoint=adjoint, rounding=rounding)
-        return linear(implicit.responding(field, g, g), tree.zeros_like(g)).state
+        found = linear(implicit.responding(field, g, g), tree.zeros_like(g))
+        lost = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), found.state)
+        return tree.select(found.residual <= COARSE, found.state, lost)
 
     def applied(u: State) -> State:
         return tree.sub(u, J.apply(tree.mul(slopes, u)))

@@ -9,6 +9,7 @@ of an equilibrium, a head behind it, and chains of them are differentiated like 
 other function.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -76,7 +77,8 @@ def loss(
 ) -> Callable[..., Float[Array, '']]:
     """Returns (params, batch, rng=None) ↦ mean cost, whose gradient is the estimator's.
 
-    In reverse mode alone: an estimator tells gradients, and no directional derivatives.
+    First derivatives in reverse mode alone: an estimator gives gradients, and no
+    directional derivatives.
     The gradient in x, for what stands in front of the system, is −(∂D/∂x)ᵀ δ, and that
     in targets that are no indices ∂C/∂y, each divided by the number of examples.
 
@@ -98,6 +100,7 @@ def loss(
     def forward(params: Any, batch: Any, rng: Any) -> tuple[Array, tuple]:
         needs_x, needs_y = batch.x.perturbed, batch.y.perturbed
         params, batch, rng = jax.tree.map(lambda leaf: leaf.value, (params, batch, rng))
+        params, batch = once((params, batch))
         (value, aux), grads = run(params, batch, rng)
         of_x: Any = None
         of_y: Any = None
@@ -121,7 +124,7 @@ def loss(
 def block(
     system: System,
     solve: Solver,
-    make: Callable[[System], Estimator] = recurrent_backprop,
+    make: Callable[[System], Estimator] | None = None,
     *,
     layer: str | None = None,
 ) -> Callable[..., Float[Array, 'B ...']]:
@@ -140,6 +143,7 @@ def block(
       system: what moves; its own cost is not used.
       solve: relaxes the free phase.
       make: builds the estimator of a given system: `lambda s: contour(s, solve, ...)`.
+        Only its δ is used. None: recurrent backprop, relaxed by Aitken's steps.
       layer: whose rates are returned; None: that whose name sorts last.
 
     Raises:
@@ -153,30 +157,51 @@ def block(
     def name_of(rates: Rates) -> str:
         return tree.natural_order(rates)[-1] if layer is None else layer
 
+    build = make or functools.partial(recurrent_backprop, method='aitken')
+
     @jax.custom_vjp
     def run(params: Params, x: Array, rng: jax.Array | None) -> Array:
         rates = dynamics.relax(system, params, x, solve).rates
         return rates[name_of(rates)]
 
     def forward(params: Params, x: Array, rng: jax.Array | None) -> tuple[Array, tuple]:
+        params, x = once((params, x))
         free = dynamics.relax(system, params, x, solve)
         return free.rates[name_of(free.rates)], (params, x, free, rng)
 
     def backward(saved: tuple, sent: Array) -> tuple:
         params, x, free, rng = saved
+        sent = once(sent)
         size = jnp.max(jnp.abs(sent.reshape(len(sent), -1)), axis=1)
         size = jnp.where(size > 0, size, 1)
         push = jax.vmap(jnp.divide)(sent, size)
         nudged = _pushed(system, name_of(free.rates), push)
         batch = Batch(x, jnp.zeros(len(x), jnp.int32))
-        found: Estimate = make(nudged)(params, batch, free, rng)
+        found: Estimate = build(nudged)(params, batch, free, rng)
         error = found.error
         if error is not None:
             error = jax.vmap(tree.scale)(size, error)
-        return *_passed_on(system, params, x, free, error, found.info), None
+        of_params, of_x = _passed_on(system, params, x, free, error, found.info)
+        damage = jnp.where(jnp.all(jnp.isfinite(sent)), 0, jnp.nan)  # is passed on, too
+        return jax.tree.map(lambda g: g + damage.astype(g.dtype), of_params), of_x, None
 
     run.defvjp(forward, backward)
     return lambda params, x, rng=None: run(params, x, rng)
+
+
+@jax.custom_jvp
+def once(values: Any) -> Any:
+    """Returns the values, of which first derivatives alone are taken."""
+    return values
+
+
+@once.defjvp
+def _twice(values: tuple, changes: tuple) -> tuple[Any, Any]:
+    del values, changes
+    raise TypeError(
+        'ep.loss and ep.block have first derivatives only: what an estimator finds is '
+        'not differentiated again. ep.relax has derivatives of any order'
+    )
 
 
 def _mean_cost(

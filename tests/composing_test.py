@@ -476,3 +476,59 @@ class TestCheck:
         assert found.settled < 0.5
         assert 'do not settle' in found.advice
         assert 'step_size' in found.advice
+
+
+class TestNothingIsSilentlyWrong:
+    """Found by users: derivatives that were finite, plausible, and wrong."""
+
+    def test_a_network_that_plain_sweeps_do_not_solve(self):
+        """Predictive coding starts at its solution; its adjoint swings."""
+        system = ep.systems.predictive_coding((7, 5, 4, 3))
+        x = jax.random.normal(jax.random.key(0), (4, 7))
+        params = system.init(jax.random.key(1), x)
+        solve = ep.solvers.relaxation(tol=1e-9)
+        dot = direction(params)
+
+        def cost(settle):
+            return lambda p: jnp.sum(settle(p) ** 2)
+
+        for settle in (
+            lambda p: ep.relax(system, p, x, solve).rates['value_2'],
+            lambda p: ep.block(system, solve)(p, x),
+        ):
+            value = jax.jit(cost(settle))
+            along = float(ep.tree.vdot(jax.jit(jax.grad(cost(settle)))(params), dot))
+            ahead, behind = (
+                value(ep.tree.add(params, ep.tree.scale(h, dot))) for h in (1e-5, -1e-5)
+            )
+            assert along == pytest.approx(float((ahead - behind) / 2e-5), rel=1e-3)
+
+    def test_a_solve_that_does_not_settle(self):
+        known = oracle.of('drive')
+        solve = zoo.solver('drive')
+
+        def cost(params):
+            free = ep.relax(known.system, params, known.batch.x, solve, max_steps=1)
+            return jnp.mean(known.system.cost(params, free.rates, known.batch.y))
+
+        grads = jax.jit(jax.grad(cost))(known.params)
+        assert all(np.isnan(leaf).any() for leaf in jax.tree.leaves(grads))
+
+    def test_second_derivatives_of_what_an_estimator_finds(self):
+        known, solve = oracle.of('free'), zoo.solver('free')
+        loss = ep.loss(known.system, solve, estimators(known.system, solve)['exact'])
+        block = ep.block(known.system, solve)
+        for fn in (
+            lambda p: loss(p, known.batch),
+            lambda p: jnp.sum(block(p, known.batch.x) ** 2),
+        ):
+            with pytest.raises(TypeError, match='first derivatives only'):
+                jax.jvp(jax.grad(fn), (known.params,), (known.params,))
+
+    def test_damage_behind_a_block_is_passed_on(self):
+        known, solve = oracle.of('free'), zoo.solver('free')
+        block = ep.block(known.system, solve)
+        grads = jax.grad(lambda p: jnp.sum(block(p, known.batch.x) * jnp.nan))(
+            known.params
+        )
+        assert np.isnan(grads['layer_1']['kernel']).all()

@@ -25,8 +25,9 @@ def unrolled(
 
     The published schedules relax in this way, and reverse-mode differentiation goes
     through it (memory grows with `num_steps`; call the solver itself, since
-    `eqprop_jax.relax` stops gradients). No example stops early; `tol` only
-    says which count as converged. If the field has noise, every sweep adds its own.
+    `eqprop_jax.relax` has the derivative of the fixed point instead). No example stops
+    early; `tol` only says which count as converged. If the field has noise, every sweep
+    adds its own.
 
     Args:
       num_steps: number of sweeps; positive.
