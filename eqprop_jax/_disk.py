@@ -118,10 +118,8 @@ def locked(
 ) -> Generator[bool | None, None, None]:
     """Holds a folder against other processes; yields False if one of them holds it.
 
-    If asked to, it waits until that one lets go.
-
-    The system lets go of it with the process, however that ends. Yields None for a
-    bucket, and for file systems that know no locks.
+    If asked to, it waits for that one. The lock ends with the process, however that
+    ends. Yields None for a bucket, and for file systems that know no locks.
     """
     if fcntl is None or is_remote(folder):
         yield None

@@ -77,18 +77,23 @@ def loss(
 ) -> Callable[..., Float[Array, '']]:
     """Returns (params, batch, rng=None) ↦ mean cost, whose gradient is the estimator's.
 
-    First derivatives in reverse mode alone: an estimator gives gradients, and no
-    directional derivatives.
-    The gradient in x, for what stands in front of the system, is −(∂D/∂x)ᵀ δ, and that
-    in targets that are no indices ∂C/∂y, each divided by the number of examples.
+    The gradient in θ is the estimate, the mean over the K examples that it keeps. Those
+    in x [B, ...], for what stands in front of the system, and in continuous y [B, ...]
+    are
+
+        −(∂D/∂x)ᵀ δ / K        ∂C/∂y / B
+
+    and 0 in x of an example that is not kept. An estimator gives gradients, and no
+    directional derivatives: there are first derivatives in reverse mode alone.
 
     Args:
       system: what moves.
       solve: relaxes the free phase.
-      estimate: from `eqprop_jax.estimators`, of this system.
+      estimate: from `eqprop_jax.estimators`, of this very system.
 
     Raises:
-      TypeError: in forward mode, and for the gradient in x of an estimator without δ.
+      TypeError: in forward mode, for second derivatives, and for the gradient in x of
+        an estimator without δ.
     """
     run = value_and_grad(system, solve, estimate)
 
@@ -100,7 +105,6 @@ def loss(
     def forward(params: Any, batch: Any, rng: Any) -> tuple[Array, tuple]:
         needs_x, needs_y = batch.x.perturbed, batch.y.perturbed
         params, batch, rng = jax.tree.map(lambda leaf: leaf.value, (params, batch, rng))
-        params, batch = once((params, batch))
         (value, aux), grads = run(params, batch, rng)
         of_x: Any = None
         of_y: Any = None
@@ -137,7 +141,8 @@ def block(
 
     which is how feed-forward and energy-based blocks alternate (ff-EBM). Of every
     example c is divided by its largest entry for the nudged phases, so that a radius
-    means the same at any depth of a chain and at any size of batch.
+    means the same at any depth of a chain and at any size of batch. Examples that the
+    estimator leaves out send nothing back.
 
     Args:
       system: what moves; its own cost is not used.
@@ -148,7 +153,8 @@ def block(
 
     Raises:
       KeyError: for an unknown layer.
-      TypeError: in forward mode, and for an estimator without δ.
+      TypeError: in forward mode, for second derivatives, and for an estimator without
+        δ.
 
     References:
       Nest and Ernoult 2024, https://arxiv.org/abs/2409.03673
@@ -165,13 +171,12 @@ def block(
         return rates[name_of(rates)]
 
     def forward(params: Params, x: Array, rng: jax.Array | None) -> tuple[Array, tuple]:
-        params, x = once((params, x))
         free = dynamics.relax(system, params, x, solve)
         return free.rates[name_of(free.rates)], (params, x, free, rng)
 
     def backward(saved: tuple, sent: Array) -> tuple:
         params, x, free, rng = saved
-        sent = once(sent)
+        sent = dynamics.undifferentiated(sent)
         size = jnp.max(jnp.abs(sent.reshape(len(sent), -1)), axis=1)
         size = jnp.where(size > 0, size, 1)
         push = jax.vmap(jnp.divide)(sent, size)
@@ -187,21 +192,6 @@ def block(
 
     run.defvjp(forward, backward)
     return lambda params, x, rng=None: run(params, x, rng)
-
-
-@jax.custom_jvp
-def once(values: Any) -> Any:
-    """Returns the values, of which first derivatives alone are taken."""
-    return values
-
-
-@once.defjvp
-def _twice(values: tuple, changes: tuple) -> tuple[Any, Any]:
-    del values, changes
-    raise TypeError(
-        'ep.loss and ep.block have first derivatives only: what an estimator finds is '
-        'not differentiated again. ep.relax has derivatives of any order'
-    )
 
 
 def _mean_cost(
@@ -240,7 +230,7 @@ def _passed_on(
             'this estimator has no δ, of which the gradient in x is made: take another'
         )
     error = tree.select(info.kept, error, tree.zeros_like(error))
-    rates = tree.fill(info.kept, free.rates)
+    rates, x = tree.fill(info.kept, (free.rates, x))
 
     def drive(params: Params, x: Array) -> State:
         return system.drive(params, system.inject(params, x), rates)

@@ -11,6 +11,7 @@ under a nudge, where that would be taken for a response and divided by β.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -172,11 +173,35 @@ def relax(
       solve: a solver of `eqprop_jax.solvers`.
 
     Returns:
-      The free equilibrium. For its derivatives there is `eqprop_jax.relax`.
+      The free equilibrium.
+
+    Raises:
+      TypeError: where it is differentiated, in either mode; see `undifferentiated`.
     """
+    params, x = undifferentiated((params, x))
     injection = system.inject(params, x)
     free = solve(free_field(system, params, injection), system.rest(injection))
     return free._replace(injection=injection)
+
+
+@jax.custom_jvp
+def undifferentiated(values: Any) -> Any:
+    """Returns the values; raises TypeError where JAX differentiates through here.
+
+    A loop that begins at its solution ends at once, whatever its derivative has still
+    to move, so that what JAX would make of it is silently wrong.
+    """
+    return values
+
+
+@undifferentiated.defjvp
+def _refuse(values: tuple, changes: tuple) -> tuple[Any, Any]:
+    del values, changes
+    raise TypeError(
+        'the loop by which a network settles is not differentiated: eqprop_jax.relax '
+        'has the derivatives of the equilibrium, of any order, and eqprop_jax.loss and '
+        'eqprop_jax.block have first derivatives in reverse mode, by an estimator'
+    )
 
 
 def injected(

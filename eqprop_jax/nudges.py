@@ -85,7 +85,7 @@ def one_sided(beta: Number) -> Contour:
     Raises:
       ValueError: if β is zero or not finite.
     """
-    if not tree.is_traced(beta) and not (np.isfinite(beta) and beta != 0):
+    if not _is_traced('beta', beta) and not (np.isfinite(beta) and beta != 0):
         raise ValueError(f'beta has to be finite and not zero, not {beta}')
     return _of_radius(beta, np.ones(1), 1)
 
@@ -200,15 +200,20 @@ def halved(contour: Contour) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _of_radius(radius: Number, omega: np.ndarray, num_points: int) -> Contour:
     """Returns the contour of β_k = r ω_k; r is a number, or traced by JAX."""
-    real = omega.imag == 0
+    real, traced = omega.imag == 0, tree.is_traced(radius)
+    radius = radius if traced else float(radius)
     points, weights = radius * omega, np.where(real, 1, 2) / (num_points * omega)
-    traced = isinstance(radius, jax.Array)
     return Contour(points, weights / radius, real=real if traced else None)
 
 
 def _check_radius(name: str, radius: Number) -> None:
     """Raises ValueError for a radius out of range; while it is traced none is known."""
-    if tree.is_traced(radius):
-        return
-    if not (np.isfinite(radius) and radius > 0):
+    if not _is_traced(name, radius) and not (np.isfinite(radius) and radius > 0):
         raise ValueError(f'{name} has to be positive and finite, not {radius}')
+
+
+def _is_traced(name: str, value: Number) -> bool:
+    """Returns whether JAX traces a number; ValueError if it is several."""
+    if np.ndim(value):
+        raise ValueError(f'{name} is one number, not {np.shape(value)}: use vmap')
+    return tree.is_traced(value)

@@ -389,16 +389,19 @@ def test_a_trajectory_is_not_differentiated():
         )(params)
 
 
-def test_the_loop_itself_has_no_gradient():
-    """`dynamics.relax` is what estimators start from: no silent zeros."""
-    system, params, batch = zoo.setting('free')
-    solve = zoo.solver('free')
-    with pytest.raises(ValueError, match='while_loop'):
-        jax.grad(
-            lambda p: jnp.sum(
-                ep.dynamics.relax(system, p, batch.x, solve).rates['layer_1']
-            )
-        )(params)
+@pytest.mark.parametrize('mode', [jax.grad, jax.jacfwd])
+def test_the_loop_itself_is_not_differentiated(mode):
+    """`dynamics.relax` is what estimators start from: no silent zeros, nor less."""
+    system, params, batch = zoo.setting('coding_tied')
+    solve = zoo.solver('coding_tied')
+
+    def total(params):
+        return jnp.sum(
+            ep.dynamics.relax(system, params, batch.x, solve).rates['value_1']
+        )
+
+    with pytest.raises(TypeError, match='relax has the derivatives'):
+        mode(total)(params)
 
 
 def test_inside_of_a_flax_module():
@@ -474,7 +477,7 @@ class TestCheck:
         solve = ep.solvers.relaxation(max_steps=2)
         found = ep.check(known.system, known.params, known.batch, solve)
         assert found.settled < 0.5
-        assert 'do not settle' in found.advice
+        assert 'free phases do not settle' in found.advice
         assert 'step_size' in found.advice
 
 
@@ -522,8 +525,63 @@ class TestNothingIsSilentlyWrong:
             lambda p: loss(p, known.batch),
             lambda p: jnp.sum(block(p, known.batch.x) ** 2),
         ):
-            with pytest.raises(TypeError, match='first derivatives only'):
+            with pytest.raises(TypeError, match='first derivatives in reverse mode'):
                 jax.jvp(jax.grad(fn), (known.params,), (known.params,))
+
+    def test_a_second_derivative_in_what_stands_behind_a_block(self):
+        known, solve = oracle.of('free'), zoo.solver('free')
+        block = ep.block(known.system, solve)
+
+        def cost(params, head):
+            return jnp.sum((block(params, known.batch.x) * head[None]) ** 2)
+
+        with pytest.raises(TypeError, match='first derivatives in reverse mode'):
+            jax.jacfwd(jax.grad(cost), argnums=1)(known.params, jnp.ones(5))
+
+    def test_an_example_that_a_block_leaves_out_may_hold_anything(self):
+        known, solve = oracle.of('free'), zoo.solver('free', max_steps=200)
+        block = ep.block(known.system, solve)
+        x, mask = known.batch.x.at[1].set(jnp.nan), jnp.arange(zoo.BATCH) != 1
+
+        def cost(params, x, mask):
+            rates = block(params, x)
+            return jnp.sum(jnp.where(mask[:, None], rates, 0) ** 2)
+
+        found = jax.jit(jax.grad(cost))(known.params, x, mask)
+        rest = np.array([0, 2, 3])
+        wanted = jax.jit(jax.grad(cost))(known.params, x[rest], mask[rest])
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-10),
+            found,
+            wanted,
+        )
+
+    def test_a_step_size_that_is_at_fault(self):
+        """Nudged phases of predictive coding swing: no smaller nudge mends that."""
+        system = ep.systems.predictive_coding((7, 5, 4, 3))
+        x = jax.random.normal(jax.random.key(0), (4, 7))
+        params = system.init(jax.random.key(1), x)
+        found = ep.check(system, params, ep.Batch(x, jnp.arange(4) % 3))
+        assert found.settled == 1
+        assert 'nudged phases do not settle' in found.advice
+        assert 'step_size' in found.advice
+
+    def test_a_network_that_runs_away(self):
+        system, params, batch = zoo.setting('energy')
+        params = jax.tree.map(lambda w: 20 * w, params)
+        found = ep.check(system, params, batch, ep.solvers.relaxation(max_steps=30))
+        assert found.settled < 1
+        assert 'free phases do not settle' in found.advice
+
+    def test_several_radii_are_not_one(self):
+        with pytest.raises(ValueError, match='one number'):
+            jax.jit(lambda r: ep.nudges.circle(r, 4).points)(jnp.array([0.1, 0.2, 0.3]))
+
+    def test_a_radius_that_is_an_array_of_one_number(self):
+        np.testing.assert_array_equal(
+            ep.nudges.circle(jnp.float64(0.5), 4).points,
+            ep.nudges.circle(0.5, 4).points,
+        )
 
     def test_damage_behind_a_block_is_passed_on(self):
         known, solve = oracle.of('free'), zoo.solver('free')

@@ -141,6 +141,12 @@ def test_targets_that_do_not_fit_are_refused(y):
         costs.targets(jnp.zeros((4, 6)), y)
 
 
+def test_labels_that_are_no_classes():
+    found = costs.targets(jnp.zeros((4, 3)), jnp.array([2, -1, -2, 3]))
+    np.testing.assert_array_equal(found[:2], [[0, 0, 1], [0, 0, 0]])
+    assert np.isnan(found[2:]).all()
+
+
 def test_every_layer_has_its_own_activation():
     system, params = network('squared_error')
     free = ep.relax(system, params, X, ep.solvers.relaxation(tol=1e-10))

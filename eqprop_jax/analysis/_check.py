@@ -66,12 +66,16 @@ def check(
     report = bias(system, params, batch, solve, methods={NAME: method}, rng=rng)
     found = report.methods[NAME]
     advice = found.sentence.removeprefix(f'{NAME}: ')
-    if report.unsettled > UNKNOWN:
-        advice = (
-            f'{100 * report.unsettled:.3g} % of the examples do not settle, and their '
-            'gradients say little; more max_steps, a smaller step_size or '
-            'solvers.aitken may reach an equilibrium, and smaller weights have one.'
-        )
+    for phases, unsettled in (
+        ('nudged phases', found.unsettled),
+        ('free phases', report.unsettled),
+    ):
+        if not unsettled <= UNKNOWN:
+            advice = (
+                f'{100 * unsettled:.3g} % of the {phases} do not settle, and gradients '
+                'say little; more max_steps, a smaller step_size or solvers.aitken may '
+                'reach an equilibrium, and smaller weights have one.'
+            )
     return Check(
         1 - report.unsettled, report.spectral_radius, *found.worst, advice=advice
     )

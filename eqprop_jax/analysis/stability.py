@@ -72,7 +72,12 @@ def margin(krylov: np.ndarray) -> float:
 
     Args:
       krylov: from `hessenberg`, [B, k, k]; not a tracer.
+
+    Returns:
+      The margin; NaN if an example has run away.
     """
+    if not np.isfinite(krylov).all():
+        return np.nan
     largest = -np.inf
     for matrix in krylov:
         # An exhausted Krylov space ends with the first zero below the diagonal.

@@ -141,4 +141,5 @@ def targets(scores: Scores, y: Shaped[ArrayLike, 'B ...']) -> Array:
             'number for each score'
         )
     one_hot = jax.nn.one_hot(y, scores.shape[1], dtype=dtype)
-    return jnp.where(y[:, None] < scores.shape[1], one_hot, jnp.nan)
+    known = (y >= -1) & (y < scores.shape[1])
+    return jnp.where(known[:, None], one_hot, jnp.nan)

@@ -37,9 +37,9 @@ def train_and_evaluate(
 
     A run that did not end goes on from its last checkpoint, to the same numbers to the
     bit; on other devices to within rounding. Of one that has ended the last state is
-    returned, and nothing is written. SIGINT and SIGTERM are obeyed at the end
-    of a chunk, once the state is saved: of several hosts by all at the same step, if
-    one of them gets the signal.
+    returned, and nothing is written. SIGINT and SIGTERM are obeyed at the end of a
+    chunk, once the state is saved: of several hosts by all at the same step, if one of
+    them gets the signal.
 
     Args:
       experiment: from `eqprop_jax.config.experiment`.

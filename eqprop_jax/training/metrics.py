@@ -148,6 +148,6 @@ def doubts(converged: float, phases: Mapping[str, Mapping[str, float]]) -> list[
         found.append(
             f'{100 * skipped:.0f} % of the training examples of the '
             f'{part.replace("_", " ")} were left out of the gradient: their phases '
-            'gave no answer'
+            'gave no response'
         )
     return found
