@@ -90,5 +90,8 @@ def test_an_activation_that_is_not_analytic_is_caught():
             activation=wrong,
         ),
     ):
+        params = system.init(jax.random.key(0), jnp.ones((2, 3)))
+        state = system.rest(system.inject(params, jnp.ones((2, 3))))
+        state = jax.tree.map(lambda u: u + 1j, state)
         with pytest.raises(TypeError, match='soft sign takes "abs"'):
-            system.rates({'u': jnp.ones((3, 2), complex)})
+            system.rates(state)

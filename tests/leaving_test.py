@@ -36,6 +36,7 @@ SLOW = (
     '--config.solver.max_steps=100000',
     '--config.batch_size=510',
 )
+INTERRUPTED = 'train: interrupted\n'
 
 
 class Broken(io.StringIO):
@@ -181,12 +182,12 @@ def test_signals_before_the_first_step(tmp_path, number, seconds):
     time.sleep(seconds)
     train.send_signal(number)
     time.sleep(2)
-    begun = train.poll() is None
-    if begun:  # it saves first, which takes long here
+    late = train.poll() is None
+    if late:  # it saves first, which takes long here
         train.send_signal(signal.SIGINT)
     code, _, said = end(train, 10)
-    assert code == 130 if begun else 128 + number
-    assert begun or said == 'train: interrupted\n'
+    assert code in (128 + number, *([130] if late else []))
+    assert late or 'asked to leave: saving first' in said or said == INTERRUPTED
 
 
 @pytest.mark.whole
