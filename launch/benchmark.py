@@ -18,7 +18,8 @@ Images are those of Fashion-MNIST and CIFAR-10 where `launch/prepare_data.py` ha
 prepared them, and else enlarged digits.
 """
 
-import command
+import checkout as checkout
+from eqprop_jax.cli import command
 
 import json
 import os

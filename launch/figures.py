@@ -16,7 +16,8 @@ part of `all` where there is a record of it. To train anew:
         --hardware='8 cores of ...'
 """
 
-import command
+import checkout as checkout
+from eqprop_jax.cli import command
 
 import os
 import pathlib

@@ -10,7 +10,8 @@ to bottom in a fresh kernel; the outputs are kept of quick_start alone, the tuto
 which can thus be read without running it. Needs the extra [notebook].
 """
 
-import command
+import checkout
+from eqprop_jax.cli import command
 
 import copy
 import os
@@ -22,7 +23,7 @@ import nbclient
 import nbformat
 from absl import app, flags
 
-FOLDER = command.ROOT / 'notebooks'
+FOLDER = checkout.ROOT / 'notebooks'
 KEPT = 'quick_start'  # the one that keeps its outputs
 
 NOTEBOOK = flags.DEFINE_multi_string(

@@ -14,7 +14,8 @@ has them or changed the row. Which records are lines of the table, and in what o
 in results/table.json.
 """
 
-import command
+import checkout as checkout
+from eqprop_jax.cli import command
 
 import pathlib
 import runpy

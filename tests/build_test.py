@@ -119,7 +119,7 @@ class TestKeysAndNames:
             ('optimizer.schedule', ['constant', 'cosine']),
             ('data.normalization', ['unit', 'standard']),
             ('data.augment.padding', ['zero', 'edge', 'reflect']),
-            ('data.name', ['digits', 'cifar10', 'prepare_data.py']),
+            ('data.name', ['digits', 'cifar10', 'eqprop-prepare']),
         ],
     )
     def test_unknown_name_lists_the_choices(self, tmp_path, key, choices):
@@ -305,7 +305,7 @@ class TestFit:
     def test_data_that_are_not_prepared(self, tmp_path):
         changes = {'data.name': 'cifar10', 'data.data_dir': str(tmp_path)}
         message = refused(tmp_path, changes, NotPreparedError)
-        command = f'launch/prepare_data.py --dataset=cifar10 --data_dir={tmp_path}'
+        command = f'eqprop-prepare --dataset=cifar10 --data_dir={tmp_path}'
         says(message, command)
 
 

@@ -426,7 +426,7 @@ class TestRefusals:
         monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
         with pytest.raises(FileNotFoundError) as error:
             load(name, data_dir=tmp_path)
-        command = f'launch/prepare_data.py --dataset={name} --data_dir={tmp_path}`'
+        command = f'eqprop-prepare --dataset={name} --data_dir={tmp_path}`'
         assert command in str(error.value)
         assert "pip install -e '.[tfds]'" in str(error.value)
 

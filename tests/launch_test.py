@@ -10,6 +10,8 @@ import sys
 import pytest
 import runs
 
+from eqprop_jax.config import builtin
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -61,12 +63,9 @@ def test_a_process_of_its_own_tells_a_mistake_in_one_line(tmp_path, script):
 
 
 def test_every_launcher_is_run_as_a_process():
-    """But for the notebooks, which notebooks_test.py and .ci/run take.
-
-    `command` and `process` are what they share.
-    """
+    """But for the notebooks, which notebooks_test.py and .ci/run take."""
     files = {path.stem for path in (ROOT / 'launch').glob('*.py')}
-    assert files == MISTAKES.keys() | {'notebooks', 'command', 'process'}
+    assert files == MISTAKES.keys() | {'notebooks', 'checkout'}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_every_launcher_is_run_as_a_process():
         ('estimator.radius=big', ['config.estimator.radius', 'float', "'big'"]),
         (
             'data.name=cifar10',
-            ["'cifar10' is not prepared", 'launch/prepare_data.py --dataset=cifar10'],
+            ["'cifar10' is not prepared", 'eqprop-prepare --dataset=cifar10'],
         ),
     ],
 )
@@ -184,3 +183,32 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, launch):
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert 'the run has ended, but its curves cannot be drawn' in line
+
+
+class TestBuiltinConfigurations:
+    def test_a_name_stands_for_a_file(self):
+        file = str(ROOT / 'configs' / 'leaky_mnist.py')
+        assert builtin.path('leaky_mnist') == file
+        assert builtin.path('leaky_mnist:deep') == f'{file}:deep'
+        argv = ['train', '--config', 'leaky_mnist', '--config.seed=1', '--workdir=w']
+        assert builtin.located(argv) == [*argv[:2], file, *argv[3:]]
+        assert builtin.located(['-config=leaky_mnist']) == [f'-config={file}']
+
+    @pytest.mark.parametrize('path', ['absent.py', './leaky_mnist', 'a/b.py:deep', ''])
+    def test_a_path_is_left_as_it_is(self, path):
+        assert builtin.path(path or f'{ROOT}/x.py') == path or f'{ROOT}/x.py'
+
+    def test_a_file_without_a_suffix(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / 'mine').write_text('')
+        assert builtin.path('mine:deep') == 'mine:deep'
+
+    @pytest.mark.parametrize('script', ['train', 'sweep'])
+    def test_an_unknown_name_lists_the_choices(self, tmp_path, script):
+        result = runs.launch(
+            script, '--config=magic', f'--workdir={tmp_path}/w', cwd=tmp_path
+        )
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"{script}: there is no configuration 'magic'")
+        assert 'digits_mlp, divided' in result.stderr
+        assert result.stderr.count('\n') == 1

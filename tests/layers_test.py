@@ -6,6 +6,8 @@ import tomllib
 
 import pytest
 
+import eqprop_jax
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'eqprop_jax'
 
@@ -39,6 +41,7 @@ FLOORS = {
     '_evaluation': 5,
     'config': 5,
     'figures': 6,
+    'cli': 7,
 }
 # On floor 3 these know floor 0 alone.
 ISLANDS = {'data', 'checkpoint', 'records'}
@@ -46,8 +49,8 @@ ISLANDS = {'data', 'checkpoint', 'records'}
 OWNERS = {
     'flax': {'systems', 'training'},
     'optax': {'training', 'tree'},
-    'ml_collections': {'config'},
-    'absl': {'config', 'training', 'data', 'records', 'checkpoint'},
+    'ml_collections': {'config', 'cli'},
+    'absl': {'cli', 'config', 'training', 'data', 'records', 'checkpoint'},
     'tensorflow_datasets': {'data'},
     'sklearn': {'data'},
     'orbax': {'checkpoint'},
@@ -74,7 +77,7 @@ FOLDERS = sorted(
 def names(folder):
     """Returns the names that a folder's __init__ imports."""
     tree = ast.parse((folder / '__init__.py').read_text())
-    found = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
     return {alias.asname or alias.name for node in found for alias in node.names}
 
 
@@ -121,12 +124,16 @@ def test_imports_go_down(path):
 
 
 def test_what_has_no_underscore_is_the_api():
-    """Files and folders of the package are its names; figures needs matplotlib."""
+    """Files and folders of the package are its names; two are not imported by it."""
     public = {room(path) for path in modules() if not room(path).startswith('_')}
-    assert public == {*names(PACKAGE) & public, 'figures'}
+    others = {'cli', 'figures'}
+    assert public == {*names(PACKAGE) & public, *others}
     functions = {'block', 'check', 'loss', 'relax', 'value_and_grad'}
     records = {'Aux', 'Batch', 'System'}
-    assert names(PACKAGE) == public - {'figures'} | functions | records
+    named = names(PACKAGE) - {'TYPE_CHECKING', 'Any'}
+    assert named == public - others | functions | records
+    assert set(dir(eqprop_jax)) == {*named, '__version__'}
+    assert all(hasattr(eqprop_jax, name) for name in named)
 
 
 @pytest.mark.parametrize('folder', ['', *FOLDERS])
@@ -156,10 +163,13 @@ def test_figures_of_experiments_read_records_and_never_train(path):
             assert name.startswith(rooms), f'{path}: a figure may not import {name}'
 
 
-def test_only_the_library_is_installed():
+def test_only_the_library_and_its_configurations_are_installed():
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
     wheel = project['tool']['hatch']['build']['targets']['wheel']
-    assert wheel == {'packages': ['eqprop_jax']}
+    assert wheel == {
+        'packages': ['eqprop_jax'],
+        'force-include': {'configs': 'eqprop_jax/configs'},
+    }
 
 
 def test_configs_are_plain_records():
@@ -174,7 +184,7 @@ def test_configs_are_plain_records():
 def test_a_config_is_read_where_a_run_is_built():
     """Whatever is above that, or below, has it from the fields of an experiment."""
     for path in modules():
-        if room(path) == 'config':
+        if room(path) in ('config', 'cli'):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             read = isinstance(node, ast.Subscript | ast.Attribute) and node.value

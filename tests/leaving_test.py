@@ -103,9 +103,9 @@ ERRORS = {
 
 @pytest.mark.parametrize('error', ERRORS)
 def test_errors_are_told(monkeypatch, capsys, error):
-    monkeypatch.syspath_prepend(ROOT / 'launch')
+    monkeypatch.setattr(sys, 'argv', ['leaving_test'])
     with runs.taken_back():
-        import command
+        from eqprop_jax.cli import command
 
     def fn(argv):
         raise eval(error, vars(command))
@@ -121,9 +121,9 @@ def test_errors_are_told(monkeypatch, capsys, error):
 
 
 def test_what_has_to_clean_up_is_given_seconds(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / 'launch')
+    monkeypatch.setattr(sys, 'argv', ['leaving_test'])
     with runs.taken_back():
-        import command
+        from eqprop_jax.cli import command
     cleaned = []
 
     def fn(argv):

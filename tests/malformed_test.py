@@ -1006,10 +1006,11 @@ SUMMARIES = {
 DRIVER = """
 import contextlib, importlib, io, json, os, sys
 os._exit = sys.exit
-sys.path[:0] = [sys.argv[1], sys.argv[1] + '/launch']
+sys.path.insert(0, sys.argv[1])
 from absl import flags
-launcher = importlib.import_module(sys.argv[2])
-for workdir in sys.argv[3:]:
+launcher = importlib.import_module('eqprop_jax.cli.' + sys.argv[2])
+workdirs, sys.argv[0] = sys.argv[3:], sys.argv[2]
+for workdir in workdirs:
     flags.FLAGS.unparse_flags()
     argv = flags.FLAGS(['launcher', '--workdir=' + workdir, '--compilation_cache='])
     told, code = io.StringIO(), 0

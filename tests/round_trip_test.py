@@ -14,10 +14,10 @@ SCRIPT = r"""
 import json, pathlib, runpy, shlex, sys
 from absl import flags
 
-sys.path[:0] = ['.', 'launch']
+sys.path.insert(0, '.')
+from eqprop_jax.cli import train
 from eqprop_jax.config import ConfigError, changes
 
-train = runpy.run_path('launch/train.py', run_name='train')
 wrong, count = [], 0
 for path in sys.argv[1:]:
     module = runpy.run_path(path)
@@ -39,8 +39,8 @@ for path in sys.argv[1:]:
             argv = ['train', f'--config={config}', '--workdir=w', *shlex.split(line)]
             sys.argv = argv  # where overrides are looked for
             try:
-                train['_parse'](argv)
-                found = train['CONFIG'].value.to_dict()
+                train._parse(argv)
+                found = train.CONFIG.value.to_dict()
             except SystemExit as error:
                 found = str(error)
             dumps = lambda v: json.dumps(v, sort_keys=True, default=str)

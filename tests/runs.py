@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from eqprop_jax import training
+from eqprop_jax import cli, training
 from eqprop_jax.config import build
 from eqprop_jax.data import to_device
 from eqprop_jax.training import programs
@@ -152,11 +152,19 @@ def launch(script, *arguments, cwd=ROOT, **environment):
         finally:
             for name in set(flags.FLAGS) - known:
                 delattr(flags.FLAGS, name)
+            forget_commands()
             flags.FLAGS.unparse_flags()
             sys.modules.pop('config_config', None)  # of --config; loaded anew on top
             root.handlers[:] = handlers
             absl_logging.set_verbosity(verbosity)
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+def forget_commands():
+    """Lets the next launcher define its flags."""
+    for name in ('train', 'sweep', 'evaluate', 'diagnose', 'prepare'):
+        sys.modules.pop(f'{cli.__name__}.{name}', None)
+        vars(cli).pop(name, None)
 
 
 @contextlib.contextmanager

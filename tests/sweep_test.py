@@ -92,10 +92,11 @@ def test_rows_of_a_variant(tmp_path):
         )
     )
     script = (
-        'import sys; sys.path.insert(0, sys.argv[1]); import sweep\n'
+        'import sys; sys.path.insert(0, sys.argv[1])\n'
+        'from eqprop_jax.cli import sweep\n'
         'print(sweep._load(sys.argv[2])["get_config"]().num_epochs)'
     )
-    command = [sys.executable, '-c', script, str(ROOT / 'launch'), f'{path}:7']
+    command = [sys.executable, '-c', script, str(ROOT), f'{path}:7']
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout == '7\n', result.stderr
 
@@ -301,13 +302,13 @@ def test_what_is_not_a_scalar_is_apart(tmp_path):
     arguments = (f'--config={path}', f'--workdir={tmp_path / "runs"}', '--seeds=0,1')
     script = (
         'import sys; from absl import flags; sys.path.insert(0, sys.argv[1])\n'
-        'import sweep; flags.FLAGS(sys.argv[1:])\n'
+        'from eqprop_jax.cli import sweep; flags.FLAGS(sys.argv[1:])\n'
         'module = sweep._load(sweep.CONFIG.value)\n'
         'for group in sweep._groups(module, sweep._expand(module)):\n'
         '    print(sweep._names(group))'
     )
     result = subprocess.run(
-        [sys.executable, '-c', script, str(ROOT / 'launch'), *arguments],
+        [sys.executable, '-c', script, str(ROOT), *arguments],
         capture_output=True,
         text=True,
     )

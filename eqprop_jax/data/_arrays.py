@@ -75,7 +75,7 @@ def folder_of(
 def command(name: str, root: pathlib.Path, *more: str) -> str:
     """Return the command line that prepares a data set in the folder of all of them."""
     options = (f'--dataset={name}', f'--data_dir={root}', *more)
-    return shlex.join(['python', 'launch/prepare_data.py', *options])
+    return shlex.join(['eqprop-prepare', *options])
 
 
 def read(folder: pathlib.Path) -> Dataset:
@@ -107,7 +107,7 @@ def _read(folder: pathlib.Path) -> Dataset:
     except DAMAGED as error:
         raise ValueError(
             f'{folder / MANIFEST} is damaged ({error!r}): run '
-            'launch/prepare_data.py with --overwrite'
+            'eqprop-prepare with --overwrite'
         ) from error
     try:
         found = [_open(place / file, *wanted[file]) for file in FILES]

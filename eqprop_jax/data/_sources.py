@@ -14,7 +14,7 @@ import numpy as np
 from eqprop_jax.data import _arrays as arrays
 from eqprop_jax.data._splits import Dataset, Split, hold_out, whole
 
-INSTALL = "`make tfds` or `pip install -e '.[tfds]'`"
+INSTALL = "`pip install 'eqprop_jax[tfds]'`, or `make tfds` in a checkout"
 
 
 class Source(NamedTuple):

@@ -7,7 +7,7 @@
     checkpoint/          the state after the last step, or where an unfinished run goes
                          on from: see `eqprop_jax.checkpoint`
     summary.json         last and best epoch, speed, hardware, versions
-    bias.json            what biases the gradient, if `launch/diagnose.py` was asked
+    bias.json            what biases the gradient, if `eqprop-diagnose` was asked
 
 `split` is 'train' (means over the steps since the previous such line), 'eval' (the
 held-out examples) or 'test'. `error` is a fraction. What is not finite is null, and

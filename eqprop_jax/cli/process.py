@@ -1,4 +1,4 @@
-"""The process of a launcher: what signals do to it, and how it ends.
+"""The process of a command: what signals do to it, and how it ends.
 
 `command` imports it before everything that takes long. From then on a signal ends the
 process in one line, and once `watched` is entered so does a second Ctrl-C, whatever the
@@ -29,29 +29,39 @@ _leaving = threading.Lock()
 _kept: list[Any] = []  # what C code holds a pointer to
 
 
-def tell(name: str, message: object) -> None:
+def name() -> str:
+    """Returns what the command was called by, without folder and suffix."""
+    return pathlib.Path(sys.argv[0]).stem
+
+
+def command(name: str) -> list[str]:
+    """Returns how another of the commands is called: as this one was."""
+    is_script = sys.argv[0].endswith('.py')
+    return ['python', f'launch/{name}.py'] if is_script else [f'eqprop-{name}']
+
+
+def tell(message: object) -> None:
     """Prints a message in one line, as far as anybody is there to read it."""
     begin = '\n' if getattr(sys.stderr, 'within_line', False) else ''
-    line = f'{begin}{name}: {" ".join(str(message).split())}'
+    line = f'{begin}{name()}: {" ".join(str(message).split())}'
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
 def leave(
-    name: str, message: object, code: int, *, part: Callable[[], Any] | None = None
+    message: object, code: int, *, part: Callable[[], Any] | None = None
 ) -> NoReturn:
     """Tells why, and ends the process without waiting for any thread.
 
     Threads that write a checkpoint may wait for minutes for a disk that has failed.
 
     Args:
-      name: of the launcher.
       message: printed in one line.
       code: the exit code.
       part: called in between; where it takes longer than `GRACE` it is left alone.
     """
     with _leaving:  # whoever comes second waits for the end
-        tell(name, message)
+        tell(message)
         if part is not None:
             parting = threading.Thread(target=part, daemon=True)
             parting.start()
@@ -62,14 +72,13 @@ def leave(
 
 
 @contextlib.contextmanager
-def watched(name: str, is_held: Callable[[], bool]) -> Generator[None, None, None]:
+def watched(is_held: Callable[[], bool]) -> Generator[None, None, None]:
     """Lets signals be obeyed at once, also while the main thread is in C code.
 
     Nothing is raised: JAX swallows exceptions at some places. The first signal may be
     held back, by the training loop, which saves first; a SIGINT after it is not.
 
     Args:
-      name: of the launcher.
       is_held: tells whether signals are held back.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -77,7 +86,7 @@ def watched(name: str, is_held: Callable[[], bool]) -> Generator[None, None, Non
         return
     read, write = os.pipe()
     os.set_blocking(write, False)
-    watch = threading.Thread(target=_watch, args=(name, read, is_held), daemon=True)
+    watch = threading.Thread(target=_watch, args=(read, is_held), daemon=True)
     watch.start()
     fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     before = {number: signal.signal(number, _leave_it) for number in SIGNALS}
@@ -95,14 +104,14 @@ def _leave_it(number: int, frame: FrameType | None) -> None:
     """Leaves a signal to `_watch`, which Python tells of it before it calls this."""
 
 
-def _watch(name: str, read: int, is_held: Callable[[], bool]) -> None:
+def _watch(read: int, is_held: Callable[[], bool]) -> None:
     """Follows the numbers of signals, which Python writes when they come."""
     global asked
     asked, grace = 0, None
     with open(read, 'rb', buffering=0) as numbers:
         while True:
             if not select.select([numbers], [], [], grace)[0]:
-                leave(name, interrupted, 128 + asked)
+                leave(interrupted, 128 + asked)
             found = numbers.read(1)
             if not found:
                 return
@@ -110,25 +119,24 @@ def _watch(name: str, read: int, is_held: Callable[[], bool]) -> None:
             if number not in SIGNALS:
                 continue
             if asked and number == signal.SIGINT:
-                leave(name, 'left at once; what was saved last stays', 130)
+                leave('left at once; what was saved last stays', 130)
             if asked:  # schedulers send SIGTERM several times
                 continue
             asked = number
             if is_held():
-                tell(name, 'asked to leave: saving first; Ctrl-C to leave at once')
+                tell('asked to leave: saving first; Ctrl-C to leave at once')
             elif signal.getsignal(number) is _leave_it:
-                leave(name, interrupted, 128 + number)
+                leave(interrupted, 128 + number)
             else:  # something is cleaned up
                 grace = GRACE
 
 
-def tell_aborts(name: str, explain: Callable[[str], str]) -> None:
+def tell_aborts(explain: Callable[[str], str]) -> None:
     """Ends in one line what C code aborts, as JAX does where a host is gone.
 
     From here on what C code prints is held back: it is a page by then.
 
     Args:
-      name: of the launcher.
       explain: returns in words what C code has printed.
     """
     from absl import logging
@@ -143,7 +151,7 @@ def tell_aborts(name: str, explain: Callable[[str], str]) -> None:
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def aborted(number: int) -> None:
         del number
-        leave(name, explain(os.pread(said, 2**20, 0).decode(errors='replace')), 1)
+        leave(explain(os.pread(said, 2**20, 0).decode(errors='replace')), 1)
 
     ctypes.CDLL(None).signal(int(signal.SIGABRT), aborted)
     _kept.append(aborted)
@@ -171,7 +179,7 @@ def _begin() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        tell(pathlib.Path(sys.argv[0]).stem, interrupted)
+        tell(interrupted)
         os._exit(128 + number)
 
     sys.unraisablehook = hook  # a failed save leaves dozens in threads of C code

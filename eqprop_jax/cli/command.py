@@ -1,13 +1,12 @@
-"""What the launchers share: the checkout on the path, flags, and how they end.
+"""What the commands share: how they begin, their flags, and how they end.
 
-What is wrong ends a launcher with one line, `NAME: MESSAGE`, within seconds, and with
-no traceback.
+What is wrong ends a command with one line, `NAME: MESSAGE`, within seconds, and with no
+traceback.
 """
 
-import process
+from eqprop_jax.cli import process
 
 import functools
-import inspect
 import os
 import pathlib
 import signal
@@ -20,17 +19,14 @@ from typing import Any, NoReturn
 try:
     import jax
 except ValueError as error:  # of a variable in the environment
-    process.leave(pathlib.Path(sys.argv[0]).stem, f'JAX cannot start: {error}', 1)
+    process.leave(f'JAX cannot start: {error}', 1)
 from absl import app, flags, logging
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from eqprop_jax import checkpoint, config, records, training
 from eqprop_jax.data import NotPreparedError
 from eqprop_jax.training.display import Display
 from eqprop_jax.training.interrupts import Interrupted, Watch
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in JAX's words
 TOLD = (
     checkpoint.CheckpointError,
@@ -45,7 +41,7 @@ TOLD = (
 
 
 class Failure(Exception):  # noqa: N818, not always an error
-    """The end of a launcher: a message, and the exit code."""
+    """The end of a command: a message, and the exit code."""
 
     def __init__(self, message: str, code: int = 1):
         super().__init__(message)
@@ -53,25 +49,44 @@ class Failure(Exception):  # noqa: N818, not always an error
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Ends a launcher with a message."""
+    """Ends a command with a message."""
     raise Failure(message, code)
 
 
+def run(
+    main: Callable[[list[str]], Any],
+    parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
+) -> None:
+    """Runs a command: parses its flags, and calls its function of argv.
+
+    The docstring of its module is what --help says, beside the flags defined there.
+
+    Args:
+      main: the function.
+      parse: argv ↦ what is left of it.
+    """
+    module = main.__module__
+    sys.modules['__main__'].__doc__ = sys.modules[module].__doc__
+    for name in (module, __name__):
+        for flag in flags.FLAGS.flags_by_module_dict().get(name, ()):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main, flags_parser=parse)
+
+
 def told(fn: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    """Returns a launcher's function of argv, which tells in one line why it failed.
+    """Returns a command's function of argv, which tells in one line why it failed.
 
     What was not foreseen is told by a traceback. Either way the process ends at once,
     without waiting for its threads, and no signal and no display that went away keeps
     it from that.
     """
-    name = pathlib.Path(inspect.getfile(fn)).stem
 
     @functools.wraps(fn)
     def run(argv: list[str]) -> Any:
         show()
         process.interrupted = 'interrupted'
         try:
-            with process.watched(name, lambda: Watch.entered > 0):
+            with process.watched(lambda: Watch.entered > 0):
                 found = fn(argv)
             _check_shown()
             return found
@@ -83,7 +98,7 @@ def told(fn: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
         except KeyboardInterrupt as stop:
             code = 128 + getattr(stop, 'number', signal.SIGINT)
             end = Failure(str(stop) or process.interrupted, code)
-        process.leave(name, end, end.code, part=training.hosts.part)
+        process.leave(end, end.code, part=training.hosts.part)
 
     return run
 
@@ -122,14 +137,14 @@ def show() -> None:
     )
 
 
-def tell_aborts(name: str) -> None:
-    """Ends a launcher in one line also where JAX aborts the process."""
+def tell_aborts() -> None:
+    """Ends a command in one line also where JAX aborts the process."""
 
     def explain(said: str) -> str:
         fatal = [line for line in said.splitlines() if line.startswith('F')]
         return training.hosts.explain(said) or next(iter(fatal), 'aborted')
 
-    process.tell_aborts(name, explain)
+    process.tell_aborts(explain)
     show()
 
 

@@ -1,0 +1,262 @@
+"""Trains every row of an experiment, with several seeds, and tells how they compare.
+
+    eqprop-sweep --config=digits_estimators --workdir=runs/sweep
+
+The file has `get_config()` and `sweep(add)`, which calls add(name, changes) for every
+row. With --config=FILE:VARIANT the rows change `get_config(variant)`.
+
+Runs go to WORKDIR/<row>/seed_<seed>; those that have ended are not repeated, and those
+that were interrupted go on. sweep.json and sweep.png in the workdir have the table that
+is printed at the end.
+
+Runs that differ in their seed, learning rate, weight decay or the weight of the
+homeostatic term alone are trained together, in one program that is compiled once: each
+on a device of its own as far as there are devices, and on one device vmapped, or on a
+CPU one after the other. JAX_NUM_CPU_DEVICES=2 makes two devices of a CPU's cores.
+
+For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
+"""
+
+from eqprop_jax.cli import command, process
+
+import contextlib
+import functools
+import json
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags, logging
+
+from eqprop_jax import config, records, training
+from eqprop_jax.config import builtin, changes, variants
+from eqprop_jax.figures import sweep as figure
+from eqprop_jax.records import sweep
+from eqprop_jax.records.sweep import Run
+
+CONFIG = flags.DEFINE_string('config', None, 'The experiment.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs.', required=True)
+SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of every row.')
+ONLY = flags.DEFINE_string('only', '', 'Rows whose name matches this expression.')
+DRY_RUN = flags.DEFINE_bool(
+    'dry_run', False, 'Print the single commands; train nothing.'
+)
+TOGETHER = flags.DEFINE_enum(
+    'together',
+    'auto',
+    ('auto', 'vmap', 'map', 'no'),
+    'How runs of one program share a device; no: each run has its own program.',
+)
+command.define_cache()
+
+# Numbers in which runs of one program may differ, and those of them that none of the
+# runs, or all, have at 0.
+SWITCHES = ('optimizer.weight_decay', 'homeostasis.weight')
+SCALARS = ('seed', 'optimizer.learning_rate', *SWITCHES)
+
+
+@command.told
+def main(argv: list[str]) -> None:
+    """Trains what is missing and prints the table."""
+    command.begin(argv, logging.ERROR)
+    module = _load(CONFIG.value)
+    runs = _expand(module)
+    if DRY_RUN.value:
+        print('\n'.join([_command(module, run) for run in runs]))
+        return
+    records.folder(WORKDIR.value)  # an empty name is refused
+    process.interrupted = 'interrupted; the same command goes on with what is missing'
+    built = _built(module, runs)
+    sweep.table(_with_others(runs, built))  # refuses before the first trains
+    number = 0
+    for group in _groups(module, runs):
+        number += len(group)
+        print(f'[{number}/{len(runs)}] {_names(group)}', flush=True)
+        with _naming(group[0]):
+            try:
+                _train(module, group)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                _tell_too_large(group, error)
+        jax.clear_caches()
+        if process.asked:  # at the very end of that group
+            command.fail(process.interrupted, 128 + process.asked)
+    with records.locked(WORKDIR.value, wait=True):  # another sweep may end, too
+        rows = sweep.table(_with_others(runs, built))
+        if ONLY.value:  # the others stay
+            rows = sweep.merged(rows, WORKDIR.value)
+        sweep.write(rows, WORKDIR.value)
+    print(sweep.text(rows))
+    try:
+        print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
+    except OSError as error:
+        command.fail(str(error))
+
+
+@contextlib.contextmanager
+def _naming(run: Run) -> Generator[None, None, None]:
+    """Ends the launcher, naming the row, by what the library tells."""
+    try:
+        yield
+    except command.TOLD as error:
+        command.fail(f'{run.row}: {error}')
+
+
+def _built(module: dict[str, Any], runs: list[Run]) -> dict[str, tuple]:
+    """Returns what `claim` takes of the runs of a row, by its name."""
+    found = {}
+    for run in {run.row: run for run in runs}.values():
+        with _naming(run):
+            built = _build(module, run, alone=True)
+        rests_on = training.rests_on(built.dataset)
+        found[run.row] = built.config, built.defaults, rests_on
+    return found
+
+
+def _with_others(runs: list[Run], rows: dict[str, tuple]) -> list[Run]:
+    """Returns the runs, and others of their rows; none has the workdir of another."""
+    every = [*runs, *sweep.others(runs, WORKDIR.value)]
+    for run in every:
+        config, defaults, rests_on = rows[run.row]
+        own = {**config, 'seed': run.changes['seed']}
+        known = {'defaults': defaults, 'rests_on': rests_on}
+        with _naming(run):
+            records.claim(run.workdir, own, **known, write=False)
+    return every
+
+
+def _train(module: dict[str, Any], group: list[Run]) -> None:
+    """Trains what is missing of a group; tells what broke off, or is to be doubted."""
+    missing = {
+        run.workdir: _build(module, run, alone=not group[1:])
+        for run in group
+        if not (run.workdir / records.SUMMARY).exists()
+    }
+    if not missing:
+        return
+    dataset = next(iter(missing.values())).dataset
+    ends = training.train_together(
+        [experiment._replace(dataset=dataset) for experiment in missing.values()],
+        list(missing),
+        how=None if TOGETHER.value == 'auto' else TOGETHER.value,
+    )
+    for workdir, end in zip(missing, ends, strict=True):
+        broke_off = isinstance(end, training.TrainingError)
+        for message in [end] if broke_off else sweep.warnings(workdir):
+            print(f'sweep: {workdir}: {message}', file=sys.stderr)
+
+
+def _tell_too_large(group: list[Run], error: Exception) -> None:
+    """Tells which runs memory does not suffice for; raises other errors again."""
+    if not command.is_out_of_memory(error):
+        raise error
+    message = 'too large for the memory of this machine'
+    print(f'sweep: {_names(group)}: {message}', file=sys.stderr)
+
+
+def _names(group: list[Run]) -> str:
+    """Returns which runs these are, in words."""
+    rows: dict[str, list[str]] = {}
+    for run in group:
+        rows.setdefault(run.row, []).append(str(run.changes['seed']))
+    return '; '.join(f'{row}, seed {", ".join(seeds)}' for row, seeds in rows.items())
+
+
+def _load(config: str) -> dict[str, Any]:
+    """Returns what an experiment's file defines, `get_config` with its variant."""
+    path, colon, variant = builtin.path(config).partition(':')
+    if not pathlib.Path(path).is_file():
+        command.fail(f'cannot read the configuration: {path} does not exist')
+    try:
+        module = runpy.run_path(path)
+        if colon:
+            module['get_config'] = functools.partial(module['get_config'], variant)
+        module['get_config']()
+    except variants.NoVariantError:
+        raise
+    except Exception as error:  # it is a program: it may raise anything
+        command.fail(f'cannot read {config}: {type(error).__name__}: {error}')
+    if 'sweep' not in module:
+        command.fail(f'{path} has no sweep(add): train it by eqprop-train')
+    return module
+
+
+def _expand(module: dict[str, Any]) -> list[Run]:
+    """Returns all rows with all seeds, one after the other."""
+    try:
+        rows = changes.rows(module['sweep'])
+    except config.ConfigError as error:
+        command.fail(f'{CONFIG.value}: {error}')
+    try:
+        chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
+    except re.error as error:
+        command.fail(f'--only={ONLY.value} is no regular expression: {error}')
+    if not chosen:
+        command.fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
+    if not all(seed.isdecimal() for seed in SEEDS.value):
+        command.fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
+    if len(set(map(int, SEEDS.value))) < len(SEEDS.value):
+        command.fail(f'--seeds={",".join(SEEDS.value)} has a seed twice')
+    return [
+        sweep.Run(
+            name,
+            {**changes, 'seed': int(seed)},
+            sweep.folder_of(WORKDIR.value, name, int(seed)),
+        )
+        for name, changes in chosen.items()
+        for seed in SEEDS.value
+    ]
+
+
+def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
+    """Returns the runs that are trained together, in the order of their first ones.
+
+    Their configurations are equal but for numbers that one program can take.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        values = _values(module, run)
+        for key in SCALARS:
+            *sections, last = key.split('.')
+            section = values
+            for name in sections:
+                section = section[name]
+            if last in section:
+                section[last] = bool(section[last]) if key in SWITCHES else None
+        key = json.dumps(values, sort_keys=True, default=str)
+        if TOGETHER.value == 'no':
+            key = str(run.workdir)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _build(module: dict[str, Any], run: Run, *, alone: bool) -> training.Experiment:
+    """Builds a run; of several each takes one device, unless told otherwise."""
+    values = _values(module, run)
+    devices = values.setdefault('mesh', {})
+    if not alone and devices.get('data') is None:
+        devices['data'] = 1
+    return config.experiment(ml_collections.ConfigDict(values))
+
+
+def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Returns the configuration of a run as plain values."""
+    return changes.applied(module['get_config']().to_dict(), run.changes)
+
+
+def _command(module: dict[str, Any], run: Run) -> str:
+    """Returns the command that trains one run by itself."""
+    values = module['get_config']().to_dict()
+    flags = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
+    flags += changes.flags(values, run.changes)
+    return shlex.join([*process.command('train'), *flags])
+
+
+def run() -> None:
+    """The command."""
+    command.run(main)

@@ -1,0 +1,54 @@
+"""The configurations that come with the library, by name."""
+
+import pathlib
+
+from eqprop_jax.config.schema import ConfigError
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+FOLDERS = (PACKAGE / 'configs', PACKAGE.parent / 'configs')  # installed; of a checkout
+
+
+def names() -> list[str]:
+    """Returns what `path` knows."""
+    return sorted(file.stem for file in _folder().glob('*.py'))
+
+
+def path(config: str) -> str:
+    """Returns the path of a configuration, with its variant.
+
+    Args:
+      config: NAME or NAME:VARIANT of one that comes with the library, or the path of a
+        file, which is left as it is.
+
+    Raises:
+      ConfigError: for a name that is none of `names`, nor of a file that is there.
+    """
+    name, colon, variant = config.partition(':')
+    is_path = pathlib.PurePath(name).name != name or name.endswith('.py')
+    if is_path or pathlib.Path(name).is_file():
+        return config
+    if name not in names():
+        raise ConfigError(
+            f'there is no configuration {name!r}: choose from {", ".join(names())}, or '
+            'give the path of a file'
+        )
+    return f'{_folder() / name}.py{colon}{variant}'
+
+
+def located(argv: list[str]) -> list[str]:
+    """Returns arguments of a command in which --config has a path."""
+    found, follows = [], False
+    for argument in argv:
+        flag, equals, value = argument.partition('=')
+        if flag in ('--config', '-config') and equals:
+            argument = f'{flag}={path(value)}'
+        elif follows:
+            argument = path(argument)
+        follows = argument in ('--config', '-config')
+        found.append(argument)
+    return found
+
+
+def _folder() -> pathlib.Path:
+    """Returns the folder of the configurations."""
+    return next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
