@@ -9,8 +9,9 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from eqprop_jax import dynamics
 from eqprop_jax.data import _pipeline as pipeline
@@ -25,12 +26,14 @@ TOP = 5  # guesses of the top-5 error
 class Examples(NamedTuple):
     """The numbers of each example, in the order of the split."""
 
-    label: Int[np.ndarray, ' n']
-    """Its class."""
+    label: Shaped[np.ndarray, 'n ...']
+    """Its class, or continuous target."""
     loss: Float[np.ndarray, ' n']
     """C at the free equilibrium."""
+    error: Float[np.ndarray, ' n']
+    """As in `metrics.of_equilibrium`."""
     rank: Int[np.ndarray, ' n']
-    """Classes scored before the true one; 0: recognized."""
+    """Classes scored before the true one; 0: recognized, or there are no classes."""
     residual: Float[np.ndarray, ' n']
     """As in `Equilibrium`."""
     num_steps: Int[np.ndarray, ' n']
@@ -49,9 +52,9 @@ class Summary(NamedTuple):
     num_examples: int
     """n."""
     error: float
-    """Fraction e of the examples that are not recognized."""
+    """Mean: the fraction that is not recognized; 1 − R² of continuous targets."""
     standard_error: float
-    """Of that fraction, √(e (1 − e) / n)."""
+    """Of that mean, over the examples."""
     top_5_error: float | None
     """Fraction whose class is not among the five first; None: there are no more."""
     loss: float
@@ -68,7 +71,7 @@ class Summary(NamedTuple):
     converged: float
     """Fraction of the examples that settled to the solver's tol."""
     class_errors: tuple[float | None, ...]
-    """The error by class; None for a class without examples."""
+    """The error by class; None for a class without examples; () without classes."""
 
 
 def evaluate(
@@ -99,17 +102,22 @@ def evaluate(
         raise ValueError('a split without examples cannot be evaluated')
     if batch_size < 1:
         raise ValueError(f'batch_size has to be a positive integer, not {batch_size}')
-    system, num_classes = experiment.system, experiment.dataset.num_classes
+    system, dataset = experiment.system, experiment.dataset
     relax_by = experiment.solve if solve is None else solve
 
     @jax.jit
     def numbers(params: Params, images: Array, labels: Array) -> tuple[Array, ...]:
         raw = pipeline.DeviceSplit(images, labels)
-        batch = pipeline.batch(raw, experiment.preprocess, num_classes)
+        batch = pipeline.batch(raw, experiment.preprocess, dataset.num_classes)
         free = dynamics.relax(system, params, batch.x, relax_by)
         loss = system.cost(params, free.rates, batch.y)
-        rank = metrics.ranks(system.predict(params, free.rates), labels)
-        return labels, loss, rank, free.residual, free.num_steps, free.converged
+        scores = system.predict(params, free.rates)
+        error = metrics.errors(scores, batch.y, dataset.variance)
+        rank = jnp.zeros_like(free.num_steps)
+        if dataset.num_classes is not None:
+            rank = metrics.ranks(scores, labels)
+        phase = (free.residual, free.num_steps, free.converged)
+        return labels, loss, error, rank, *phase
 
     rows = min(batch_size, size)
     batches = []
@@ -121,16 +129,16 @@ def evaluate(
     return Examples(*(np.concatenate(column)[:size] for column in columns))
 
 
-def summarize(examples: Examples, num_classes: int) -> Summary:
-    """Returns the summary of the examples of a split."""
-    wrong, size = examples.rank > 0, len(examples.rank)
-    error, beyond = float(np.mean(wrong)), float(np.mean(examples.rank >= TOP))
-    by_class = (wrong[examples.label == label] for label in range(num_classes))
+def summarize(examples: Examples, num_classes: int | None) -> Summary:
+    """Returns the summary of the examples of a split; None: there are no classes."""
+    error, size = examples.error, len(examples.error)
+    beyond, classes = float(np.mean(examples.rank >= TOP)), num_classes or 0
+    by_class = (error[examples.label == label] for label in range(classes))
     return Summary(
         num_examples=size,
-        error=error,
-        standard_error=math.sqrt(error * (1 - error) / size),
-        top_5_error=beyond if num_classes > TOP else None,
+        error=float(np.mean(error)),
+        standard_error=float(np.std(error)) / math.sqrt(size),
+        top_5_error=beyond if classes > TOP else None,
         loss=float(np.mean(examples.loss)),
         median_residual=_percentile(examples.residual, 50),
         residual_99=_percentile(examples.residual, 99),

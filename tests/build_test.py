@@ -340,7 +340,7 @@ class TestCheck:
         images[1:3, 0, 1, 0] = value
         with pytest.raises(ValueError, match='image 1 holds NaN or inf') as raised:
             check(dataset(train={'images': images}))
-        says(str(raised.value), 'tiny', "'train'", '2 images do', 'remove or repair')
+        says(str(raised.value), 'tiny', "'train'", '2 of them do', 'remove or repair')
 
     def test_empty_split(self):
         labels, images = np.zeros(0, np.int32), np.ones((0, 2, 2, 1), np.uint8)

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from eqprop_jax.data import DATASETS, Split, load, prepare
 from eqprop_jax.data import _arrays as arrays
-from eqprop_jax.data import _sources as sources
+from eqprop_jax.data import _catalog as catalog
 from eqprop_jax.data import _tfds_reader as tfds_reader
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -428,7 +428,7 @@ class TestRefusals:
             load(name, data_dir=tmp_path)
         command = f'eqprop-prepare --dataset={name} --data_dir={tmp_path}`'
         assert command in str(error.value)
-        assert "pip install -e '.[tfds]'" in str(error.value)
+        assert "pip install 'eqprop_jax[tfds]'" in str(error.value)
 
     @pytest.mark.parametrize('name', ['fashion', '', '../mnist', 'Digits'])
     def test_unknown_name_lists_the_choices(self, tmp_path, name):
@@ -452,7 +452,7 @@ class TestRefusals:
 )
 def test_table_is_that_of_the_tfds_catalogue(name, num_classes, test_split):
     """As https://www.tensorflow.org/datasets/catalog has it."""
-    wanted = sources.Source(name, num_classes, 'train', test_split)
+    wanted = catalog.Source(name, num_classes, 'train', test_split)
     assert DATASETS[name] == wanted
 
 
@@ -544,7 +544,7 @@ class TestPrepare:
 
     def test_without_tfds_the_extra_is_named(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-        with pytest.raises(ImportError, match=r"pip install -e '\.\[tfds\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'eqprop_jax\[tfds\]'"):
             prepare('mnist', data_dir=tmp_path)
 
     def test_digits_need_no_preparation(self):

@@ -184,6 +184,7 @@ def numbers(labels, ranks):
     return Examples(
         label=np.asarray(labels),
         loss=zeros,
+        error=(np.asarray(ranks) > 0).astype(float),
         rank=np.asarray(ranks),
         residual=zeros,
         num_steps=zeros.astype(int),

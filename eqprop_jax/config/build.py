@@ -227,10 +227,17 @@ def _check_fit(experiment: Experiment, learn: Estimator) -> None:
 
     with schema.naming(f'system does not fit the images of {dataset.name!r}'):
         params, y = jax.eval_shape(scores, x)
-    if y.shape[-1] != dataset.num_classes:
+    if dataset.num_classes is None and 'readout' in params:
         raise ConfigError(
-            f'system scores {y.shape[-1]} classes but {dataset.name!r} has '
-            f'{dataset.num_classes}: set system.classes, or the last of system.sizes'
+            f'the targets of {dataset.name!r} are no classes, of which '
+            'system.cost="cross_entropy" is: set it to "squared_error"'
+        )
+    if y.shape[-1] != dataset.num_outputs:
+        classes = dataset.num_classes is not None
+        raise ConfigError(
+            f'system scores {y.shape[-1]} {"classes" if classes else "numbers"} but '
+            f'{dataset.name!r} has {dataset.num_outputs}: set '
+            f'{"system.classes, or " if classes else ""}the last of system.sizes'
         )
     layers = experiment.config['optimizer'].get('layers') or {}
     known = dict.fromkeys(params, schema.key(Any, required=False))

@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.name = 'digits'
+    config.data.path = config_dict.placeholder(str)  # of one's own, in place of a name
     config.data.data_dir = config_dict.placeholder(str)
     config.data.held_out = 150
     config.data.num_train = config_dict.placeholder(object)  # None: all

@@ -22,8 +22,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from eqprop_jax.data import _arrays as arrays
-from eqprop_jax.data._sources import DATASETS
+from eqprop_jax.data._catalog import DATASETS
 from eqprop_jax.data._splits import Split, whole
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 TESTS = ('test', 'val', 'validation')  # folders; the first that is there
 DAMAGED = (TypeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
@@ -58,14 +60,12 @@ def prepare_files(
     if name in DATASETS:
         raise ValueError(f'{name!r} is a data set already: choose another name')
     folder = arrays.folder_of(name, data_dir)
-    source = pathlib.Path(source).expanduser().absolute()
+    source = located(source)
     if (folder / 'manifest.json').exists() and not overwrite:
         raise ValueError(
             f'there is a data set in {folder}: pass --overwrite to replace it, or '
             'choose another name'
         )
-    if not source.exists():
-        raise FileNotFoundError(f'there is no file or folder {source}')
     num_classes, streams = (_of_folder if source.is_dir() else _of_npz)(source)
     arrays.write(
         folder,
@@ -77,11 +77,32 @@ def prepare_files(
     return folder
 
 
-def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
-    """Return the number of classes, and the splits of an .npz file."""
+def located(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Return an absolute path; raise FileNotFoundError unless something is there."""
+    found = pathlib.Path(os.path.expanduser(path)).absolute()
+    if not found.exists():
+        raise FileNotFoundError(f'there is no file or folder {found}')
+    return found
+
+
+def read(source: pathlib.Path) -> tuple[Pair, Pair]:
+    """Return inputs and targets for training, and for the test, of a file or folder."""
+    if not source.is_dir():
+        found = _entries(source)
+        return found['train'], found['test']
+    _, streams = _of_folder(source)
+    train, test = (
+        tuple(map(np.concatenate, zip(*streams[split].batches, strict=True)))
+        for split in arrays.SPLITS
+    )
+    return train, test
+
+
+def _entries(source: pathlib.Path) -> dict[str, Pair]:
+    """Return the arrays of an .npz file by split."""
     try:
         with source.open('rb') as file, np.load(file) as content:
-            found = {
+            return {
                 split: (
                     _entry(content, f'{split}_images', f'x_{split}'),
                     _entry(content, f'{split}_labels', f'y_{split}'),
@@ -90,9 +111,15 @@ def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
             }
     except DAMAGED as error:
         raise ValueError(f'{source} is no .npz file of images ({error})') from error
+
+
+def _of_npz(source: pathlib.Path) -> tuple[int, dict[str, arrays.Stream]]:
+    """Return the number of classes, and the splits of an .npz file."""
+    found = _entries(source)
     train, test = (_split(f'{source}, {key}', *found[key]) for key in arrays.SPLITS)
-    dataset = whole(str(source), train, test, len(np.unique(train.labels)))
-    return dataset.num_classes, {
+    num_classes = len(np.unique(train.labels))
+    whole(str(source), train, test, num_classes)
+    return num_classes, {
         'train': arrays.Stream(train.images.shape, [train]),
         'test': arrays.Stream(test.images.shape, [test]),
     }

@@ -1,4 +1,4 @@
-"""From uint8 arrays on the device to batches, inside a jitted step.
+"""From arrays on the device to batches, inside a jitted step.
 
 The order of an epoch depends on (key, epoch) alone and a batch's examples on its
 position in that order, so any step can be taken up again from its number.
@@ -11,26 +11,38 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from eqprop_jax.data._splits import Dataset, Split
 from eqprop_jax.types import Batch
 
 NORMALIZATIONS = ('unit', 'standard')
 
-Preprocess = Callable[[Array], Float[Array, 'B height width channels']]
+Preprocess = Callable[[Array], Float[Array, 'B ...']]
 
 
 class DeviceSplit(NamedTuple):
-    """A split in device memory: raw pixels and class numbers."""
+    """A split in device memory: raw inputs; class numbers, or continuous targets."""
 
-    images: UInt8[Array, 'n height width channels']
-    labels: Int[Array, ' n']
+    images: Shaped[Array, 'n ...']
+    labels: Shaped[Array, 'n ...']
 
     @property
     def size(self) -> int:
         """Number of examples."""
         return self.labels.shape[0]
+
+    @property
+    def known(self) -> Bool[Array, ' n']:
+        """Which are examples, and not what a split is filled up by (`filler`)."""
+        if jnp.issubdtype(self.labels.dtype, jnp.integer):
+            return self.labels >= 0
+        return ~jnp.isnan(self.labels.reshape(self.size, -1)[:, 0])
+
+
+def filler(dtype: np.dtype) -> float:
+    """Returns the label of what a split is filled up by: −1, or NaN where it can be."""
+    return -1 if np.issubdtype(dtype, np.integer) else np.nan
 
 
 def to_device(split: Split) -> DeviceSplit:
@@ -44,7 +56,8 @@ def normalizer(
     """Returns the map from raw pixels to network inputs.
 
         unit        pixel / scale                   values from 0 to 1
-        standard    (pixel − mean_c) / (f std_c)    per channel of the training split
+        standard    (pixel − mean_c) / (f std_c)    per channel of the training split,
+                                                    or feature: along the last axis
 
     Args:
       dataset: where scale, mean and standard deviation come from.
@@ -64,8 +77,9 @@ def normalizer(
     if normalization == 'standard':
         shift, std = _channel_statistics(dataset.train.images)
         scale = std_factor * std
+    shape = (1,) * (dataset.train.images.ndim - 1) + (-1,)
     shift, scale = (
-        values.astype(np.float32)[None, None, None] for values in (shift, scale)
+        values.astype(np.float32).reshape(shape) for values in (shift, scale)
     )
     return lambda images: (images.astype(jnp.float32) - shift) / scale
 
@@ -79,16 +93,16 @@ def take(
     split: DeviceSplit,
     positions: Int[Array, ' B'],
     preprocess: Preprocess,
-    num_classes: int,
+    num_classes: int | None,
     augment: Callable[..., Array] | None = None,
 ) -> Batch:
-    """Returns the examples at the given positions, preprocessed, targets one-hot.
+    """Returns the examples at the given positions, preprocessed, classes one-hot.
 
     Args:
       split: the examples on the device.
       positions: which of them, 0 to n − 1.
       preprocess: from raw pixels to network inputs.
-      num_classes: length of a target.
+      num_classes: length of a target; None: targets are continuous.
       augment: (raw images, rows) -> what becomes of them first; None: nothing.
     """
     examples = DeviceSplit(split.images[positions], split.labels[positions])
@@ -98,7 +112,7 @@ def take(
 def batch(
     examples: DeviceSplit,
     preprocess: Preprocess,
-    num_classes: int,
+    num_classes: int | None,
     *,
     rows: Int[Array, ' B'] | None = None,
     augment: Callable[..., Array] | None = None,
@@ -106,16 +120,19 @@ def batch(
     """Returns examples as `take` does; `rows`, also for `augment`, as in `Batch`."""
     images, labels = examples
     x = preprocess(images if augment is None else augment(images, rows))
+    if num_classes is None:
+        return Batch(x, labels.astype(x.dtype), rows)
     return Batch(x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype), rows)
 
 
 def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation per channel, in chunks of bounded memory."""
+    """Returns mean and standard deviation along the last axis, chunk by chunk."""
+    axes = tuple(range(images.ndim - 1))
     total, squares = np.zeros(images.shape[-1]), np.zeros(images.shape[-1])
     for start in range(0, len(images), 4096):
         chunk = images[start : start + 4096].astype(np.float64)
-        total += chunk.sum((0, 1, 2))
-        squares += (chunk**2).sum((0, 1, 2))
+        total += chunk.sum(axes)
+        squares += (chunk**2).sum(axes)
     count = images[..., 0].size
     mean = total / count
     return mean, np.maximum(np.sqrt(squares / count - mean**2), 1e-6)

@@ -1,42 +1,20 @@
-"""Image classification data sets by name, as uint8 arrays in memory.
+"""Data sets by name, or from a file or folder of one's own, as arrays in memory.
 
-`load` returns scikit-learn's 1,797 handwritten digits, which need no download, or what
-`prepare` or `prepare_files` once wrote into the array cache (`arrays.py`). Training
-hosts thus need neither TensorFlow nor TFDS.
+`load` returns scikit-learn's 1,797 handwritten digits, which need no download, what
+`prepare` or `prepare_files` once wrote into the array cache (`arrays.py`), or what lies
+at a path. Training hosts thus need neither TensorFlow nor TFDS.
 """
 
 import os
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 
 from eqprop_jax.data import _arrays as arrays
+from eqprop_jax.data import _files_reader as files_reader
+from eqprop_jax.data._catalog import DATASETS, INSTALL
+from eqprop_jax.data._from_arrays import from_arrays
 from eqprop_jax.data._splits import Dataset, Split, hold_out, whole
-
-INSTALL = "`pip install 'eqprop_jax[tfds]'`, or `make tfds` in a checkout"
-
-
-class Source(NamedTuple):
-    """Where a data set comes from."""
-
-    tfds_name: str | None  # None: part of scikit-learn
-    num_classes: int
-    train_split: str = 'train'
-    test_split: str = 'test'
-
-
-DATASETS = {
-    'digits': Source(None, 10),
-    'fashion_mnist': Source('fashion_mnist', 10),
-    'mnist': Source('mnist', 10),
-    'cifar10': Source('cifar10', 10),
-    'cifar100': Source('cifar100', 100),
-    'svhn_cropped': Source('svhn_cropped', 10),
-    'imagenet_resized/32x32': Source(
-        'imagenet_resized/32x32', 1000, test_split='validation'
-    ),
-}
 
 
 class NotPreparedError(FileNotFoundError):
@@ -46,6 +24,7 @@ class NotPreparedError(FileNotFoundError):
 def load(
     name: str,
     *,
+    path: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     held_out: int | None = None,
     num_train: int | None = None,
@@ -59,11 +38,13 @@ def load(
 
     Args:
       name: a key of `DATASETS`, or the name of another set that `prepare` or
-        `prepare_files` has cached.
+        `prepare_files` has cached. Not used beside a path.
+      path: an .npz file or a folder of images (`prepare_files`), which is read whole;
+        arrays of the file may also be any that `from_arrays` takes.
       data_dir: the folder of all data sets; None means the environment variable
         TFDS_DATA_DIR, or else ~/tensorflow_datasets. Not used for 'digits'.
-      held_out: number of training examples to set aside; by default 150 of 'digits' and
-        5,000 of other data sets.
+      held_out: number of training examples to set aside; by default 150 of 'digits',
+        a tenth of what lies at a path, and 5,000 of other data sets.
       num_train: number of training examples to keep of those left; None keeps all.
       seed: of the draw, 0 to 2³² − 1.
 
@@ -72,10 +53,16 @@ def load(
       the others are in memory.
 
     Raises:
+      FileNotFoundError: if there is nothing at the path.
       NotPreparedError: if a known data set is not in the cache.
-      ValueError: if the name is unknown, a size does not fit, a cached file is damaged,
-        or a label is outside the classes.
+      ValueError: if the name is unknown, a size does not fit, a file is damaged, or a
+        label is outside the classes.
     """
+    if path is not None:
+        file = files_reader.located(path)
+        train, test = files_reader.read(file)
+        own = {'held_out': held_out, 'num_train': num_train, 'seed': seed}
+        return from_arrays(train, test, name=file.stem, **own)
     if name == 'digits':
         dataset, default = _digits(), 150
     else:
@@ -113,6 +100,6 @@ def _prepared(name: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Pat
         )
     raise ValueError(
         f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}, or prepare '
-        f'another TFDS image classification set by its name with {command}. Images of '
-        'your own need --source=PATH instead of the extra'
+        f'another TFDS image classification set by its name with {command}. For data '
+        'of your own give data.path instead of a name'
     )

@@ -9,8 +9,8 @@ import numpy as np
 class Split(NamedTuple):
     """Examples in a fixed order."""
 
-    images: np.ndarray  # uint8 [n, height, width, channels]
-    labels: np.ndarray  # int32 [n]
+    images: np.ndarray  # inputs, uint8 [n, height, width, channels] or others [n, ...]
+    labels: np.ndarray  # classes, int32 [n]; or continuous targets, float32 [n, ...]
 
 
 class Dataset(NamedTuple):
@@ -20,8 +20,22 @@ class Dataset(NamedTuple):
     train: Split
     held_out: Split  # drawn from the training images, for choosing hyperparameters
     test: Split
-    num_classes: int
+    num_classes: int | None  # None: targets are continuous
     scale: float  # largest possible pixel value
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a target has: one for each class, or continuous ones."""
+        if self.num_classes is not None:
+            return self.num_classes
+        return int(np.prod(self.train.labels.shape[1:]))
+
+    @property
+    def variance(self) -> float | None:
+        """Mean |y − ȳ|² of continuous training targets; None where there are none."""
+        if self.num_classes is not None:
+            return None
+        return float(np.sum(np.var(self.train.labels, axis=0, dtype=np.float64)))
 
 
 def hold_out(
@@ -55,7 +69,11 @@ def hold_out(
 
 
 def whole(
-    name: str, train: Split, test: Split, num_classes: int, scale: float = 255.0
+    name: str,
+    train: Split,
+    test: Split,
+    num_classes: int | None,
+    scale: float = 255.0,
 ) -> Dataset:
     """Return a data set with nothing held out, if it passes `check`."""
     none = Split(train.images[:0], train.labels[:0])
@@ -78,7 +96,7 @@ def check(dataset: Dataset) -> None:
     """Raises ValueError for a split that is empty, or holds what cannot be trained on.
 
     That is images of another size than those of the others, NaN, or labels out of
-    range.
+    range; and continuous targets that do not vary.
     """
     wanted = dataset.train.images.shape[1:]
     for split in ('train', 'held_out', 'test'):
@@ -93,14 +111,30 @@ def check(dataset: Dataset) -> None:
                 f'{where} has images of shape {images.shape[1:]}, but {wanted} are '
                 'trained on'
             )
-        if not np.issubdtype(images.dtype, np.integer):
-            bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-            if bad.size:
-                raise ValueError(
-                    f'{where}: image {bad[0]} holds NaN or infinity ({bad.size} images '
-                    'do): remove or repair them'
-                )
-        check_labels(where, labels, dataset.num_classes)
+        _check_finite(f'{where}: image', images)
+        if dataset.num_classes is not None:
+            check_labels(where, labels, dataset.num_classes)
+            continue
+        _check_finite(f'{where}: target', labels)
+        if labels.shape[1:] != dataset.train.labels.shape[1:]:
+            raise ValueError(
+                f'{where} has targets of shape {labels.shape[1:]}, but '
+                f'{dataset.train.labels.shape[1:]} are trained on'
+            )
+    if dataset.variance == 0:
+        raise ValueError(f'{dataset.name!r}: all training targets are the same')
+
+
+def _check_finite(what: str, values: np.ndarray) -> None:
+    """Raises ValueError, naming the first example, for NaN or infinity."""
+    if np.issubdtype(values.dtype, np.integer):
+        return
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+    if bad.size:
+        raise ValueError(
+            f'{what} {bad[0]} holds NaN or infinity ({bad.size} of them do): remove or '
+            'repair them'
+        )
 
 
 def check_labels(where: str, labels: np.ndarray, num_classes: int) -> None:
@@ -121,8 +155,10 @@ def _draw(
     """Return positions of `num` random examples, and of the others, both ascending.
 
     The examples are shuffled, sorted by class, and taken at even distances, so that
-    each class comes within one example of its share.
+    each class comes within one example of its share. Continuous targets are one class.
     """
+    if labels.dtype.kind == 'f':
+        labels = np.zeros(len(labels), int)
     shuffled = random.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
     drawn = np.zeros(len(labels), bool)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eqprop_jax.data import _arrays as arrays
-from eqprop_jax.data._sources import DATASETS, INSTALL
+from eqprop_jax.data._catalog import DATASETS, INSTALL
 
 BATCH = 1024  # images in memory at a time
 

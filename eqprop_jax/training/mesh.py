@@ -25,6 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from eqprop_jax import tree
+from eqprop_jax.data import _pipeline as pipeline
 from eqprop_jax.data._pipeline import DeviceSplit
 from eqprop_jax.data._splits import Split
 
@@ -86,14 +87,14 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 
 
 def place(split: Split, mesh: Mesh) -> DeviceSplit:
-    """Returns a split divided along `data`, filled up by images of the label −1.
+    """Returns a split divided along `data`, filled up (`pipeline.filler`).
 
     A host reads those images only that its own devices hold.
     """
     size, parts = len(split.labels), mesh.shape[DATA]
     rows = -(-size // parts) * parts
 
-    def divided(values: np.ndarray, padding: int) -> Array:
+    def divided(values: np.ndarray, padding: float) -> Array:
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             start, stop, _ = (index or (slice(None),))[0].indices(rows)
             mine = values[start : min(stop, size)]
@@ -106,7 +107,10 @@ def place(split: Split, mesh: Mesh) -> DeviceSplit:
         sharding = NamedSharding(mesh, DIVIDED)
         return jax.make_array_from_callback((rows, *values.shape[1:]), sharding, part)
 
-    return DeviceSplit(divided(split.images, 0), divided(split.labels, -1))
+    return DeviceSplit(
+        divided(split.images, 0),
+        divided(split.labels, pipeline.filler(split.labels.dtype)),
+    )
 
 
 def part_of_batch(

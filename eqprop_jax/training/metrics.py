@@ -60,21 +60,49 @@ def means(tally: Tally) -> Values:
 
 
 def of_equilibrium(
-    system: System, params: Params, batch: Batch, free: Equilibrium
+    system: System,
+    params: Params,
+    batch: Batch,
+    free: Equilibrium,
+    variance: float | None = None,
 ) -> tuple[Values, Values]:
-    """Returns what is measured of every free equilibrium: the arguments of `tally`."""
+    """Returns what is measured of every free equilibrium: the arguments of `tally`.
+
+    The error is 1 for an example of which another class is predicted than it has, or
+    else 0; or of continuous targets its part of the variance that is not explained,
+    |ŷ − y|² / variance, of which the mean is 1 − R².
+
+    Args:
+      system: what moves.
+      params: θ.
+      batch: inputs and targets.
+      free: its free equilibria.
+      variance: of continuous targets; None: they are one-hot.
+    """
     scores = system.predict(params, free.rates)
-    wrong = ranks(scores, jnp.argmax(batch.y, axis=-1)) > 0
+    error = errors(scores, batch.y, variance)
     residual = at_most_all(free.residual)
     num_steps = free.num_steps.astype(scores.dtype)
     values = {
         'loss': system.cost(params, free.rates, batch.y),
-        'error': wrong.astype(scores.dtype),
+        'error': error,
         'residual': residual,
         'converged': free.converged.astype(scores.dtype),
         'free_steps': num_steps,
     }
     return values, {'residual': residual, 'free_steps': num_steps}
+
+
+def errors(
+    scores: Float[Array, 'B n'],
+    y: Float[Array, 'B ...'],
+    variance: float | None = None,
+) -> Float[Array, ' B']:
+    """Returns the error of each example, as in `of_equilibrium`."""
+    if variance is None:
+        wrong = ranks(scores, jnp.argmax(y, axis=-1)) > 0
+        return wrong.astype(scores.dtype)
+    return jnp.sum((scores - y.reshape(scores.shape)) ** 2, axis=1) / variance
 
 
 def ranks(

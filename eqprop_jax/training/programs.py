@@ -120,11 +120,13 @@ def make_evaluate(
         def one(index: Array) -> Tally:
             positions = index * rows + jnp.arange(rows)
             part = tree.take(split, jnp.minimum(positions, split.size - 1))
-            counted = (positions < split.size) & (part.labels >= 0)
+            counted = (positions < split.size) & part.known
             numbers = jnp.where(counted, positions, -1)
             batch = pipeline.batch(part, run.preprocess, classes, rows=numbers)
             free = dynamics.relax(run.system, params, batch.x, run.solve)
-            values = metrics.of_equilibrium(run.system, params, batch, free)
+            values = metrics.of_equilibrium(
+                run.system, params, batch, free, run.dataset.variance
+            )
             return metrics.tally(batch, *values)
 
         each = lax.map(one, jnp.arange(-(-split.size // rows)))

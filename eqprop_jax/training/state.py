@@ -137,9 +137,10 @@ def init_state(experiment: Experiment) -> TrainState:
     It is the same on all devices of the run, and there: what does not fit is an error
     here, not a wait for what never comes.
     """
-    shape = (experiment.batch_size, *experiment.dataset.train.images.shape[1:])
+    images = experiment.dataset.train.images
+    shape = (experiment.batch_size, *images.shape[1:])
     example = jax.eval_shape(
-        experiment.preprocess, jax.ShapeDtypeStruct(shape, jnp.uint8)
+        experiment.preprocess, jax.ShapeDtypeStruct(shape, images.dtype)
     )
 
     def make(seed: jax.Array) -> TrainState:

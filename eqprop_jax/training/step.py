@@ -76,7 +76,9 @@ def _of_part(run: Experiment, state: TrainState, batch: Batch) -> Tally:
     estimate_rng, penalty_rng = jax.random.split(key)
     free = dynamics.relax(run.system, state.params, batch.x, run.solve)
     grads, _, info = run.learn(state.params, batch, free, estimate_rng)
-    values, largest = metrics.of_equilibrium(run.system, state.params, batch, free)
+    values, largest = metrics.of_equilibrium(
+        run.system, state.params, batch, free, run.dataset.variance
+    )
     values |= {
         'nudged_steps': jnp.mean(info.num_steps, axis=0),
         'settled': info.converged,

@@ -110,7 +110,7 @@ def demand(experiment: Experiment, num_steps: int, num_examples: int) -> Demand:
     free, nudged = _evaluations(experiment, state.params, num_examples)
     image, label = split.images[0], split.labels[0]
     x = jax.eval_shape(experiment.preprocess, split.images[:1])
-    size = budget.size(system, x.shape[1:], experiment.dataset.num_classes)
+    size = budget.size(system, x.shape[1:], experiment.dataset.num_outputs)
     largest = sum(name.startswith('max_') for name in chunk.metrics)
     penalty = 0 if experiment.penalty is None else size.params
     return Demand(

@@ -162,7 +162,7 @@ def growth(setting: Setting) -> dict[str, Any]:
     with jax.enable_x64(False):
         axes = scaling.scaling_data(
             jnp.asarray(found.train.images / found.scale, 'float32'),
-            jax.nn.one_hot(found.train.labels, found.num_classes, dtype='float32'),
+            jax.nn.one_hot(found.train.labels, found.num_outputs, dtype='float32'),
             jax.random.key(setting.seed),
             {name: setting.thinned(values) for name, values in GROWTH.items()},
         )
