@@ -84,7 +84,7 @@ class TestFromArrays:
             ({'train': (3, Y)}, ['make no array']),
             ({'train': (X, Y - 1)}, ['label -1', 'outside 0 to 1']),
             ({'train': (X, Y + 2**32)}, ['label -1']),
-            ({'train': (np.where(X[7] == X, np.nan, X), Y)}, ['image 7', 'NaN']),
+            ({'train': (DAMAGED, Y), 'test': (DAMAGED, Y)}, ['image 7', 'NaN']),
             ({'train': (X, INFINITE), 'test': (X, INFINITE)}, ['target 2', 'NaN']),
             (
                 {'train': (X, np.ones(60)), 'test': None},
