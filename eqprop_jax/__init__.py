@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and checkers of types
     from eqprop_jax.api import block as block
     from eqprop_jax.api import loss as loss
     from eqprop_jax.api import value_and_grad as value_and_grad
+    from eqprop_jax.training import fit as fit
     from eqprop_jax.types import Batch as Batch
     from eqprop_jax.types import System as System
 
@@ -52,6 +53,7 @@ _HOMES = {
     'block': 'api',
     'loss': 'api',
     'value_and_grad': 'api',
+    'fit': 'training',
     'Batch': 'types',
     'System': 'types',
 }

@@ -128,7 +128,7 @@ def test_what_has_no_underscore_is_the_api():
     public = {room(path) for path in modules() if not room(path).startswith('_')}
     others = {'cli', 'figures'}
     assert public == {*names(PACKAGE) & public, *others}
-    functions = {'block', 'check', 'loss', 'relax', 'value_and_grad'}
+    functions = {'block', 'check', 'fit', 'loss', 'relax', 'value_and_grad'}
     records = {'Aux', 'Batch', 'System'}
     named = names(PACKAGE) - {'TYPE_CHECKING', 'Any'}
     assert named == public - others | functions | records

@@ -16,6 +16,7 @@ from eqprop_jax.analysis import methods
 from eqprop_jax.analysis.methods import Method
 from eqprop_jax.config import registry, schema
 from eqprop_jax.config.build import experiment
+from eqprop_jax.config.schema import ConfigError
 from eqprop_jax.data import _splits as splits
 from eqprop_jax.training import state
 from eqprop_jax.training.state import Experiment, TrainState
@@ -37,7 +38,13 @@ def restored(
       NotPreparedError: likewise.
       WorkdirError: if the workdir has no configuration that can be read.
     """
-    built = experiment(ml_collections.ConfigDict(records.read_config(workdir)))
+    values = records.read_config(workdir)
+    if maker := values.get('made_by'):
+        raise ConfigError(
+            f'{workdir} holds a run made by {maker}, which no configuration describes: '
+            'build its parts again, and call eqprop_jax.checkpoint.restore'
+        )
+    built = experiment(ml_collections.ConfigDict(values))
     if records.changed(workdir, {state.DATA: splits.digest(built.dataset)}):
         logging.warning('%s was trained on other data than these', workdir)
     like = jax.eval_shape(lambda: state.init_state(built))

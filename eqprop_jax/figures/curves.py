@@ -27,8 +27,8 @@ def draw(workdir: records.Folder) -> records.Path:
     rows = records.read(folder)
     figure = Figure(figsize=(6.6, 5.6), layout='constrained')
     axes = figure.subplots(2, 2)
-    _errors(axes[0, 0], rows)
-    _settling(axes[0, 1], rows)
+    errors(axes[0, 0], rows)
+    settling(axes[0, 1], rows)
     _credit(axes[1, 0], rows)
     _symmetry(axes[1, 1], rows)
     for axis in axes.flat:
@@ -58,7 +58,8 @@ def summary_line(workdir: records.Folder) -> str:
     return f'{line}; records and curves.png in {folder}'
 
 
-def _errors(axis: Axes, rows: list[dict]) -> None:
+def errors(axis: Axes, rows: list[dict]) -> None:
+    """Draws the errors of all splits over epochs."""
     for split, label, colour in (
         ('train', 'training', style.BLUE),
         ('eval', 'held out', style.ORANGE),
@@ -74,7 +75,8 @@ def _errors(axis: Axes, rows: list[dict]) -> None:
     axis.minorticks_off()
 
 
-def _settling(axis: Axes, rows: list[dict]) -> None:
+def settling(axis: Axes, rows: list[dict]) -> None:
+    """Draws residuals and, on a second axis, the fraction of examples settled."""
     for name, label, line, colour in (
         ('residual', 'free phase, mean', '-', style.BLUE),
         ('max_residual', 'free phase, worst', ':', style.BLUE),

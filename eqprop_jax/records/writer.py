@@ -1,29 +1,22 @@
-"""The records of a run, written while it trains: JSON lines, TensorBoard's events."""
+"""The records of a run, written while it trains."""
 
 import contextlib
 import math
-import re
-import socket
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
 from etils import epath
-from tensorboardX import summary
-from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import RecordWriter
 
 from eqprop_jax import _disk as disk
 from eqprop_jax.records import files
+from eqprop_jax.records.events import Events
 from eqprop_jax.records.files import Folder, WorkdirError, writing
 
 CONFIG = 'config.json'
 METRICS = 'metrics.jsonl'
 SUMMARY = 'summary.json'
 SPLITS = ('train', 'eval', 'test')
-EVENTS = re.compile(r'events\.out\.tfevents\.(\d+)\..+')
-EVENT: Any = event_pb2  # whose members are made when it is imported
 
 
 class Writer:
@@ -37,13 +30,21 @@ class Writer:
       step: that a run goes on from: records up to it stay, and later ones, or half a
         line, are removed. 0: a new run.
       idle: whether to write nothing at all, on hosts that are not the first.
+      config: plain values, which TensorBoard lists as the hyperparameters of the run.
 
     Raises:
       WorkdirError: if the workdir cannot be written to, or is another one meanwhile,
         from every method.
     """
 
-    def __init__(self, workdir: Folder, step: int = 0, *, idle: bool = False):
+    def __init__(
+        self,
+        workdir: Folder,
+        step: int = 0,
+        *,
+        idle: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ):
         self._idle, self._last = idle, step
         self._events: Events | None = None  # of a bucket there are none
         self._pins = contextlib.ExitStack()
@@ -60,6 +61,8 @@ class Writer:
             disk.write_whole(self._path, ''.join(self._lines))
             if not disk.is_remote(self._folder):
                 self._events = Events(self._folder / 'tensorboard', step)
+                if config and not step:
+                    self._events.describe(files.flat(config))
             paths = (self._folder, self._folder / CONFIG, self._path)
             there = [path for path in paths if path.exists()]
             self.is_ours = self._pins.enter_context(disk.pinned(*there))
@@ -182,58 +185,3 @@ def _lines_up_to(path: epath.Path, step: int) -> list[str]:
             step,
         )
     return kept
-
-
-class Events:
-    """Appends scalars to a new file of TensorBoard's events, by the thread that asks.
-
-    tensorboardX's own writer leaves that to a thread. Where the disk is full the thread
-    dies, and whoever hands it the next scalars waits for ever.
-
-    Args:
-      folder: where to; made if need be.
-      step: that a run goes on from: TensorBoard forgets later ones. 0: a new run, for
-        which files of an earlier one are removed.
-
-    Raises:
-      OSError: if it cannot be written, from every method.
-    """
-
-    def __init__(self, folder: epath.Path, step: int = 0):
-        disk.make(folder)
-        earlier = {path: EVENTS.fullmatch(path.name) for path in folder.iterdir()}
-        seconds = [int(time.time())]
-        for path, name in earlier.items():
-            if name and not step:
-                path.unlink(missing_ok=True)
-            elif name:  # TensorBoard reads files in the order of their names
-                seconds.append(int(name[1]) + 1)
-        suffix = f'.{step}' if step else ''
-        name = f'events.out.tfevents.{max(seconds):010}.{socket.gethostname()}{suffix}'
-        self._path = folder.resolve() / name
-        self._writer = RecordWriter(str(self._path))
-        self._add(0, file_version='brain.Event:2')
-        if step:
-            start = EVENT.SessionLog(status=EVENT.SessionLog.START)
-            self._add(step + 1, session_log=start)
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Appends scalars of a step, by tag."""
-        for tag, value in scalars.items():
-            self._add(step, summary=summary.scalar(tag, value))
-
-    def flush(self) -> None:
-        """Brings what was written to the disk."""
-        self._writer.flush()
-        disk.sync(self._path)
-
-    def close(self) -> None:
-        """Does so, and closes the file, even if that cannot be done."""
-        try:
-            self._writer.flush()
-        finally:
-            self._writer.close()
-
-    def _add(self, step: int, **content: Any) -> None:
-        event = EVENT.Event(wall_time=time.time(), step=step, **content)
-        self._writer.write(event.SerializeToString())

@@ -1,8 +1,11 @@
 """The training loop: it receives built objects and reads no configuration."""
 
 from eqprop_jax.training import agreement as agreement
+from eqprop_jax.training import callbacks as callbacks
 from eqprop_jax.training import hosts as hosts
 from eqprop_jax.training.diagnose import first_examples as first_examples
+from eqprop_jax.training.fitting import Fit as Fit
+from eqprop_jax.training.fitting import fit as fit
 from eqprop_jax.training.interrupts import Interrupted as Interrupted
 from eqprop_jax.training.journal import TrainingError as TrainingError
 from eqprop_jax.training.legs import is_finished as is_finished

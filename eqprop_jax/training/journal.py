@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from eqprop_jax import _disk as disk
 from eqprop_jax import checkpoint, records
 from eqprop_jax.training import hosts, legs
 from eqprop_jax.training import step as steps
+from eqprop_jax.training.callbacks import Callback
 from eqprop_jax.training.metrics import doubts, of_phases
 from eqprop_jax.training.programs import Chunk
 from eqprop_jax.training.state import Experiment, TrainState, init_state
@@ -37,8 +38,10 @@ class Journal:
         rests_on: Mapping[str, Any],
         *,
         overwrite: bool,
+        callbacks: Sequence[Callback] = (),
     ):
         self.experiment, self.workdir, self._keep = experiment, workdir, keep
+        self._callbacks = callbacks if hosts.is_first() else ()
         finished = legs.is_finished(experiment, workdir)
         self.ended: TrainState | None = None
         """The last state of a run that has ended before: there is nothing to do."""
@@ -67,7 +70,10 @@ class Journal:
     def __enter__(self) -> 'Journal':
         idle = not hosts.is_first()
         enter = self._files.enter_context
-        self._writer = enter(records.Writer(self.workdir, self.start, idle=idle))
+        writer = records.Writer(
+            self.workdir, self.start, idle=idle, config=self.experiment.config
+        )
+        self._writer = enter(writer)
         is_ours = self._writer.is_ours
         saver = checkpoint.Saver(self.workdir, keep=self._keep, is_ours=is_ours)
         self._saver = enter(saver)
@@ -104,6 +110,8 @@ class Journal:
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         epoch = step / self.experiment.steps_per_epoch
         self._writer.write(step, epoch, split, metrics)
+        for callback in self._callbacks:
+            callback(step, {'epoch': epoch, 'split': split, **metrics})
 
     def _not_finite(self, step: int, finite: np.ndarray) -> TrainingError:
         """Returns the error of the step that comes after so many."""

@@ -12,6 +12,7 @@ import tqdm
 
 from eqprop_jax import records
 from eqprop_jax.training import agreement, hosts, programs
+from eqprop_jax.training.callbacks import Callback
 from eqprop_jax.training.display import Display
 from eqprop_jax.training.interrupts import Interrupted, Watch
 from eqprop_jax.training.journal import Journal, TrainingError
@@ -28,6 +29,7 @@ def train_and_evaluate(
     save_every: float = 60.0,
     keep: int = 2,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainState:
     """Trains, evaluates on held-out and test examples, writes records and checkpoint.
 
@@ -49,6 +51,7 @@ def train_and_evaluate(
       save_every: seconds between checkpoints, which are written at the ends of chunks.
       keep: how many checkpoints are left, and the best beside them; positive.
       overwrite: whether a run that has ended begins anew.
+      callbacks: called with (step, metrics) after every record.
 
     Returns:
       The state after the last step.
@@ -71,6 +74,7 @@ def train_and_evaluate(
         save_every=save_every,
         keep=keep,
         overwrite=overwrite,
+        callbacks=callbacks,
     )
     if isinstance(end, TrainingError):
         raise end
@@ -86,6 +90,7 @@ def train_together(
     save_every: float = 60.0,
     keep: int = 2,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> list[TrainState | TrainingError]:
     """Trains runs in one program: the same as each by itself, to within rounding.
 
@@ -101,6 +106,7 @@ def train_together(
       save_every: as there.
       keep: as there.
       overwrite: as there.
+      callbacks: as there, called for each of the runs.
 
     Returns:
       For each run the state after its last step, or what broke it off.
@@ -122,7 +128,14 @@ def train_together(
         basis = rests_on(experiments[0].dataset)  # of all of them
         agreement.agree_on(basis)
         journals = [
-            Journal(experiment, workdir, keep, basis, overwrite=overwrite)
+            Journal(
+                experiment,
+                workdir,
+                keep,
+                basis,
+                overwrite=overwrite,
+                callbacks=callbacks,
+            )
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
         ends: dict[int, TrainState | TrainingError] = {

@@ -1,0 +1,207 @@
+"""Runs from Python: the loop of the commands, without a configuration."""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import runs
+
+import eqprop_jax as ep
+from eqprop_jax import records
+from eqprop_jax.figures.live import live
+from eqprop_jax.training import callbacks, optimizers
+
+SIZES = (64, 16, 10)
+
+
+def parts():
+    system = ep.systems.mlp(SIZES, feedback='free')
+    solve = ep.solvers.relaxation(tol=1e-3, max_steps=50)
+    contour = ep.nudges.complex_step(1e-3)
+    return system, ep.estimators.contour(
+        system, solve, contour=contour, correction='antisymmetric'
+    )
+
+
+def digits(num_train=200):
+    return ep.data.load('digits', num_train=num_train)
+
+
+@pytest.mark.whole
+def test_it_is_the_run_of_a_configuration(tmp_path):
+    """Within rounding: the same order, steps and evaluations."""
+    changes = {
+        'system.sizes': SIZES,
+        'data.normalization': 'standard',
+        'data.held_out': 150,
+        'data.num_train': 200,
+        'solver.max_steps': 100,
+        'nudged_solver.max_steps': 50,
+        'estimator.radius': 1e-3,
+        'estimator.half_step': True,
+        'batch_size': 50,
+        'log_every_steps': 50,
+        'optimizer.schedule': 'cosine',
+        'optimizer.clip_norm': 1.0,
+    }
+    run = runs.experiment(changes)
+    wanted = runs.train(run, tmp_path / 'run')
+    system, estimate = parts()
+    found = ep.fit(system, digits(), estimate, num_epochs=2, progress=False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7),
+        found.params,
+        wanted.params,
+    )
+    numbers = ('step', 'loss', 'error', 'epoch')
+    rows = records.read(tmp_path / 'run')
+    for ours, row in zip(found.history, rows, strict=True):
+        assert ours['split'] == row['split']
+        assert [ours[n] for n in numbers] == pytest.approx([row[n] for n in numbers])
+
+
+def test_callbacks_see_every_record(tmp_path):
+    system, estimate = parts()
+    seen = []
+    found = ep.fit(
+        system,
+        digits(100),
+        estimate,
+        num_epochs=1,
+        workdir=tmp_path,
+        diagnose=False,
+        optimizer=optax.sgd(0.1),
+        progress=False,
+        callbacks=[lambda step, metrics: seen.append((step, metrics))],
+    )
+    assert [metrics['split'] for _, metrics in seen] == ['train', 'eval', 'test']
+    assert [step for step, _ in seen] == [2, 2, 2]
+    for (step, metrics), row in zip(seen, found.history, strict=True):
+        assert {'step': step, **metrics} == pytest.approx(row)
+    assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 50
+    again = ep.fit(
+        system,
+        digits(100),
+        estimate,
+        num_epochs=1,
+        workdir=tmp_path,
+        optimizer=optax.sgd(0.1),
+        progress=False,
+        callbacks=[lambda *_: pytest.fail('the run has ended')],
+    )
+    runs.assert_equal(again.params, found.params)
+    result = runs.launch('evaluate', f'--workdir={tmp_path}', cwd=tmp_path)
+    assert result.returncode == 1
+    assert 'made by eqprop_jax.fit' in result.stderr
+    assert result.stderr.count('\n') == 1
+
+
+@pytest.mark.whole
+def test_a_regression():
+    random = np.random.RandomState(0)
+    x = random.normal(size=(300, 5))
+    y = np.tanh(x @ random.normal(size=(5, 2)))
+    system = ep.systems.mlp(
+        (5, 10, 2), activation=('tanh', 'identity'), cost='squared_error'
+    )
+    solve = ep.solvers.relaxation(tol=1e-3)
+    estimate = ep.estimators.contour(system, solve, contour=ep.nudges.symmetric(0.1))
+    found = ep.fit(
+        system,
+        ep.data.from_arrays((x, y)),
+        estimate,
+        num_epochs=40,
+        diagnose=False,
+        progress=False,
+        optimizer=optax.adam(1e-2),
+    )
+    errors = [row['error'] for row in found.history if row['split'] == 'test']
+    assert errors[-1] < 0.2 < errors[0]
+
+
+@pytest.mark.parametrize(
+    ('options', 'part'),
+    [
+        ({'num_epochs': 0}, 'num_epochs has to be a positive integer, not 0'),
+        ({'batch_size': 2.5}, 'batch_size has to be a positive integer, not 2.5'),
+        ({'batch_size': 101}, 'more than the 100 training examples'),
+        ({'normalization': 'none'}, "no normalization 'none'"),
+    ],
+)
+def test_refusals(options, part):
+    system, estimate = parts()
+    with pytest.raises(ValueError, match=part):
+        ep.fit(system, digits(100), estimate, **options)
+
+
+def test_a_system_of_other_classes():
+    system = ep.systems.mlp((64, 8, 3))
+    with pytest.raises(ValueError, match="3 scores, but 'digits' has 10 classes"):
+        ep.fit(system, digits(100), parts()[1])
+
+
+def test_weights_and_biases():
+    logged = []
+    run = types.SimpleNamespace(log=lambda values, step: logged.append((step, values)))
+    log = callbacks.wandb(run)
+    log(7, {'split': 'eval', 'epoch': 0.5, 'loss': 2.0, 'error/layer_1': 0.1})
+    assert logged == [(7, {'epoch': 0.5, 'eval/loss': 2.0, 'eval/error/layer_1': 0.1})]
+
+
+def test_live_curves(monkeypatch):
+    shown = []
+
+    class Handle:
+        update = shown.append
+
+    def display(figure, display_id):
+        shown.append(figure)
+        return Handle
+
+    monkeypatch.setattr('IPython.display.display', display)
+    draw = live(every=1e9)
+    for step in (1, 2):
+        for split in ('train', 'eval'):
+            draw(step, {'split': split, 'epoch': step, 'error': 0.1, 'residual': 1e-3})
+    assert len(shown) == 3  # the first record, and two evaluations
+    (line, *_) = shown[-1].axes[0].lines
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2])
+
+
+def test_hyperparameters_are_in_tensorboard(tmp_path):
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    config = {'seed': 3, 'system': {'sizes': (3, 2), 'angle': None}, 'rate': 0.5}
+    with records.Writer(tmp_path, config=config):
+        pass
+    (path,) = (tmp_path / 'tensorboard').iterdir()
+    data, start, found = path.read_bytes(), 0, {}
+    while start < len(data):
+        size = int.from_bytes(data[start : start + 8], 'little')
+        event = event_pb2.Event.FromString(data[start + 12 : start + 12 + size])
+        start += size + 16
+        for value in event.summary.value:
+            content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+            for name, one in content.session_start_info.hparams.items():
+                found[name] = one
+    assert found['seed'].number_value == 3
+    assert found['rate'].number_value == 0.5
+    assert found['system.sizes'].string_value == '[3, 2]'
+
+
+def test_the_optimizer_by_default_is_that_of_the_commands():
+    """Adam, of which the rate falls to 0 and the gradient is clipped."""
+    optimizer = optimizers.make(
+        'adam', learning_rate=1e-3, schedule='cosine', clip_norm=1.0, num_steps=10
+    )
+    params = {'w': jnp.ones(3)}
+    state = optimizer.init(params)
+    grads = {'w': 100 * jnp.ones(3)}
+    for _ in range(10):
+        updates, state = optimizer.update(grads, state, params)
+    assert float(jnp.max(jnp.abs(jax.tree.leaves(updates)[0]))) < 1e-4
