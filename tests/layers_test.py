@@ -129,6 +129,7 @@ def test_what_has_no_underscore_is_the_api():
     others = {'cli', 'figures'}
     assert public == {*names(PACKAGE) & public, *others}
     functions = {'block', 'check', 'fit', 'loss', 'relax', 'value_and_grad'}
+    functions |= {f'register_{part}' for part in ('estimator', 'solver', 'system')}
     records = {'Aux', 'Batch', 'System'}
     named = names(PACKAGE) - {'TYPE_CHECKING', 'Any'}
     assert named == public - others | functions | records

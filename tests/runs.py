@@ -38,6 +38,7 @@ TOP_LEVEL = {
     'precision': 'float32',
     'convolution': None,
     'mesh': {'data': 1, 'contour': 1},
+    'plugins': (),
 }
 
 SECTIONS = {

@@ -23,10 +23,13 @@ They share the workdir: a folder that all of them see, or gs://bucket/folder.
 
 from eqprop_jax.cli import command, process
 
+import importlib
 import pathlib
 import re
 import sysconfig
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -36,6 +39,7 @@ from eqprop_jax import config, records, training
 from eqprop_jax.config import builtin, changes
 from eqprop_jax.config.variants import NoVariantError
 from eqprop_jax.figures import curves
+from eqprop_jax.training import callbacks
 
 # Unknown keys are let through: building the experiment refuses them by name.
 CONFIG = config_flags.DEFINE_config_file(
@@ -67,6 +71,9 @@ TIMEOUT = flags.DEFINE_float(
     'Seconds within which hosts have to find each other, and notice one that is gone.',
     lower_bound=10,
 )
+WANDB = flags.DEFINE_string(
+    'wandb', None, 'Project of Weights & Biases for the records, too (extra [wandb]).'
+)
 flags.register_validator('save_every', lambda value: value >= 0, 'It is NaN.')
 flags.register_validator('timeout', lambda value: value >= 10, 'It is NaN.')
 flags.mark_flag_as_required('config')
@@ -95,6 +102,7 @@ def main(argv: list[str]) -> None:
             save_every=SAVE_EVERY.value,
             keep=KEEP.value,
             overwrite=OVERWRITE.value,
+            callbacks=_callbacks(experiment.config),
         )
     if not training.hosts.is_first():
         return
@@ -109,6 +117,18 @@ def main(argv: list[str]) -> None:
         print(curves.summary_line(workdir))
     except (KeyError, OSError, TypeError, ValueError) as error:
         command.fail(f'the run has ended, but its curves cannot be drawn ({error})')
+
+
+def _callbacks(values: Mapping[str, Any]) -> list[callbacks.Callback]:
+    """Returns what is told of the run while it trains, on the first host."""
+    if WANDB.value is None or not training.hosts.is_first():
+        return []
+    try:
+        wandb = importlib.import_module('wandb')
+    except ImportError as error:
+        command.fail(f"--wandb needs `pip install 'eqprop_jax[wandb]'` ({error})")
+    run = wandb.init(project=WANDB.value, name=WORKDIR.value, config=dict(values))
+    return [callbacks.wandb(run)]
 
 
 @command.told

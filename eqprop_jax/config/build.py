@@ -13,7 +13,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from eqprop_jax import dynamics, estimators, homeostasis, systems
-from eqprop_jax.config import registry, schema
+from eqprop_jax.config import plugins, registry, schema
 from eqprop_jax.config.schema import ConfigError
 from eqprop_jax.data import _augment as augment
 from eqprop_jax.data import _pipeline as pipeline
@@ -31,8 +31,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
         `seed`, `batch_size`, `num_epochs`, `log_every_steps`, `eval_every_steps` and,
         optional, `precision` and `convolution` (`systems.rounded`), `mesh`, the number
-        of devices along its axes, and `accumulation_steps`, the parts of a batch that
-        go one after the other.
+        of devices along its axes, `accumulation_steps`, the parts of a batch that go
+        one after the other, and `plugins`, modules or files that register parts.
 
     Raises:
       ConfigError: for unknown or missing keys and names, values out of range, or
@@ -40,7 +40,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
       NotPreparedError: if the data set is not in the array cache.
     """
     as_told = jax.tree.map(_none_as_told, config.to_dict())
+    plugins.load(as_told.get('plugins', ()))
     values = registry.checked(as_told)
+    values['plugins'] = plugins.used(values)
     nudged, penalty = values['nudged_solver'], values['homeostasis']
     full = registry.system(values['system'])
     way = {'convolution': values['convolution']}

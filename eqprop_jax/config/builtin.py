@@ -25,7 +25,7 @@ def path(config: str) -> str:
     """
     name, colon, variant = config.partition(':')
     is_path = pathlib.PurePath(name).name != name or name.endswith('.py')
-    if is_path or pathlib.Path(name).is_file():
+    if not name or is_path or pathlib.Path(name).is_file():
         return config
     if name not in names():
         raise ConfigError(

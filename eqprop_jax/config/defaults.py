@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 40
     config.log_every_steps = 50
     config.eval_every_steps = 0  # at the end of every epoch
+    config.plugins = ()  # modules or files that register parts of one's own
     config.precision = 'float32'  # of products; or 'tf32', 'bfloat16'
     config.convolution = config_dict.placeholder(str)  # 'native', 'patches'; None: fast
 

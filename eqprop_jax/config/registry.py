@@ -8,7 +8,7 @@ What builds a part takes a section that `checked` has let pass, and raises Confi
 naming the section, where the constructor refuses a value.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -106,12 +106,14 @@ DEFAULTS: dict[str, Any] = {  # of keys that older configurations lack
     'precision': 'float32',
     'convolution': None,
     'mesh': {},
+    'plugins': (),
 }
 COUNT, NOT_NEGATIVE = schema.key(int, least=1), schema.key(int, least=0)
 KEYS = {  # of sections that name no part; '' is the top level
     '': dict.fromkeys((*SECTIONS, 'mesh'), schema.key(dict))
     | dict.fromkeys((*TOP_LEVEL, 'accumulation_steps'), COUNT)
     | dict.fromkeys(('seed', 'eval_every_steps'), NOT_NEGATIVE)
+    | {'plugins': schema.key(Sequence[str])}
     | {'precision': schema.choice(*precision.ROUNDING)}
     | {'convolution': schema.choice(None, *precision.CONVOLUTIONS)},
     'data': LOADER.keys

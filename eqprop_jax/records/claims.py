@@ -28,7 +28,8 @@ def claim(
 
     A workdir that already holds a run of the same configuration may be claimed again:
     the run is a function of its configuration, and goes on from its checkpoint. On how
-    many devices it runs (`mesh`) may change.
+    many devices it runs (`mesh`) may change, and where parts are registered
+    (`plugins`).
 
     Args:
       workdir: the folder.
@@ -105,7 +106,7 @@ def _check_same(
         raise WorkdirError(message) from error
     changes = _changes(found.pop(RESTS_ON, None), rests_on)
     there, here = (
-        files.flat({**each, 'mesh': None})  # on which devices it runs is no matter
+        files.flat({**each, 'mesh': None, 'plugins': None})  # where it runs
         for each in (found, config)
     )
     defaults = files.flat(defaults)

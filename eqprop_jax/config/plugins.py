@@ -1,0 +1,129 @@
+"""Systems, solvers and estimators of one's own, by the names that configurations use.
+
+    def halved(system, solve, *, contour, tol=1e-3): ...     -> Estimator
+
+    eqprop_jax.register_estimator('halved', halved)
+
+Then `--config.estimator.name=halved --config.estimator.tol=1e-4` is a run, with every
+check that parts of the library have: the keys of its section are the arguments, and
+their annotations the types. The run remembers in which module or file it was
+registered, so that it can be evaluated and diagnosed.
+"""
+
+import functools
+import importlib
+import inspect
+import pathlib
+import runpy
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from eqprop_jax.config import registry
+from eqprop_jax.config.registry import Part
+from eqprop_jax.config.schema import ConfigError
+from eqprop_jax.types import Estimator, Solver, System
+
+_OWN: dict[tuple[str, str], str] = {}
+"""(section, name) -> origin: a module, a file, or '' where it can be found in none."""
+
+
+def register_estimator(name: str, factory: Callable[..., Estimator]) -> None:
+    """Makes an estimator one that configurations name.
+
+    Args:
+      name: as `estimator.name`.
+      factory: of its arguments `system`, `solve` (that of nudged phases), `contour` and
+        `axis_name` are given by the run; all others are keys of the section. With a
+        contour, the section also has the keys of one.
+
+    Raises:
+      ValueError: if there is another estimator of that name, or it takes no `system`.
+    """
+    arguments = inspect.signature(factory).parameters
+    if 'system' not in arguments:
+        raise ValueError(f'estimator {name!r} has to take an argument "system"')
+    needs = (key for key in registry.NUDGED if key in arguments)
+    _register('estimator', name, factory, *needs)
+
+
+def register_solver(name: str, factory: Callable[..., Solver]) -> None:
+    """Makes a solver one that configurations name.
+
+    Args:
+      name: as `solver.name` and `nudged_solver.name`.
+      factory: its arguments are the keys of the section.
+
+    Raises:
+      ValueError: if there is another solver of that name.
+    """
+    _register('solver', name, factory)
+
+
+def register_system(name: str, factory: Callable[..., System]) -> None:
+    """Makes a system one that configurations name.
+
+    Args:
+      name: as `system.name`.
+      factory: its arguments are the keys of the section.
+
+    Raises:
+      ValueError: if there is another system of that name.
+    """
+    _register('system', name, factory)
+
+
+def load(origins: Iterable[str]) -> None:
+    """Imports modules, and runs files, that register parts; each once.
+
+    Raises:
+      ConfigError: if one of them cannot be found, or raises.
+    """
+    for origin in origins:
+        if origin in _OWN.values():
+            continue
+        try:
+            if origin.endswith('.py'):
+                runpy.run_path(origin)
+            else:
+                importlib.import_module(origin)
+        except Exception as error:  # it is a program: it may raise anything
+            kind = type(error).__name__
+            raise ConfigError(
+                f'plugins: {origin} cannot be loaded ({kind}: {error})'
+            ) from error
+
+
+def used(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the origins of the parts that a configuration names, and those it has."""
+    tables = {'system': 'system', 'solver': 'solver', 'nudged_solver': 'solver'}
+    named = [
+        _OWN.get((table, values[section]['name']))
+        for section, table in (tables | {'estimator': 'estimator'}).items()
+    ]
+    return tuple(dict.fromkeys([*values['plugins'], *filter(None, named)]))
+
+
+def _register(
+    section: str, name: str, factory: Callable[..., Any], *needs: str
+) -> None:
+    """Puts a part into the table of its section; one may replace itself."""
+    table, origin = registry.NAMED[section]['name'], _origin(factory)
+    if name in table and _OWN.get((section, name)) != origin:
+        raise ValueError(f'there is another {section} {name!r}: choose another name')
+    table[name] = Part(factory, *needs)
+    _OWN[section, name] = origin
+
+
+def _origin(factory: Callable[..., Any]) -> str:
+    """Returns where a factory is found: a module of a package, or else a file."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    try:
+        path = pathlib.Path(inspect.getfile(inspect.unwrap(factory))).resolve()
+    except TypeError:  # it is no function of Python
+        return ''
+    libraries = [sysconfig.get_path(name) for name in ('purelib', 'platlib')]
+    if '.' in factory.__module__ or any(map(path.is_relative_to, libraries)):
+        return factory.__module__
+    return str(path) if path.is_file() else ''
