@@ -124,6 +124,8 @@ def home(path: str) -> str | None:
         return 'howto/contribute.md'
     if path == 'README.md':
         return 'index.md'
+    if file.suffix == '.ipynb':
+        return f'tutorials/{file.stem}.md'
     shown = file.parts[0] in {'configs', 'experiments', 'launch', 'results'}
     return f'files/{path.removesuffix(".md")}.md' if shown else None
 
@@ -164,7 +166,8 @@ def on_page_markdown(markdown, page, config, files):
     is_log = here == f'files/{LOGS}'
     if here.startswith('files/') and not is_log:
         return markdown
-    folder = LOGS if is_log else f'docs/{here}'
+    origins = {f'files/{LOGS}': LOGS, 'tutorials': 'notebooks'}
+    folder = origins.get(here, f'docs/{here}')
 
     def mended(target: str) -> str:
         path = posixpath.normpath(posixpath.join(folder, target))

@@ -88,7 +88,9 @@ def entries(nav):
 
 
 def test_the_navigation_names_every_page_once():
-    assert sorted(entries(SITE['nav'])) == sorted(PAGES)
+    notebooks = (ROOT / 'notebooks').glob('*.ipynb')
+    tutorials = [f'tutorials/{path.stem}.md' for path in notebooks]
+    assert sorted(entries(SITE['nav'])) == sorted([*PAGES, *tutorials])
 
 
 @pytest.mark.parametrize('page', sorted(PAGES))
