@@ -1,4 +1,4 @@
-"""What the hooks of the site make: pages of notebooks."""
+"""What the hooks of the site make: pages of notebooks, and drawn formulas."""
 
 import base64
 import importlib.util
@@ -7,10 +7,14 @@ import pathlib
 import re
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
 NOTEBOOKS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
+SITE = yaml.safe_load((ROOT / 'mkdocs.yml').read_text())
+FORMULA = re.compile(r'\$\$(.+?)\$\$|\$([^$]+)\$', re.DOTALL)
+CODE = re.compile(r'^```.*?^```$|^ {4}.*?$|`[^`]*`', re.MULTILINE | re.DOTALL)
 
 
 def hook(name):
@@ -87,3 +91,50 @@ def test_links_to_notebooks_lead_to_their_pages():
     for path in NOTEBOOKS:
         page = hook('hooks').home(f'notebooks/{path.name}')
         assert page == f'tutorials/{path.stem}.md'
+
+
+def formulas():
+    """Yields the formulas of all pages and notebooks."""
+    texts = [path.read_text() for path in DOCS.rglob('*.md')]
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text())['cells']
+        texts += [''.join(c['source']) for c in cells if c['cell_type'] == 'markdown']
+    for text in texts:
+        for display, inline in FORMULA.findall(CODE.sub('', text)):
+            yield (display or inline).strip()
+
+
+def test_every_command_of_a_formula_is_known():
+    """What the converter does not know it leaves as text, with its backslash."""
+    converter = pytest.importorskip('latex2mathml.converter')
+    found = sorted(set(formulas()))
+    assert len(found) > 150
+    for formula in found:
+        assert '\\' not in converter.convert(formula), formula
+
+
+def test_formulas_are_drawn_where_they_stand():
+    pytest.importorskip('ziamath')
+    one = '<span class="arithmatex">\\(a &lt; b\\)</span>'
+    two = '<div class="arithmatex">\\[\na + a\n\\]</div>'
+    drawn = hook('formulas').draw(f'<p>If {one} then</p>{two}<p>$</p>')
+    kept = re.sub(r'<svg.*?</svg>', 'SVG', drawn, flags=re.DOTALL)
+    assert kept == (
+        'SVG<p>If <span class="arithmatex">SVG</span> then</p>'
+        '<div class="arithmatex">SVG</div><p>$</p>'
+    )
+    assert re.findall('aria-label="([^"]+)"', drawn) == ['a &lt; b', 'a + a']
+    glyphs = re.findall('<symbol id="([^"]+)"', drawn)
+    assert len(glyphs) == len(set(glyphs)) == 4  # a, <, b, +
+    assert set(re.findall('href="#([^"]+)"', drawn)) == set(glyphs)
+
+
+def test_a_page_without_formulas_is_left_alone():
+    pytest.importorskip('ziamath')
+    assert hook('formulas').draw('<p>a \\(b\\)</p>') == '<p>a \\(b\\)</p>'
+
+
+def test_the_site_loads_nothing_from_elsewhere():
+    loaded = [*SITE.get('extra_javascript', ()), *SITE['extra_css']]
+    assert not [address for address in loaded if '://' in address]
+    assert SITE['theme']['font'] is False
