@@ -159,6 +159,11 @@ def on_page_content(html, page, config, files):
     )
 
 
+def on_post_page(output, page, config):
+    """Keeps the theme from asking GitHub for the numbers of stars and forks."""
+    return output.replace(' data-md-component="source"', '')
+
+
 def on_page_markdown(markdown, page, config, files):
     """Expands a page and mends its links."""
     source = page.file.src_uri

@@ -20,6 +20,7 @@ SITE = yaml.safe_load((ROOT / 'mkdocs.yml').read_text())
 # A block of Python, and the output that the page shows below it.
 BLOCK = re.compile(r'```python\n(.*?)```(?:\n+```text\n(.*?)```)?', re.DOTALL)
 NUMBER = re.compile(r'-?\d+(?:\.\d+)?(?:e[-+]?\d+)?')
+GUIDES = ('system', 'estimator', 'trained', 'compose')
 # Pages whose blocks readme_test.py runs, as it does what is included from README.
 ELSEWHERE = {'estimators.md': 2, 'speed.md': 1}
 
@@ -48,8 +49,9 @@ def assert_shown(printed, shown):
 
 
 @pytest.fixture
-def restored():
-    """Pages may ask for double precision, which the tests have anyway."""
+def restored(tmp_path, monkeypatch):
+    """Pages may write files, and ask for double precision, which the tests have."""
+    monkeypatch.chdir(tmp_path)
     yield
     jax.config.update('jax_enable_x64', True)
 
@@ -71,7 +73,7 @@ def test_the_code_of_a_page_runs(page, capsys, restored):
 
 def test_the_code_of_a_page_is_found():
     concepts = {page for page in PAGES if page.startswith('concepts/')}
-    guides = {'howto/system.md', 'howto/estimator.md', 'howto/compose.md'}
+    guides = {f'howto/{name}.md' for name in GUIDES}
     assert (concepts | guides | ELSEWHERE.keys()) - {'concepts/index.md'} <= WITH_CODE
     for page, count in ELSEWHERE.items():
         assert PAGES[page].read_text().count('```python') == count, page

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import tomllib
 
 import pytest
 import yaml
@@ -138,3 +139,21 @@ def test_the_site_loads_nothing_from_elsewhere():
     loaded = [*SITE.get('extra_javascript', ()), *SITE['extra_css']]
     assert not [address for address in loaded if '://' in address]
     assert SITE['theme']['font'] is False
+
+
+def test_the_site_names_the_repository_and_its_address():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    assert SITE['repo_url'] == project['urls']['Repository']
+    owner, name = SITE['repo_name'].split('/')
+    assert SITE['repo_url'].endswith(f'/{owner}/{name}')
+    assert SITE['site_url'] == f'https://{owner}.github.io/{name}/'
+
+
+def test_the_gallery_has_every_picture_and_says_where_it_is_explained():
+    text = (DOCS / 'gallery.md').read_text()
+    items = re.findall(r'\]\(images/([\w.]+)\)\n\n(.+?)\n\n', text, re.DOTALL)
+    names = [path.name for path in (DOCS / 'images').iterdir()]
+    assert sorted(name for name, _ in items) == sorted(names)
+    for name, words in items:
+        (target,) = re.findall(r'\]\(([\w/.]+)#', words)
+        assert f'images/{name}' in (DOCS / target).read_text(), name
