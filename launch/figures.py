@@ -6,7 +6,8 @@ All but two are measured on networks with random weights and some of scikit-lear
 digits: `scaling` goes through networks of many sizes, and `devices` compiles training
 for up to eight devices, which a CPU is made to count as. `fig1` to `fig5` are named
 after those of Laborieux and Zenke 2024. The numbers go to <data>/<figure>.json, the
-pictures, which are drawn from these alone, to <out>/<figure>.png.
+pictures, which are drawn from these alone, to <out>/<figure>.png, or with
+--format=svg or pdf to a vector format.
 
 `fig3` to `fig5`, `nudging` and `correction` are drawn from what training came to, and
 part of `all` where there is a record of it. To train anew:
@@ -26,6 +27,7 @@ import time
 from typing import Any
 
 import jax
+import matplotlib
 from absl import app, flags
 
 import eqprop_jax as ep
@@ -53,6 +55,7 @@ FIGURE = flags.DEFINE_multi_string(
     'fig2, fig3, fig4 and fig5 (Laborieux and Zenke 2024), nudging, correction, all.',
 )
 OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
+FORMAT = flags.DEFINE_enum('format', 'png', ['png', 'svg', 'pdf'], 'Of the pictures.')
 DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
 RECORDS = flags.DEFINE_string('records', 'results', 'Folder of the records of sweeps.')
 DRAW_ONLY = flags.DEFINE_bool(
@@ -85,17 +88,14 @@ def main(argv: list[str]) -> None:
         jax.config.update('jax_num_cpu_devices', DEVICES)  # no matter to accelerators
     try:
         for name in names:
-            if name in TRAINED:
-                print(TRAINED[name].draw(RECORDS.value, OUT.value))
-                continue
-            measure, draw = FIGURES[name]
-            if not DRAW_ONLY.value:
+            if name in FIGURES and not DRAW_ONLY.value:
                 begin = time.perf_counter()
-                data = measure(setting)
+                data = FIGURES[name][0](setting)
                 run = provenance(name, time.perf_counter() - begin)
                 data = {'run': run, 'network': setting.title(), **data}
                 ep.records.write_data(DATA.value, name, data)
-            print(draw(DATA.value, OUT.value))
+            with matplotlib.rc_context({'savefig.format': FORMAT.value}):
+                print(drawn(name))
     except settings.NetworkError as error:
         command.fail(f'--sizes={",".join(SIZES.value)}: {error}')
     except ep.records.WorkdirError as error:
@@ -104,6 +104,13 @@ def main(argv: list[str]) -> None:
         command.fail(f'{error}{hint}')
     except OSError as error:
         command.fail(f'cannot write to {OUT.value} ({error})')
+
+
+def drawn(name: str) -> ep.records.Path:
+    """Draws a figure from its numbers, or from a record, and returns its path."""
+    if name in TRAINED:
+        return TRAINED[name].draw(RECORDS.value, OUT.value)
+    return FIGURES[name][1](DATA.value, OUT.value)
 
 
 def chosen(values: list[str]) -> list[str]:

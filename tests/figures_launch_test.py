@@ -156,6 +156,25 @@ def test_processes_by_one_command(tmp_path, measure, launch):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(('kind', 'head'), [('svg', b'<?xml'), ('pdf', b'%PDF')])
+def test_vector_formats(tmp_path, kind, head):
+    """The same numbers give the same file, whenever it is drawn."""
+    found = []
+    for folder in (tmp_path / 'one', tmp_path / 'two'):
+        result = runs.launch(
+            'figures',
+            f'--out={folder}',
+            f'--data={ROOT / "results" / "figures"}',
+            '--draw_only',
+            '--figure=order',
+            f'--format={kind}',
+        )
+        assert result.stdout == f'{folder / "order"}.{kind}\n'
+        found.append((folder / f'order.{kind}').read_bytes())
+    assert found[0] == found[1]
+    assert found[0].startswith(head)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'part'),
     [

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
@@ -24,6 +25,10 @@ def record(names, paths=PATHS):
     return {'config': 'configs/some.py', 'rows': [{'name': n, **row} for n in names]}
 
 
+def texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def test_from_angles(tmp_path, figures):
     methods = ('recurrent backprop', 'plain true derivative')
     names = [f'{method}, {angle}°' for method in methods for angle in (0, 7.5, 90)]
@@ -31,17 +36,21 @@ def test_from_angles(tmp_path, figures):
     path = angles.draw(tmp_path, tmp_path / 'out')
     assert path == tmp_path / 'out' / 'fig3.png'
     assert len(path.read_bytes()) > 10_000
-    a, b, c = figures[0].axes
+    a, *panels = figures[0].axes
+    b, c = panels[:2], panels[2:]  # a panel for each method
     exact, *_ = a.lines
     np.testing.assert_array_equal(exact.get_data(), [[0, 7.5, 90], [20, 20, 20]])
-    labels = [text.get_text() for text in a.get_legend().get_texts()]
-    assert labels == ['recurrent backprop', 'plain, small nudges']
-    assert len(b.lines) == 6
-    np.testing.assert_allclose(b.lines[0].get_ydata(), [0.8, np.nan])
-    assert [line.get_color() for line in b.lines[::3]] == [style.BLACK, style.ORANGE]
-    assert not c.lines  # was not recorded
-    title = figures[0].get_suptitle()
-    assert title.startswith('configs/some.py: 1 epoch, 2 seeds; median')
+    methods, angles_of = (part.legends[0] for part in figures[0].subfigs)
+    assert texts(methods) == ['recurrent backprop', 'plain, small nudges']
+    assert texts(angles_of) == ['0°', '7.5°', '90°']
+    assert [axis.get_title() for axis in b] == texts(methods)
+    for axis in b:
+        colours = [line.get_color() for line in axis.lines]
+        assert colours == [style.angle(angle) for angle in (0, 7.5, 90)]
+        assert len({line.get_marker() for line in axis.lines}) == 3
+    np.testing.assert_allclose(b[0].lines[0].get_ydata(), [0.8, np.nan])
+    assert not any(axis.lines for axis in c)  # was not recorded
+    assert a.get_title().startswith('1 epoch, 2 seeds; ')
 
 
 def test_homeostasis(tmp_path, figures):
@@ -52,15 +61,14 @@ def test_homeostasis(tmp_path, figures):
     ]
     records.write_data(tmp_path, 'fig4_fmnist', record(names))
     assert homeostasis.draw(tmp_path).name == 'fig4.png'
-    error, share, cosine, *_ = figures[0].axes
-    assert len(figures[0].axes) == 6
-    assert error.get_title() == 'MLP'
+    error, _, share, _, cosine, _ = figures[0].axes
+    assert error.get_title() == 'MLP\n1 epoch, 2 seeds\nλ = 1'
     np.testing.assert_allclose(error.lines[0].get_ydata(), [80, np.nan])
     np.testing.assert_allclose(share.lines[0].get_ydata(), [0.8, np.nan])
     colours = [line.get_color() for line in error.lines]
-    assert colours == [style.ORANGE, style.GREEN, style.BLUE]
-    labels = [text.get_text() for text in cosine.get_legend().get_texts()]
-    assert labels == ['plain', 'homeostasis, λ = 1', 'corrected']
+    assert colours == [style.BLUE, style.GREEN, style.ORANGE]
+    (legend,) = figures[0].legends
+    assert texts(legend) == ['corrected', 'homeostasis', 'plain']
     assert not cosine.lines
 
     conv = record(['conv net, plain', 'conv net, corrected'])
@@ -68,10 +76,9 @@ def test_homeostasis(tmp_path, figures):
     homeostasis.draw(tmp_path)
     both = figures[1]
     assert len(both.axes) == 9
-    assert [axis.get_title() for axis in both.axes[::3]] == ['MLP', 'loop', 'conv net']
-    above, below = both.get_suptitle().split('\n')
-    assert above.startswith('configs/some.py: ')
-    assert below.startswith('configs/other.py: ')
+    titles = [axis.get_title().partition('\n')[0] for axis in both.axes[:3]]
+    assert titles == ['MLP', 'loop', 'conv net']
+    assert not any('.py' in text.get_text() for text in both.findobj(Text))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +91,13 @@ def test_methods_on_one_network(module, name, tmp_path, figures):
     assert module.draw(tmp_path, tmp_path / 'out').name == f'{name}.png'
     error, cosine, share, angle = figures[0].axes
     (legend,) = figures[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == list(methods)
+    assert texts(legend) == list(reversed(methods))
     for axis in (error, share, angle):
         colours = [line.get_color() for line in axis.lines]
-        assert colours == [style.BLUE, style.BLACK, style.GREY]
+        assert colours == [style.GREY, style.BLACK, style.BLUE]
+        assert len({line.get_marker() for line in axis.lines}) == 3
+        orders = [line.get_zorder() for line in axis.lines]
+        assert orders == sorted(orders, reverse=True)  # references above the others
     assert not cosine.lines
     assert angle.get_ylim() == (0, 95)
 
@@ -97,12 +107,13 @@ def test_nudging(tmp_path, figures):
     names += ['from 90°, plain', 'from 90°, Kolen-Pollack']
     records.write_data(tmp_path, 'nudging_fmnist', record(names))
     assert nudging.draw(tmp_path).name == 'nudging.png'
-    tied, _, _, free, _, _ = figures[0].axes
-    assert [axis.get_title() for axis in (tied, free)] == ['tied', 'from 90°']
+    tied, free, *_ = figures[0].axes
+    titles = [axis.get_title().partition('\n')[0] for axis in (tied, free)]
+    assert titles == ['tied', 'from 90°']
     colours = [line.get_color() for line in tied.lines]
     assert colours == [style.RED, style.SKY, style.ORANGE]
     colours = [line.get_color() for line in free.lines]
-    assert colours == [style.ORANGE, style.PURPLE]
+    assert colours == [style.PURPLE, style.ORANGE]
 
 
 @pytest.mark.parametrize(

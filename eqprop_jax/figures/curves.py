@@ -1,9 +1,11 @@
 """The curves of one run: learning, settling, and the quality of its gradient."""
 
 import json
+import textwrap
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -11,7 +13,9 @@ from matplotlib.ticker import NullFormatter
 from eqprop_jax import records
 from eqprop_jax.figures import style
 
-WHOLE: dict[str, Any] = dict(color=style.BLACK, linestyle='--', linewidth=1, zorder=3)
+WHOLE: dict[str, Any] = dict(
+    color=style.BLACK, linestyle='--', linewidth=1, zorder=3, marker=''
+)
 SECOND: dict[str, Any] = dict(color=style.GREY, linewidth=1, marker='')  # on the right
 
 
@@ -25,7 +29,7 @@ def draw(workdir: records.Folder) -> records.Path:
     """
     folder = records.folder(workdir)
     rows = records.read(folder)
-    figure = Figure(figsize=(6.6, 5.6), layout='constrained')
+    figure = Figure(figsize=(style.WIDTH, 5.0), layout='constrained')
     axes = figure.subplots(2, 2)
     errors(axes[0, 0], rows)
     settling(axes[0, 1], rows)
@@ -34,7 +38,9 @@ def draw(workdir: records.Folder) -> records.Path:
     for axis in axes.flat:
         style.over_epochs(axis)
         style.strip(axis)
-    figure.suptitle(style.run_title(folder), fontsize=10)
+    style.compact(figure)
+    title = textwrap.fill(style.run_title(folder), 64)
+    figure.suptitle(title, fontsize=style.SMALL + 1)
     return style.save(figure, folder / 'curves.png')
 
 
@@ -43,6 +49,7 @@ def summary_line(workdir: records.Folder) -> str:
     folder = records.folder(workdir)
     summary = json.loads((folder / records.SUMMARY).read_text())
     last, best = summary['last'], summary['best']
+    curves = f'curves.{rcParams["savefig.format"]}'
     line = f'test error {100 * last["test"]["error"]:.2f} % after the last epoch'
     if best is not None:
         line += (
@@ -55,19 +62,20 @@ def summary_line(workdir: records.Folder) -> str:
         skipped = phases['whole_run']['skipped']
         line += f'; in the last epoch {100 * settled:.1f} % of the examples settled'
         line += f', {100 * skipped:.1f} % of all were left out' if skipped else ''
-    return f'{line}; records and curves.png in {folder}'
+    return f'{line}; records and {curves} in {folder}'
 
 
 def errors(axis: Axes, rows: list[dict]) -> None:
     """Draws the errors of all splits over epochs."""
-    for split, label, colour in (
-        ('train', 'training', style.BLUE),
-        ('eval', 'held out', style.ORANGE),
-        ('test', 'test', style.RED),
+    for split, label, colour, mark in (
+        ('train', 'training', style.BLUE, 'o'),
+        ('eval', 'held out', style.ORANGE, 's'),
+        ('test', 'test', style.RED, '^'),
     ):
-        _plot(axis, rows, split, 'error', 100, color=colour, label=label)
+        look = dict(color=colour, marker=mark, label=label)
+        _plot(axis, rows, split, 'error', 100, **look)
     axis.set_ylabel('error (%)')
-    style.legend(axis)
+    style.legend(axis, above=2)
     axis.set_yscale('symlog', linthresh=1.0)  # an error of zero has its place
     axis.set_ylim(bottom=0)
     ticks = [t for t in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= axis.get_ylim()[1]]
@@ -91,7 +99,7 @@ def settling(axis: Axes, rows: list[dict]) -> None:
     twin = _twin(axis, 'examples settled (%)', style.GREY)
     _plot(twin, rows, 'train', 'settled', 100, **SECOND)
     twin.set_ylim(0, 103)
-    style.legend(axis)
+    style.legend(axis, above=1)
 
 
 def _credit(axis: Axes, rows: list[dict]) -> None:
@@ -109,7 +117,7 @@ def _credit(axis: Axes, rows: list[dict]) -> None:
     twin = _twin(axis, 'cosine without the readout', style.GREY)
     _plot(twin, rows, split, 'gradient_cosine_without_readout', **SECOND)
     twin.set_ylim(min(0, twin.get_ylim()[0]), 1.03)
-    style.legend(axis, above=2)  # inside, lines of the second axis would cross it
+    style.legend(axis, above=2)
 
 
 def _cosines(axis: Axes, rows: list[dict], split: str) -> None:
@@ -119,7 +127,7 @@ def _cosines(axis: Axes, rows: list[dict], split: str) -> None:
         return
     _layers(axis, rows, split, 'cosine/')
     axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
-    style.legend(axis)
+    style.legend(axis, above=2)
 
 
 def _layers(axis: Axes, rows: list[dict], split: str, prefix: str) -> None:
@@ -127,43 +135,48 @@ def _layers(axis: Axes, rows: list[dict], split: str, prefix: str) -> None:
     for index, name in enumerate(_names(rows, prefix)):
         label, width = style.layer(name.removeprefix(prefix)), 2.5 - 0.5 * min(index, 3)
         look: dict[str, Any] = dict(color=style.colour(index), linewidth=width)
+        look['marker'] = style.MARKERS[index % len(style.MARKERS)]
         _plot(axis, rows, split, name, label=f'δ of {label}', **look)
 
 
 def _symmetry(axis: Axes, rows: list[dict]) -> None:
     split = _split(rows, 'symmetric_share')
     axis.set_ylabel('symmetric share of J', color=style.BLACK)
-    if not _plot(axis, rows, split, 'symmetric_share', color=style.BLACK).size:
+    look: dict[str, Any] = dict(color=style.BLACK, marker='', label='share of J')
+    if not _plot(axis, rows, split, 'symmetric_share', **look).size:
         _absent(axis)
         return
     axis.set_ylim(0, 1.03)
     pairs = _names(rows, 'angle/')
     if not pairs:
         return
-    twin = _twin(axis, 'angle to the transpose (°)', style.BLACK)
+    twin = _twin(axis, 'angle of the feedback (°)', style.BLACK)
     for index, name in enumerate(pairs):
         layer = name.removeprefix('angle/').removesuffix('/feedback')
-        label = f'feedback to {style.layer(layer)}'
-        _plot(twin, rows, split, name, color=style.colour(index), label=label)
-    twin.plot([], [], color=style.BLACK, label='symmetric share')
+        label = f'to {style.layer(layer)}'
+        mark = style.MARKERS[index % len(style.MARKERS)]
+        look = dict(color=style.colour(index), marker=mark, label=label)
+        _plot(twin, rows, split, name, **look)
     twin.set_ylim(0, 100)
-    style.legend(twin)
+    style.legend(axis, above=2, handles=[*twin.lines, *axis.lines])
 
 
 def _plot(
     axis: Axes, rows: list[dict], split: str, name: str, scale: float = 1.0, **look: Any
 ) -> np.ndarray:
-    """Draws a metric over epochs, few values with markers, and returns the values."""
+    """Draws a metric over epochs, some values with markers, and returns the values."""
     epochs, values = records.series(rows, split, name)
-    look = {'marker': 'o' if values.size < 20 else None, 'markersize': 3} | look
+    look = {'markersize': 3, 'markevery': max(1, values.size // 8)} | look
     if values.size:
         axis.plot(epochs, scale * values, **look)
     return values
 
 
 def _twin(axis: Axes, label: str, colour: str) -> Axes:
-    """Returns a second axis, on the right of a panel."""
+    """Returns a second axis, on the right of a panel and behind it."""
     twin = axis.twinx()
+    axis.set_zorder(twin.get_zorder() + 1)
+    axis.patch.set_visible(False)
     twin.set_ylabel(label, color=colour)
     twin.spines['top'].set_visible(False)
     return twin

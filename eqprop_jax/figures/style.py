@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps, rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,7 +17,8 @@ BLACK, GREY = '#000000', '0.5'
 BLUE, ORANGE, GREEN = '#0072B2', '#E69F00', '#009E73'
 PURPLE, SKY, RED, YELLOW = '#CC79A7', '#56B4E9', '#D55E00', '#F0E442'
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
-# The same method has the same colour wherever methods are held against each other.
+# The same method has the same colour, marker and place in the legend wherever methods
+# are held against each other.
 METHODS = {
     'feed-forward backprop': GREY,
     'recurrent backprop': BLACK,
@@ -29,13 +31,22 @@ METHODS = {
     'plain': ORANGE,
     'online': GREEN,
 }
+MARKS = dict(zip(METHODS, 'x+s^DvP<o^', strict=True))
 NUDGES = {1: RED, 2: ORANGE, 4: SKY, 6: PURPLE, 8: GREEN}  # by their number
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+WIDTH = 4.7  # inches; letters of SMALL points have six in a column of nine centimetres
+SMALL = 8
+UNDATED = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}}
 
 
 def colour(index: int) -> str:
     """Returns the colour of the layer or curve with this index."""
     return PALETTE[index % len(PALETTE)]
+
+
+def angle(degrees: float) -> tuple[float, ...]:
+    """Returns the colour of an angle between feedback and transposes, 0 to 90°."""
+    return colormaps['viridis'](0.9 * degrees / 90)
 
 
 def numbers(values: list) -> np.ndarray:
@@ -57,9 +68,24 @@ def legend(axis: Axes, *, above: int | None = None, **options: Any) -> None:
     """Names the curves, if there are any: in the panel, or above it in columns."""
     if above is not None:
         options |= {'loc': 'lower left', 'bbox_to_anchor': (0, 1), 'borderaxespad': 0}
-        options |= {'ncols': above, 'columnspacing': 1.2}
+        options = {'ncols': above, 'columnspacing': 1} | options
+        options = {'handlelength': 1.2, 'handletextpad': 0.4} | options
     if axis.lines:
         axis.legend(frameon=False, fontsize=8, **options)
+
+
+def compact(figure: Figure) -> None:
+    """Gives the letters around all panels one size."""
+    for axis in figure.axes:
+        axis.tick_params(labelsize=SMALL)
+        for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+            text.set_fontsize(SMALL)
+
+
+def letter(axis: Axes, name: str) -> None:
+    """Puts the letter of a panel to the left of its title."""
+    place: dict[str, Any] = dict(xycoords='axes fraction', textcoords='offset points')
+    axis.annotate(name, (0, 1), (-20, 5), weight='bold', fontsize=SMALL + 1, **place)
 
 
 def over_epochs(axis: Axes) -> None:
@@ -71,11 +97,17 @@ def over_epochs(axis: Axes) -> None:
 
 
 def save(figure: Figure, path: records.Folder) -> records.Path:
-    """Writes a figure, into a folder that is made if need be, and returns the path."""
-    path = records.folder(path)
+    """Writes a figure, into a folder that is made if need be, and returns the path.
+
+    The format is matplotlib's `savefig.format`, 'png' by default, which the path gets
+    as its suffix. Vector formats have no date in them, and PDF has its letters as text.
+    """
+    kind = rcParams['savefig.format']
+    path = records.folder(path).with_suffix(f'.{kind}')
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=200)
+    with rc_context({'pdf.fonttype': 42, 'svg.hashsalt': path.stem}):
+        figure.savefig(picture, dpi=300, metadata=UNDATED.get(kind))
     records.write_whole(path, picture.getvalue())
     return path
 

@@ -1,18 +1,22 @@
 """The rows of a sweep side by side: every run, and mean ± standard deviation."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
 
 NAME = 'sweep'
 RUN: dict[str, Any] = dict(
-    color=style.BLUE, marker='o', linestyle='', alpha=0.4, markersize=4, mew=0
+    color=style.BLUE, marker='o', linestyle='', alpha=0.5, markersize=4, mew=0
 )
-MEAN: dict[str, Any] = dict(color=style.BLACK, fmt='D', markersize=4, capsize=3)
+MEAN: dict[str, Any] = dict(
+    color=style.BLACK, fmt='|', markersize=9, capsize=3, linewidth=1, zorder=3
+)
 
 
 def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.Path:
@@ -25,7 +29,8 @@ def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.
       workdir: the folder.
       rows: as sweep.json has them.
     """
-    figure = Figure(figsize=(7, 1.0 + 0.32 * len(rows)), layout='constrained')
+    size = (style.WIDTH, 0.9 + 0.28 * len(rows))
+    figure = Figure(figsize=size, layout='constrained')
     axis = figure.subplots()
     middle = axis.get_yaxis_transform()
     found = []
@@ -36,12 +41,23 @@ def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.
         if errors:
             axis.errorbar(row['mean'], line, xerr=row['std'] or 0, **MEAN)
         else:
-            axis.text(0.5, line, 'broke off', transform=middle, va='center')
-    axis.set_yticks(range(len(rows)), [row['name'] for row in rows], fontsize=8)
+            axis.text(
+                0.5,
+                line,
+                'broke off',
+                transform=middle,
+                va='center',
+                fontsize=style.SMALL,
+            )
+    axis.set_yticks(range(len(rows)), [textwrap.fill(row['name'], 40) for row in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
     if found and min(found) > 0 and max(found) > 8 * min(found):
         axis.set_xscale('log')
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter('{x:g}')
+        axis.minorticks_off()
     axis.set_xlabel('test error after the last epoch / %')
     axis.grid(axis='x', alpha=0.3)
+    style.compact(figure)
     style.strip(axis)
     return style.save(figure, records.folder(workdir) / f'{NAME}.png')

@@ -2,7 +2,8 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 
 from eqprop_jax import records
 from eqprop_jax.figures import style
@@ -10,6 +11,10 @@ from experiments.figures import shared
 
 NAME, RECORD = 'fig3', 'fig3_fmnist'
 LABELS = {'plain true derivative': 'plain, small nudges'}
+PATHS = {
+    'eval/overall_angle': 'angle of the feedback (°)',
+    'eval/gradient_cosine': 'cosine to exact gradient',
+}
 
 
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
@@ -17,8 +22,8 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
 
     a: test error after the last epoch over the angle that the feedback starts from.
     b: the angle over epochs. c: the cosine of the gradient to that of recurrent
-    backprop over epochs, medians of the runs and their range. Thin lines start from
-    smaller angles; runs that broke off are missing.
+    backprop over epochs, medians of the runs and their range. b and c have a panel for
+    each method and a colour for each initial angle; runs that broke off are missing.
 
     Args:
       folder: of the record of the sweep, as `experiments.results.collect` makes it:
@@ -30,59 +35,73 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     for row in data['rows']:
         method, _, angle = row['name'].rpartition(', ')
         methods.setdefault(method, {})[float(angle.removesuffix('°'))] = row
-    figure = Figure(figsize=(8.4, 3.2), layout='constrained')
-    a, b, c = figure.subplots(1, 3)
-    for index, (method, rows) in enumerate(methods.items()):
-        _errors(a, index, method, rows)
-        _curves(b, method, rows, 'eval/overall_angle')
-        _curves(c, method, rows, 'eval/gradient_cosine')
-    a.set_xticks(list(next(iter(methods.values()))))
-    a.set_xlabel('initial angle of the feedback (°)')
-    a.set_ylabel('test error (%)')
-    a.legend(frameon=False, fontsize=8, loc=(0.02, 0.34))
-    b.set_ylabel('angle of the feedback (°)')
-    b.set_ylim(0, 95)
-    c.set_ylabel('cosine to exact gradient')
-    c.set_ylim(top=1.03)
-    for letter, axis in zip('abc', (a, b, c), strict=True):
-        axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
-        style.strip(axis)
-    title = (
-        f'{shared.sweep_title(data)}\n'
-        'a: means, and a dash for each run; b, c: from thin (0°) to thick (90°) lines'
-    )
-    figure.suptitle(title, fontsize=10)
+    names = sorted(methods, key=shared.rank)
+    figure = Figure(figsize=(style.WIDTH, 6.2), layout='constrained')
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 2))
+    upper, lower = (figure.add_subfigure(grid[row]) for row in range(2))
+    above = upper.subplots()
+    below = lower.subplots(2, len(names), sharex=True, sharey='row', squeeze=False)
+    for name in names:
+        _errors(above, name, methods[name])
+    above.set_title(f'{shared.counts(data["rows"])}; means, and a dot for each run')
+    above.set_xticks(list(methods[names[0]]))
+    above.set_xlabel('initial angle of the feedback (°)')
+    above.set_ylabel('test error (%)')
+    for line, (path, label) in zip(below, PATHS.items(), strict=True):
+        line[0].set_ylabel(label)
+        for axis, name in zip(line, names, strict=True):
+            _curves(axis, methods[name], path)
+    for axis, name in zip(below[0], names, strict=True):
+        axis.set_title(LABELS.get(name, name))
+        axis.set_xlabel('')
+    below[0, 0].set_ylim(0, 95)
+    below[1, 0].set_ylim(top=1.03)
+    style.compact(figure)
+    for name, axis in zip('abc', (above, *below[:, 0]), strict=True):
+        style.letter(axis, name)
+    shared.legend(upper, ncols=len(names))
+    _legend(lower, sorted(methods[names[0]]))
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
 
-def _errors(axis: Axes, index: int, method: str, rows: dict[float, dict]) -> None:
+def _errors(axis: Axes, method: str, rows: dict[float, dict]) -> None:
     angles = sorted(rows)
     runs = [style.numbers(rows[angle]['last']) for angle in angles]
     means = [
         np.nanmean(errors) if np.isfinite(errors).any() else np.nan for errors in runs
     ]
-    axis.plot(
-        angles,
-        means,
-        color=shared.method(method),
-        marker=style.MARKERS[index % len(style.MARKERS)],
-        markersize=5,
-        label=LABELS.get(method, method),
-    )
+    look = shared.look(method)
+    axis.plot(angles, means, label=LABELS.get(method, method), **look)
     for angle, errors in zip(angles, runs, strict=True):
         if errors.size > 1:
-            axis.plot(
-                np.full(errors.size, angle),
-                errors,
-                '_',
-                color=shared.method(method),
-                markersize=7,
-            )
+            places = np.full(errors.size, angle)
+            axis.plot(places, errors, '.', color=look['color'], markersize=3)
+    style.strip(axis)
 
 
-def _curves(axis: Axes, method: str, rows: dict[float, dict], path: str) -> None:
-    for angle, row in rows.items():
+def _curves(axis: Axes, rows: dict[float, dict], path: str) -> None:
+    for index, (angle, row) in enumerate(sorted(rows.items())):
         if path in row['curves']:
-            width = 0.6 + angle / 90
-            shared.runs(axis, row['curves'][path], shared.method(method), width=width)
+            shared.runs(axis, row['curves'][path], **_look(index, angle))
     style.over_epochs(axis)
+    style.strip(axis)
+
+
+def _look(index: int, angle: float) -> dict:
+    marker = style.MARKERS[index % len(style.MARKERS)]
+    return dict(color=style.angle(angle), marker=marker, markersize=3, linewidth=1.2)
+
+
+def _legend(figure: SubFigure, angles: list[float]) -> None:
+    figure.legend(
+        [Line2D([], [], **_look(*each)) for each in enumerate(angles)],
+        [f'{angle:g}°' for angle in angles],
+        title='initial angle of the feedback',
+        loc='outside lower center',
+        ncols=len(angles),
+        frameon=False,
+        fontsize=style.SMALL,
+        title_fontsize=style.SMALL,
+        columnspacing=1,
+        handlelength=1.5,
+    )

@@ -49,11 +49,10 @@ def draw(
 
 
 def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
-    """Returns one line of panels for each network, or two, a panel for each metric.
+    """Returns a column of panels for each network, or a square of four for one.
 
     Lines are medians of the runs over epochs, bands go from the least to the most of
-    them. What lies on one another is seen in the order of `style.METHODS`, the
-    references below.
+    them. Letters go down the columns.
 
     Args:
       found: records of sweeps, as `experiments.results.collect` makes them: rows are
@@ -63,50 +62,55 @@ def figure(found: Sequence[dict[str, Any]], paths: tuple[str, ...]) -> Figure:
     networks: dict[str, dict[str, dict]] = {}
     for row in (row for record in found for row in record['rows']):
         network, _, method = row['name'].partition(', ')
-        networks.setdefault(network, {})[method] = row['curves']
-    columns = 2 if len(paths) == 4 else len(paths)
-    lines = len(networks) * len(paths) // columns
-    size = (2.8 * columns, 0.4 + 2.6 * lines)
+        networks.setdefault(network, {})[method] = row
+    square = len(networks) == 1 and len(paths) == 4
+    lines = 2 if square else len(paths)
+    size = (style.WIDTH, 0.9 + 1.8 * lines)
     figure = Figure(figsize=size, layout='constrained')
-    axes = figure.subplots(lines, columns).reshape(len(networks), len(paths))
-    for line, (network, methods) in zip(axes, networks.items(), strict=True):
-        for axis, path in zip(line, paths, strict=True):
-            for method, curves in methods.items():
-                if path in curves:
-                    scale = 100 if path == 'test/error' else 1
-                    shared.runs(
-                        axis,
-                        curves[path],
-                        shared.method(method),
-                        re.sub(r'homeostasis ([\d.]+)', r'homeostasis, λ = \1', method),
-                        scale=scale,
-                        above=shared.rank(method),
-                    )
+    axes = figure.subplots(lines, 2 if square else len(networks), squeeze=False)
+    axes = axes.reshape(4, 1) if square else axes
+    for column, (network, methods) in zip(axes.T, networks.items(), strict=True):
+        for axis, path in zip(column, paths, strict=True):
+            for method in sorted(methods, key=shared.rank):
+                _curve(axis, path, method, methods[method]['curves'])
             _dress(axis, path)
-        line[0].set_title(network, fontsize=10)
-        if len(networks) > 1:
-            room = next((axis for axis in line if not axis.lines), line[1])
-            curves = line[0].get_legend_handles_labels()
-            place = 'best' if room.lines else 'center left'
-            room.legend(*curves, loc=place, frameon=False, fontsize=8)
-    if len(networks) == 1:
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        place = 'outside lower center'
-        figure.legend(handles, labels, loc=place, ncols=3, frameon=False, fontsize=8)
-    filled = [axis for axis in axes.flat if axis.lines]
+        column[0].set_title(_title(network, methods))
+    for line, path in zip(axes, paths, strict=True):
+        first = next((axis for axis in line if axis.lines), line[0])
+        first.set_ylabel(PANELS[path])
+    style.compact(figure)
+    shared.legend(figure, ncols=3, title=_bands(found), title_fontsize=style.SMALL)
+    filled = [axis for axis in axes.T.flat if axis.lines]
     for axis in set(axes.flat) - set(filled):
         axis.set_axis_off()
     for letter, axis in zip('abcdefghijkl', filled, strict=False):
-        axis.text(-0.16, 1.02, letter, transform=axis.transAxes, weight='bold')
-    figure.suptitle('\n'.join(map(shared.sweep_title, found)), fontsize=10)
+        style.letter(axis, letter)
     return figure
 
 
+def _curve(axis: Axes, path: str, method: str, curves: dict[str, dict]) -> None:
+    if path in curves:
+        scale = 100 if path == 'test/error' else 1
+        label = re.sub(r' [\d.]+$', '', method)
+        look = shared.look(method)
+        shared.runs(axis, curves[path], scale=scale, label=label, **look)
+
+
+def _title(network: str, methods: dict[str, dict]) -> str:
+    weights = re.findall(r'homeostasis ([\d.]+)', ', '.join(methods))
+    title = f'{network}\n{shared.counts(list(methods.values()))}'
+    return f'{title}\nλ = {weights[0]}' if weights else title
+
+
+def _bands(found: Sequence[dict[str, Any]]) -> str | None:
+    several = any(len(row['seeds']) > 1 for record in found for row in record['rows'])
+    return 'medians, and bands from the least to the most' if several else None
+
+
 def _dress(axis: Axes, path: str) -> None:
-    axis.set_ylabel(PANELS[path])
     style.over_epochs(axis)
     if path == 'eval/overall_angle':
         axis.set_ylim(0, 95)
     elif path != 'test/error':
-        axis.set_ylim(min(0, axis.get_ylim()[0]), 1.03)
+        axis.set_ylim(min(0, axis.get_ylim()[0]), 1.06)
     style.strip(axis)

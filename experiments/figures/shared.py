@@ -4,13 +4,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from eqprop_jax.figures import style
-
-
-def method(name: str) -> str:
-    """Returns the colour of a row of a sweep: the first of METHODS that it names."""
-    return [*style.METHODS.values(), style.PURPLE][rank(name)]
 
 
 def rank(name: str) -> int:
@@ -24,40 +20,58 @@ def matrix(values: list) -> np.ndarray:
     return np.array([style.numbers(row) for row in values])
 
 
+def look(name: str) -> dict[str, Any]:
+    """Returns how the line of a row of a sweep is drawn: as its method is everywhere.
+
+    Earlier ones of METHODS lie above the others and are thinner, so that these are seen
+    as well. The references, which others come to lie on, are broken lines.
+    """
+    place = rank(name)
+    colours = [*style.METHODS.values(), style.PURPLE]
+    marks = [*style.MARKS.values(), style.MARKERS[-1]]
+    reference = 'backprop' in name
+    return {
+        'color': colours[place],
+        'marker': marks[place],
+        'markersize': 5 if reference else 3.5 + 0.2 * place,
+        'linestyle': (0, (4, 2)) if reference else '-',
+        'linewidth': 1.0 if reference else 1.2 + 0.08 * place,
+        'zorder': 3 - place / 100,
+    }
+
+
 def runs(
-    axis: Axes,
-    curve: dict[str, list],
-    colour: str,
-    label: str | None = None,
-    *,
-    scale: float = 1.0,
-    width: float = 1.4,
-    above: int = 0,
+    axis: Axes, curve: dict[str, list], *, scale: float = 1.0, **look: Any
 ) -> None:
     """Draws the median of some runs over epochs, from the least to the most of them.
 
     Args:
       axis: where.
       curve: `epochs` and `values`, as `experiments.results.collect` has them.
-      colour: of the line.
-      label: of the line; None: it has none.
       scale: that values are multiplied by.
-      width: of the line.
-      above: how many other lines it is drawn above.
+      **look: of the line.
     """
     epochs, values = style.numbers(curve['epochs']), scale * matrix(curve['values'])
+    every = max(1, epochs.size // 5)
     middle = np.median(values, axis=0)
-    axis.plot(
-        epochs,
-        middle,
-        color=colour,
-        label=label,
-        linewidth=width,
-        zorder=2 + above / 100,
-    )
+    axis.plot(epochs, middle, markevery=every, clip_on=False, **look)
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
-        axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.fill_between(
+            epochs, low, high, color=look['color'], alpha=0.15, linewidth=0
+        )
+
+
+def legend(figure: Figure | SubFigure, **options: Any) -> None:
+    """Names the methods of all panels below them, in the order of METHODS."""
+    named: dict[str, Any] = {}
+    for axis in figure.axes:
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, line)
+    labels = sorted(named, key=rank)
+    options = {'loc': 'outside lower center', 'fontsize': style.SMALL} | options
+    handles = [named[label] for label in labels]
+    figure.legend(handles, labels, frameon=False, **options)
 
 
 def network_title(network: dict) -> str:
@@ -69,12 +83,10 @@ def network_title(network: dict) -> str:
     )
 
 
-def sweep_title(record: dict[str, Any]) -> str:
-    """Returns what the record of a sweep is of, in a line."""
-    counts = {
-        'epoch': max(row['num_epochs'] for row in record['rows']),
-        'seed': max(len(row['seeds']) for row in record['rows']),
+def counts(rows: list[dict[str, Any]]) -> str:
+    """Returns how many epochs and seeds rows of a sweep have."""
+    numbers = {
+        'epoch': max(row['num_epochs'] for row in rows),
+        'seed': max(len(row['seeds']) for row in rows),
     }
-    words = [f'{n} {name}{"s" if n > 1 else ""}' for name, n in counts.items()]
-    title = f'{record["config"]}: {", ".join(words)}'
-    return f'{title}; median, least to most' if counts['seed'] > 1 else title
+    return ', '.join(f'{n} {name}{"s" if n > 1 else ""}' for name, n in numbers.items())

@@ -10,6 +10,7 @@ from eqprop_jax.figures import style
 
 NAME = 'fig2'
 LEAST = 1e-15
+LINES = ('-', '--', '-.', (0, (1, 1)))
 
 
 def draw(folder: records.Folder, out: records.Folder | None = None) -> records.Path:
@@ -25,9 +26,10 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
       out: folder of the picture; None: that of the data.
     """
     data = records.read_data(folder, NAME)
-    figure = Figure(figsize=(8.4, 5.8), layout='constrained')
-    axes = figure.subplots(2, 3)
-    (a, c, e), (b, d, f) = axes
+    figure = Figure(figsize=(style.WIDTH, 6.4), layout='constrained')
+    grid = figure.add_gridspec(3, 1, height_ratios=(1.15, 1, 1))
+    parts = [figure.add_subfigure(grid[row]) for row in range(3)]
+    (a, b), (c, d), (e, f) = axes = [part.subplots(1, 2) for part in parts]
     lowest = min(
         value
         for curves in data['errors'].values()
@@ -38,26 +40,39 @@ def draw(folder: records.Folder, out: records.Folder | None = None) -> records.P
     for axis, name in ((a, 'tied'), (b, 'untied')):
         _errors(axis, data['radii'], data['errors'][name])
         axis.set_ylim(max(lowest, LEAST) / 3, 30)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(name)
+    parts[0].legend(
+        *b.get_legend_handles_labels(),
+        loc='outside lower center',
+        ncols=5,
+        columnspacing=1,
+        frameon=False,
+        fontsize=style.SMALL,
+    )
     angles = [f'{angle:g}°' for angle in data['angles']]
-    _densities(c, dict(zip(angles, data['cosines'], strict=True)))
-    c.set_title('by angle of feedback', fontsize=10)
+    _densities(
+        c,
+        dict(zip(angles, data['cosines'], strict=True)),
+        [style.angle(angle) for angle in data['angles']],
+    )
+    c.set_title('by angle of the feedback')
     layers = {style.layer(name): values for name, values in data['layers'].items()}
-    _densities(d, layers)
-    d.set_title(f'by layer, at {angles[-1]}', fontsize=10)
+    _densities(d, layers, [style.colour(index) for index in range(len(layers))])
+    d.set_title(f'by layer, at {angles[-1]}')
     _units(e, data['turning'])
     _turns(f, data['turning'])
-    for letter, axis in zip('acebdf', axes.flat, strict=True):
-        axis.text(-0.14, 1.04, letter, transform=axis.transAxes, weight='bold')
+    style.compact(figure)
+    for letter, axis in zip('abcdef', np.ravel(axes), strict=True):
+        style.letter(axis, letter)
         style.strip(axis)
     count = len(data['cosines'][0])
     network = data['network']
     sizes = '-'.join(map(str, network['sizes']))
     figure.suptitle(
-        f'{sizes}, random weights; feedback tied (a), as said (c), or at '
-        f'{network["angle"]:g}°; {network["num_images"]} digits ({count} in c, d)\n'
+        f'{sizes}, random weights; {network["num_images"]} digits ({count} in c, d)\n'
+        f'feedback tied (a), as said (c), or at {network["angle"]:g}°\n'
         'T: time of one turn of the nudge, τ: time constant of the units',
-        fontsize=10,
+        fontsize=style.SMALL,
     )
     return style.save(figure, records.folder(out or folder) / f'{NAME}.png')
 
@@ -71,17 +86,12 @@ def _errors(axis: Axes, radii: list, curves: dict) -> None:
             '--' if corrected else '-',
             color=style.METHODS['corrected'] if corrected else _colour(name),
             marker='x' if corrected else style.MARKERS[index % len(style.MARKERS)],
-            markersize=4,
+            markersize=4 if corrected else 6 - index,  # those below are seen
             linewidth=1.2,
             label=name,
         )
     axis.set_xlabel('|β|')
     axis.set_ylabel('relative error of δ')
-    handles, labels = axis.get_legend_handles_labels()
-    place = 'lower right'
-    if labels[-1].endswith('corrected'):  # the others are those of the tied network
-        handles, labels, place = handles[-1:], labels[-1:], (0.02, 0.62)
-    axis.legend(handles, labels, frameon=False, fontsize=8, loc=place)
 
 
 def _colour(name: str) -> str:
@@ -89,25 +99,24 @@ def _colour(name: str) -> str:
     return style.NUDGES.get(int(name.split()[2]), style.GREY)
 
 
-def _densities(axis: Axes, samples: dict[str, list]) -> None:
+def _densities(axis: Axes, samples: dict[str, list], colours: list) -> None:
     places = np.linspace(-1, 1, 401)
-    for index, (name, values) in enumerate(samples.items()):
+    kinds = zip(samples.items(), colours, LINES, strict=False)
+    for (name, values), colour, line in kinds:
         found = style.numbers(values)
         found = found[np.isfinite(found)]
         if found.size and np.ptp(found) < 1e-3:  # symmetric: all of them at 1
             mean = found.mean()
-            axis.axvline(
-                mean, color=style.colour(index), label=f'{name}: all {mean:.2f}'
-            )
+            axis.axvline(mean, color=colour, ls=line, label=f'{name}: all {mean:.2f}')
         elif found.size > 2:
             density = gaussian_kde(found)(places)
-            axis.plot(places, density, color=style.colour(index), label=name)
-            axis.fill_between(places, density, color=style.colour(index), alpha=0.15)
+            axis.plot(places, density, color=colour, ls=line, label=name)
+            axis.fill_between(places, density, color=colour, alpha=0.15, linewidth=0)
     axis.set_xlim(-1, 1.02)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel('cosine of the response to the exact δ')
+    axis.set_xlabel('cosine to the exact δ')
     axis.set_ylabel('density')
-    axis.legend(frameon=False, fontsize=8, loc='upper left')
+    axis.legend(frameon=False, fontsize=style.SMALL, loc='upper left')
 
 
 def _units(axis: Axes, data: dict) -> None:
@@ -117,6 +126,9 @@ def _units(axis: Axes, data: dict) -> None:
             turns,
             style.numbers(unit['estimate']),
             color=style.colour(index),
+            marker=style.MARKERS[index],
+            markersize=3.5,
+            markevery=(index * turns.size // 48, max(1, turns.size // 12)),
             linewidth=1.2,
             label=f'{style.layer(unit["layer"])}, unit {unit["unit"]}',
         )
@@ -124,10 +136,10 @@ def _units(axis: Axes, data: dict) -> None:
     axis.plot([], [], ':', color=style.GREY, label='at β → 0')
     axis.set_xlabel('turns of the nudge')
     axis.set_ylabel('running mean of Re s/β')
-    axis.set_title(
-        f'|β| = {data["radius"]:g}, T = {data["durations"][-1]:g} τ', fontsize=10
-    )
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_title(f'|β| = {data["radius"]:g}, T = {data["durations"][-1]:g} τ')
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.9 * (high - low))  # room for the legend
+    axis.legend(frameon=False, fontsize=style.SMALL)
 
 
 def _turns(axis: Axes, data: dict) -> None:
@@ -147,11 +159,11 @@ def _turns(axis: Axes, data: dict) -> None:
         )
     axis.set_xlabel('turns of the nudge')
     axis.set_ylabel('relative error of the mean')
-    axis.set_ylim(top=10 * np.nanmax(error))
+    axis.set_ylim(top=2e4 * np.nanmax(error))  # room for the legend
     axis.legend(
         frameon=False,
-        fontsize=8,
+        fontsize=style.SMALL,
         title='after whole turns',
-        title_fontsize=8,
+        title_fontsize=style.SMALL,
         loc='upper right',
     )
