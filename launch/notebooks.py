@@ -6,8 +6,8 @@
     python launch/notebooks.py --check                  # runs them in short
 
 The .py in jupytext's percent format is what is edited. Every notebook is run from top
-to bottom in a fresh kernel; the outputs are kept of quick_start alone, the tutorial,
-which can thus be read without running it. Needs the extra [notebook].
+to bottom in a fresh kernel. Its outputs are kept, so that the site can show them, but
+not what is animated: of this the last frame is. Needs the extra [notebook].
 """
 
 import checkout
@@ -24,7 +24,6 @@ import nbformat
 from absl import app, flags
 
 FOLDER = checkout.ROOT / 'notebooks'
-KEPT = 'quick_start'  # the one that keeps its outputs
 
 NOTEBOOK = flags.DEFINE_multi_string(
     'notebook', [], 'Which ones, by name; none: all of them.'
@@ -66,9 +65,8 @@ def main(argv: list[str]) -> None:
             outputs = old_outputs(name, made)
         if CHECK.value:
             continue
-        if name == KEPT:
-            for cell, output in zip(made.cells, outputs, strict=True):
-                cell.update(output)
+        for cell, output in zip(made.cells, outputs, strict=True):
+            cell.update(output)
         nbformat.validate(made)
         nbformat.write(made, FOLDER / f'{name}.ipynb')
 
@@ -108,11 +106,12 @@ def run(made: nbformat.NotebookNode) -> list[dict]:
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Returns outputs without warnings, and what is printed line by line in one."""
+    """Returns outputs without warnings and animations, and what is printed in one."""
     kept = []
     for output in outputs:
         if output.output_type != 'stream':
-            kept.append(output)
+            if 'text/html' not in output.data:
+                kept.append(output)
         elif output.name == 'stdout':
             if kept and kept[-1].output_type == 'stream':
                 kept[-1].text += output.text

@@ -272,13 +272,14 @@ for axis, (key, label) in zip(axes.flat, PANELS.items(), strict=True):
     axis.set_xlabel('epochs')
     axis.set_xticks(range(0, NUM_EPOCHS + 1, 5))
     axis.set_ylabel(label)
-    style.strip(axis)
 axes[0, 0].set_yscale('log')
 axes[0, 0].set_yticks([2, 5, 10, 20, 50, 100], ['2', '5', '10', '20', '50', '100'])
 axes[0, 0].minorticks_off()
 axes[0, 0].legend(frameon=False, fontsize=9)
 axes[0, 1].set_ylim(top=1.04)
 axes[1, 0].set_yticks([0, 30, 60, 90])
+for axis in axes.flat:
+    style.strip(axis)
 
 # %% [markdown]
 # Two very different networks come out.
@@ -301,10 +302,11 @@ for axis, layer in zip(axes, LAYERS, strict=True):
     axis.set_title(layer.replace('_', ' '), fontsize=10)
     axis.set_xlabel('epochs')
     axis.axhline(0, color='0.8', linewidth=0.7, zorder=0)
-    style.strip(axis)
 axes[0].set_ylabel('cosine of δ to recurrent backprop')
 axes[0].set_ylim(-0.3, 1.05)
 axes[2].legend(frameon=False, fontsize=9, loc='lower right')
+for axis in axes:
+    style.strip(axis)
 
 # %% [markdown]
 # And this is what the weights below the output look like at the end, for the first draw:
@@ -325,8 +327,9 @@ for axis, (name, params) in zip(axes, trained.items(), strict=True):
     axis.axline((0, 0), slope=1, color='0.6', linewidth=0.7, zorder=0)
     axis.set_title(f'{name}, {angle:.0f}°', fontsize=10)
     axis.set_xlabel('forward weight')
-    style.strip(axis)
 axes[0].set_ylabel('its feedback partner')
+for axis in axes:
+    style.strip(axis)
 
 # %% [markdown]
 # ## Which one to take

@@ -40,7 +40,7 @@ if importlib.util.find_spec('eqprop_jax') is None and 'google.colab' in sys.modu
 # running averages are enough, each over a turn:
 #
 # $$\langle s \rangle = s^*, \qquad
-#   \Big\langle \frac{s}{\beta} \Big\rangle = \delta .$$
+#   \left\langle \frac{s}{\beta} \right\rangle = \delta .$$
 #
 # The first is the free equilibrium, although the network is never free. The second is the
 # error vector, exactly, although the nudge is not small. With $N$ steps a turn both have
@@ -216,11 +216,7 @@ def draw(step):
 
 
 frames = steps[:: 40 if SMALL else 2]
-animation = FuncAnimation(figure, draw, frames=frames, interval=120)
-page = animation.to_jshtml()
-figure_animated = figure
-plt.close(figure)
-animation
+FuncAnimation(figure, draw, frames=frames, interval=120)
 
 # %% [markdown]
 # While the first turn lasts, the averages swing. With the last step of it, and once the

@@ -173,10 +173,11 @@ for axis, (title, errors) in zip(axes, panels.items(), strict=True):
     axis.set_title(title, fontsize=10)
     axis.set_xlabel('size of the nudge |β|')
     axis.grid(color='0.93')
-    style.strip(axis)
 axes[0].set_ylabel('relative error of δ')
 axes[0].set_ylim(1e-13, 30)
 axes[2].legend(frameon=False, fontsize=8, loc='lower right')
+for axis in axes:
+    style.strip(axis)
 
 # %% [markdown]
 # **Left.** Each way has the slope that it should have, until it meets the tolerance of

@@ -318,10 +318,11 @@ for column, (name, (J, differences, slopes)) in enumerate(checked.items()):
         found = 1e3 * np.array(slopes[correction])
         below.plot(1e3 * differences, found, mark, color=colour, label=label)
     below.set_xlabel('slope by finite differences (10⁻³)')
-    style.strip(below)
 axes[0, 0].set_ylabel('to unit')
 axes[1, 0].set_ylabel('slope by nudging (10⁻³)')
 axes[1, 0].legend(frameon=False, fontsize=8)
+for axis in axes[1]:
+    style.strip(axis)
 
 # %% [markdown]
 # Above: how much the drive of one unit changes with the rate of another, for one image,
