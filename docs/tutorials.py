@@ -4,10 +4,13 @@ import base64
 import json
 import pathlib
 import re
+import textwrap
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / 'notebooks'
 BADGE = re.compile(r'\[!\[(Open in Colab)\]\([^)]+\)\]\(([^)]+)\)')
 INSTALL = '# On Colab: '  # how the cell begins that a reader of the page can do without
+
+WIDTH = 100  # of a page, in letters
 
 
 def page(notebook: dict, name: str) -> tuple[str, dict[str, bytes]]:
@@ -32,8 +35,14 @@ def page(notebook: dict, name: str) -> tuple[str, dict[str, bytes]]:
                 parts.append(f'![What the code above draws]({picture})')
             else:
                 text = ''.join(output.get('text', data.get('text/plain', ())))
-                parts.append(f'```text\n{text.rstrip()}\n```')
+                lines = map(wrapped, text.rstrip().split('\n'))
+                parts.append('\n'.join(['```text', *lines, '```']))
     return '\n\n'.join(parts) + '\n', pictures
+
+
+def wrapped(line: str) -> str:
+    """Returns a line of text that is wider than a page as several."""
+    return textwrap.fill(line, WIDTH) if len(line) > WIDTH else line
 
 
 def on_files(files, config):

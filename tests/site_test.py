@@ -31,7 +31,8 @@ def cell(kind, source, *outputs):
 
 PNG = b'\x89PNG not really'
 PRINTED = {'output_type': 'stream', 'name': 'stdout', 'text': ['2\n', '3\n']}
-VALUE = {'output_type': 'execute_result', 'data': {'text/plain': ['4']}}
+LONG = ' '.join(['word'] * 30)
+VALUE = {'output_type': 'execute_result', 'data': {'text/plain': [LONG]}}
 DRAWN = {
     'output_type': 'display_data',
     'data': {'image/png': base64.b64encode(PNG).decode(), 'text/plain': '<Figure>'},
@@ -69,7 +70,8 @@ a
 ```
 
 ```text
-4
+FIRST
+SECOND
 ```
 
 ![What the code above draws](some-2.png)
@@ -78,7 +80,8 @@ a
 
 def test_a_notebook_as_a_page():
     text, pictures = hook('tutorials').page(NOTEBOOK, 'some')
-    assert text == PAGE
+    first, second = (' '.join(['word'] * count) for count in (20, 10))
+    assert text == PAGE.replace('FIRST', first).replace('SECOND', second)
     assert pictures == {'some-1.png': PNG, 'some-2.png': PNG}
 
 
