@@ -58,6 +58,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from IPython.display import display
 from matplotlib.animation import FuncAnimation
 
 import eqprop_jax as ep
@@ -149,10 +150,11 @@ for _, layer, unit, _ in watched:
     targets.append((float(free.rates[layer][0, unit]), float(delta[layer][0, unit])))
 
 # %% [markdown]
-# Press play. From left to right: the nudge; the rates of three units in the complex
-# plane, with the last turn as a tail and a cross at the free equilibrium, which they go
-# around; and the two averages over the turn that has just passed (over less, as long as
-# there is less), with the exact values as dashed lines.
+# Press play; the last moment is also below the animation, as a picture. From left to
+# right: the nudge; the rates of three units in the complex plane, with the last turn as
+# a tail and a cross at the free equilibrium, which they go around; and the two averages
+# over the turn that has just passed (over less, as long as there is less), with the exact
+# values as dashed lines.
 
 # %%
 mpl.rcParams['animation.html'] = 'jshtml'
@@ -216,7 +218,8 @@ def draw(step):
 
 
 frames = steps[:: 40 if SMALL else 2]
-FuncAnimation(figure, draw, frames=frames, interval=120)
+display(FuncAnimation(figure, draw, frames=frames, interval=120))
+draw(frames[-1])
 
 # %% [markdown]
 # While the first turn lasts, the averages swing. With the last step of it, and once the
