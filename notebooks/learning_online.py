@@ -150,7 +150,7 @@ for _, layer, unit, _ in watched:
     targets.append((float(free.rates[layer][0, unit]), float(delta[layer][0, unit])))
 
 # %% [markdown]
-# Press play; the last moment is also below the animation, as a picture. From left to
+# Press play; the last moment is also above the animation, as a picture. From left to
 # right: the nudge; the rates of three units in the complex plane, with the last turn as
 # a tail and a cross at the free equilibrium, which they go around; and the two averages
 # over the turn that has just passed (over less, as long as there is less), with the exact
@@ -218,8 +218,12 @@ def draw(step):
 
 
 frames = steps[:: 40 if SMALL else 2]
-display(FuncAnimation(figure, draw, frames=frames, interval=120))
 draw(frames[-1])
+display(figure)
+animation = FuncAnimation(figure, draw, frames=frames, interval=120)
+animation.to_jshtml()  # kept by the animation; the figure can be closed
+plt.close(figure)
+display(animation)
 
 # %% [markdown]
 # While the first turn lasts, the averages swing. With the last step of it, and once the
