@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
         )
     process.interrupted = 'the run has ended, but drawing its curves was interrupted'
     try:
-        if not finished or not (records.folder(workdir) / 'curves.png').exists():
+        if not finished or not list(records.folder(workdir).glob('curves.*')):
             curves.draw(workdir)
         print(curves.summary_line(workdir))
     except (KeyError, OSError, TypeError, ValueError) as error:
