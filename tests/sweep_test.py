@@ -93,8 +93,8 @@ def test_rows_of_a_variant(tmp_path):
     )
     script = (
         'import sys; sys.path.insert(0, sys.argv[1])\n'
-        'from eqprop_jax.cli import sweep\n'
-        'print(sweep._load(sys.argv[2])["get_config"]().num_epochs)'
+        'from eqprop_jax.config import builtin\n'
+        'print(builtin.module(sys.argv[2])["get_config"]().num_epochs)'
     )
     command = [sys.executable, '-c', script, str(ROOT), f'{path}:7']
     result = subprocess.run(command, capture_output=True, text=True)
@@ -303,7 +303,7 @@ def test_what_is_not_a_scalar_is_apart(tmp_path):
     script = (
         'import sys; from absl import flags; sys.path.insert(0, sys.argv[1])\n'
         'from eqprop_jax.cli import sweep; flags.FLAGS(sys.argv[1:])\n'
-        'module = sweep._load(sweep.CONFIG.value)\n'
+        'module = sweep.builtin.module(sweep.CONFIG.value)\n'
         'for group in sweep._groups(module, sweep._expand(module)):\n'
         '    print(sweep._names(group))'
     )

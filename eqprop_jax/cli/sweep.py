@@ -20,11 +20,8 @@ For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 from eqprop_jax.cli import command, process
 
 import contextlib
-import functools
 import json
-import pathlib
 import re
-import runpy
 import shlex
 import sys
 from collections.abc import Generator
@@ -35,7 +32,7 @@ import ml_collections
 from absl import flags, logging
 
 from eqprop_jax import config, records, training
-from eqprop_jax.config import builtin, changes, variants
+from eqprop_jax.config import builtin, changes
 from eqprop_jax.figures import sweep as figure
 from eqprop_jax.records import sweep
 from eqprop_jax.records.sweep import Run
@@ -65,7 +62,9 @@ SCALARS = ('seed', 'optimizer.learning_rate', *SWITCHES)
 def main(argv: list[str]) -> None:
     """Trains what is missing and prints the table."""
     command.begin(argv, logging.ERROR)
-    module = _load(CONFIG.value)
+    module = builtin.module(CONFIG.value)
+    if 'sweep' not in module:
+        command.fail(f'{CONFIG.value} has no sweep(add): train it by eqprop-train')
     runs = _expand(module)
     if DRY_RUN.value:
         print('\n'.join([_command(module, run) for run in runs]))
@@ -165,25 +164,6 @@ def _names(group: list[Run]) -> str:
     for run in group:
         rows.setdefault(run.row, []).append(str(run.changes['seed']))
     return '; '.join(f'{row}, seed {", ".join(seeds)}' for row, seeds in rows.items())
-
-
-def _load(config: str) -> dict[str, Any]:
-    """Returns what an experiment's file defines, `get_config` with its variant."""
-    path, colon, variant = builtin.path(config).partition(':')
-    if not pathlib.Path(path).is_file():
-        command.fail(f'cannot read the configuration: {path} does not exist')
-    try:
-        module = runpy.run_path(path)
-        if colon:
-            module['get_config'] = functools.partial(module['get_config'], variant)
-        module['get_config']()
-    except variants.NoVariantError:
-        raise
-    except Exception as error:  # it is a program: it may raise anything
-        command.fail(f'cannot read {config}: {type(error).__name__}: {error}')
-    if 'sweep' not in module:
-        command.fail(f'{path} has no sweep(add): train it by eqprop-train')
-    return module
 
 
 def _expand(module: dict[str, Any]) -> list[Run]:

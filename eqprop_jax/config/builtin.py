@@ -1,8 +1,12 @@
 """The configurations that come with the library, by name."""
 
+import functools
 import pathlib
+import runpy
+from typing import Any
 
 from eqprop_jax.config.schema import ConfigError
+from eqprop_jax.config.variants import NoVariantError
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE / 'configs', PACKAGE.parent / 'configs')  # installed; of a checkout
@@ -33,6 +37,29 @@ def path(config: str) -> str:
             'give the path of a file'
         )
     return f'{_folder() / name}.py{colon}{variant}'
+
+
+def module(config: str) -> dict[str, Any]:
+    """Returns what the file of a configuration defines, `get_config` with its variant.
+
+    Raises:
+      ConfigError: if there is no such file, or it raises anything.
+      NoVariantError: if it has no such variant.
+    """
+    file, colon, variant = path(config).partition(':')
+    if not pathlib.Path(file).is_file():
+        raise ConfigError(f'cannot read the configuration: {file} does not exist')
+    try:
+        found = runpy.run_path(file)
+        if colon:
+            found['get_config'] = functools.partial(found['get_config'], variant)
+        found['get_config']()
+    except NoVariantError:
+        raise
+    except Exception as error:  # it is a program: it may raise anything
+        kind = type(error).__name__
+        raise ConfigError(f'cannot read {config}: {kind}: {error}') from error
+    return found
 
 
 def located(argv: list[str]) -> list[str]:

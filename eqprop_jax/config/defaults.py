@@ -33,9 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.seed = 0
     config.data.normalization = 'unit'
     config.data.std_factor = 1.0  # of the standard deviation, for 'standard'
-    config.data.augment = ml_collections.ConfigDict()
-    config.data.augment.pad = 0  # pixels that training images are shifted by, at most
-    config.data.augment.flip = False  # left-right, half of them
+    # Pixels that training images are shifted by, at most; left-right, half of them.
+    config.data.augment = ml_collections.ConfigDict({'pad': 0, 'flip': False})
     config.data.augment.padding = 'zero'
 
     config.system = ml_collections.ConfigDict()
@@ -73,7 +72,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.homeostasis.form = 'difference'
 
     config.alignment = ml_collections.ConfigDict({'kolen_pollack': False})
-
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 1e-3

@@ -4,8 +4,8 @@ A section names one part by its key `name` and holds the arguments of its constr
 One of an estimator that nudges also names a contour by its key `contour`, and holds the
 arguments of that: `radius` is |β|, and β itself, with its sign, of 'one_sided'.
 
-What builds a part takes a section that `checked` has let pass, and raises ConfigError,
-naming the section, where the constructor refuses a value.
+What builds a part takes a section that `checked` has let pass; what its constructor
+refuses is a ConfigError that names the section.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -172,15 +172,14 @@ def warn(section: str, values: Mapping[str, Any]) -> None:
     unused = [key for key in values if key not in keys and values[key] is not None]
     if unused:
         named = [repr(_name(key, values)) for key in NAMED[section] if key in keys]
-        names = ' with '.join(named)
-        logging.warning('%s %s does not use: %s', section, names, ', '.join(unused))
+        whose = f'{section} {" with ".join(named)}'
+        logging.warning('%s does not use: %s', whose, ', '.join(unused))
     if section != 'system':
         return
     feedback, pooling = values.get('feedback'), values.get('pooling')
     if _idle_angle(values):
         logging.warning('system.feedback=%r does not use: angle', feedback)
-    poolings = pooling if isinstance(pooling, tuple | list) else (pooling,)
-    if feedback == 'free' and 'max' in poolings:
+    if feedback == 'free' and (pooling == 'max' or 'max' in (pooling or ())):
         logging.warning(
             'system.pooling="max" jumps between units: with system.feedback="free" '
             'many examples may have no equilibrium, at any step size; with "softmax" '

@@ -81,28 +81,23 @@ def contour(
       correction: None; 'antisymmetric' or 'adjoint' for the exact adjoint's response,
         by adding −(J − Jᵀ)(s − s*) to the field or by linearizing it.
       noise: standard deviation σ of what is added to every potential after every
-        sweep (`eqprop_jax.noise`). It needs a key, and `solvers.unrolled`: nothing
-        settles to a tolerance. The nudged phases have it, and one more free phase with
-        as many sweeps, from the given equilibrium on; they start from its last state,
-        which δ is the difference to. J and the local rule keep the given equilibrium,
-        as if that were averaged over time: with the same noise in both factors of the
-        rule one-sided nudges would have a bias of Cov(s*)/β.
-      skip_unconverged: leave examples out of the mean of which the free or a nudged
-        phase did not converge. False: only those whose free phase or response runs away
-        or is lost (`local_rule.account`). `info.skipped` is their fraction.
-      batched: relax the points together (`vmap`); if False one after the other
-        (`lax.scan`), which needs the memory of one, and no more sweeps than each takes.
-        None: together on accelerators, one after the other on a CPU.
+        sweep (`eqprop_jax.noise`). It needs a key, and `solvers.unrolled`. The nudged
+        phases have it, and one more free phase of as many sweeps, from the last state
+        of which they start and δ is measured. J and the local rule keep the given
+        equilibrium: with the same noise in both factors of the rule one-sided nudges
+        would have a bias of Cov(s*)/β.
+      skip_unconverged: leave out of the mean what has not converged in any phase;
+        False: only what runs away or is lost (`local_rule.account`).
+      batched: relax the points together (`vmap`), or one after the other (`lax.scan`),
+        with the memory of one and no idle sweeps. None: together, but on a CPU.
       warm_start: where points are relaxed one after the other, start all but the first
-        at u* + (β_k/β_1) (u(β_1) − u*) and not at u*. It saves sweeps of solvers that
-        have a tolerance.
-      axis_name: of devices, as in `jax.shard_map`, that divide the points among them;
-        as many as there are points, or fewer; residuals are then relative to the
-        longest response to those of one device. None: every device relaxes them all.
+        at u* + (β_k/β_1) (u(β_1) − u*) and not at u*, which saves sweeps.
+      axis_name: of devices, as in `jax.shard_map`, that divide the points, of which
+        there are no fewer; residuals are relative to the responses of one device.
 
     Returns:
-      estimate(params, batch, free, rng) -> Estimate. `info` has one row for every
-      relaxed point. The key is only used by random signs and noise.
+      An estimator. `info` has a row for every relaxed point; the key draws random signs
+      and noise.
 
     Raises:
       ValueError: for complex points on a system that is not holomorphic, an unknown

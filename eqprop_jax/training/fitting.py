@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,13 @@ from eqprop_jax.types import Estimator, Params, Solver, System
 
 MADE_BY = 'eqprop_jax.fit'
 """`made_by` in the config.json of such a run, which no configuration describes."""
+NUMBERS = ('seed', 'num_epochs', 'batch_size', 'log_every_steps', 'eval_every_steps')
+FIXED: dict[str, Any] = {
+    'penalty_fraction': 1.0,
+    'skip_unconverged': False,
+    'accumulation_steps': 1,
+    'defaults': {},
+}
 
 
 class Fit(NamedTuple):
@@ -66,11 +73,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Fit:
-    """Trains a system on a data set by an estimator, on all devices there are.
-
-    It is the loop of the commands: the order of the examples depends on the seed alone,
-    held-out and test examples are evaluated, and the gradient is held against recurrent
-    backprop.
+    """Trains a system by an estimator with the loop of the commands, on all devices.
 
     Args:
       system: what moves.
@@ -84,103 +87,105 @@ def fit(
       normalization: of inputs, as in `data.normalizer`.
       augment: from `data.augmentation`; None: nothing.
       penalty: from `homeostasis.penalty`; None: none.
-      penalty_weight: of that.
+      penalty_weight: λ of that.
       kolen_pollack: whether paired weights share their gradients.
       seed: of the initial parameters, the order of examples and all that is drawn.
       log_every_steps: steps that one record of training is the mean of.
       eval_every_steps: steps between evaluations; 0: at the end of every epoch.
       diagnose: whether 100 examples are held against recurrent backprop then, too.
-      workdir: where records and checkpoints stay, and where a run that was interrupted
-        goes on: by the same arguments, which is for the caller to see to. None: nothing
-        stays.
+      workdir: where records and checkpoints stay, and an interrupted run goes on, if
+        all other arguments are the same. None: nothing stays.
       callbacks: called with (step, metrics) at every record.
       progress: show a progress bar.
-
-    Returns:
-      The state after the last step, and the history.
 
     Raises:
       ValueError: if the system does not fit the data, or a number is out of range.
       TrainingError: if the loss or a gradient turns non-finite.
       WorkdirError: as `train_and_evaluate`.
     """
-    numbers = {
-        'num_epochs': num_epochs,
-        'batch_size': batch_size,
-        'log_every_steps': log_every_steps,
-    }
-    for name, value in numbers.items():
-        if not (int(value) == value and value >= 1):
-            raise ValueError(f'{name} has to be a positive integer, not {value}')
-    if batch_size > len(dataset.train.labels):
-        raise ValueError(
-            f'batch_size={batch_size} is more than the {len(dataset.train.labels)} '
-            f'training examples of {dataset.name!r}'
-        )
-    preprocess = pipeline.normalizer(dataset, normalization)
-    shapes = _shapes(system, dataset, preprocess)
-    num_steps = len(dataset.train.labels) // batch_size * num_epochs
-    if optimizer is None:
-        optimizer = optimizers.make(
-            'adam',
-            learning_rate=1e-3,
-            schedule='cosine',
-            clip_norm=1.0,
-            num_steps=num_steps,
-        )
-    own = {'seed': seed, 'eval_every_steps': eval_every_steps, **numbers}
+    numbers = (seed, num_epochs, batch_size, log_every_steps, eval_every_steps)
+    own = dict(zip(NUMBERS, numbers, strict=True))
+    _check(dataset, own)
     experiment = Experiment(
         system=system,
         solve=solvers.relaxation(tol=1e-3, max_steps=100) if solve is None else solve,
         estimate=estimate,
         learn=estimate,
         exact=estimators.recurrent_backprop(system, tol=REFERENCE_TOL, method='aitken'),
-        optimizer=optimizer,
+        optimizer=_adam(dataset, own) if optimizer is None else optimizer,
         dataset=dataset,
-        preprocess=preprocess,
+        preprocess=pipeline.normalizer(dataset, normalization),
         augment=augment,
         penalty=penalty,
         penalty_weight=penalty_weight,
-        penalty_fraction=1.0,
         kolen_pollack=kolen_pollack,
-        skip_unconverged=False,
         mesh=mesh.make(),
-        accumulation_steps=1,
         diagnostics=Diagnostics(int(diagnose), 100, 32),
-        config={
-            'made_by': MADE_BY,
-            'params': shapes,
-            'normalization': normalization,
-            'kolen_pollack': kolen_pollack,
-            **own,
-        },
-        defaults={},
+        config={'made_by': MADE_BY, 'normalization': normalization, **own},
+        **FIXED,
         **own,
     )
+    return _trained(experiment, workdir, callbacks, progress=progress)
+
+
+def _trained(
+    run: Experiment,
+    workdir: str | os.PathLike[str] | None,
+    callbacks: Sequence[Callback],
+    *,
+    progress: bool,
+) -> Fit:
+    """Returns what a run came to, in its folder or in one that is removed again."""
+    config = {**run.config, 'params': _shapes(run)}
     with contextlib.ExitStack() as stack:
-        save_every = 60.0
+        kept = workdir is not None
         if workdir is None:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
-            save_every = math.inf
         state = train_and_evaluate(
-            experiment,
+            run._replace(config=config),
             workdir,
             progress=progress,
-            save_every=save_every,
+            save_every=60.0 if kept else math.inf,
             callbacks=callbacks,
         )
         return Fit(state, records.read(workdir))
 
 
-def _shapes(
-    system: System, dataset: Dataset, preprocess: pipeline.Preprocess
-) -> dict[str, str]:
+def _adam(dataset: Dataset, own: Mapping[str, int]) -> optax.GradientTransformation:
+    """Returns the optimizer of a run that names none."""
+    steps_per_epoch = len(dataset.train.labels) // own['batch_size']
+    return optimizers.make(
+        'adam',
+        learning_rate=1e-3,
+        schedule='cosine',
+        clip_norm=1.0,
+        num_steps=steps_per_epoch * own['num_epochs'],
+    )
+
+
+def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
+    """Raises ValueError for a number out of range."""
+    for name, value in own.items():
+        least = 0 if name in ('seed', 'eval_every_steps') else 1
+        if not (int(value) == value and value >= least):
+            kind = 'positive integer' if least else 'integer from 0 on'
+            raise ValueError(f'{name} has to be a {kind}, not {value}')
+    size, examples = own['batch_size'], len(dataset.train.labels)
+    if size > examples:
+        raise ValueError(
+            f'batch_size={size} is more than the {examples} training examples of '
+            f'{dataset.name!r}'
+        )
+
+
+def _shapes(run: Experiment) -> dict[str, str]:
     """Returns the shapes of the parameters by name; refuses what does not fit."""
+    system, dataset = run.system, run.dataset
     images = dataset.train.images
     raw = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
 
     def scores(raw: jax.Array) -> tuple[Params, jax.Array]:
-        x = preprocess(raw)
+        x = run.preprocess(raw)
         params = system.init(jax.random.key(0), x)
         state = system.rest(system.inject(params, x))
         return params, system.predict(params, system.rates(state))
