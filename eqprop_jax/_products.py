@@ -173,7 +173,9 @@ def _primitive(
     factor take (r, first, second), of which only the shape is known where it is sought.
     """
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=('pads', 'way')))
+    compiled = jax.jit(primitive.bind, static_argnames=('pads', 'way'))
+    # Outside of `jit` it is a program of its own, also where `jit` is switched off.
+    primitive.def_impl(jax.disable_jit(False)(compiled))
     primitive.def_abstract_eval(shape)
     ad.defbilinear(primitive, *transposes)
     batching.primitive_batchers[primitive] = batch or functools.partial(
