@@ -14,6 +14,7 @@ from absl import flags
 
 from eqprop_jax import analysis, config, records, training
 from eqprop_jax.figures import bias
+from eqprop_jax.training.state import KIND
 
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of a run that has ended.', required=True
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
         experiment.solve,
         settled=settled,
         methods=methods,
-        rng=jax.random.key(SEED.value),
+        rng=jax.random.key(SEED.value, impl=KIND),
         repeats=REPEATS.value,
     )
     try:
