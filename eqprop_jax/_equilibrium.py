@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from eqprop_jax import _axes as axes
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import _implicit as implicit
 from eqprop_jax.solvers._mixing import flatten, unflatten
@@ -79,7 +80,7 @@ def relax(
             )
         return free, _tangent(system, linear, free, at, direction)
 
-    return settled(params, x)
+    return axes.automatic(settled, lambda _, x: axes.of_equilibrium(x))(params, x)
 
 
 def _tangent(

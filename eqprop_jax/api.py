@@ -4,9 +4,8 @@
     value_and_grad    both in one call, with what they were read off from
     block             θ, x ↦ s*             what it passes on is an estimator's
 
-They go inside of `jit`, `vmap`, optax, and modules of flax or equinox: a stem in front
-of an equilibrium, a head behind it, and chains of them are differentiated like any
-other function.
+They go inside of `jit`, `vmap`, optax, and modules of flax or equinox, behind a stem,
+in front of a head and in chains, and are differentiated like any other function.
 """
 
 import functools
@@ -18,8 +17,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from eqprop_jax import _axes as axes
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import recurrent_backprop
+from eqprop_jax.estimators._marked import check
 from eqprop_jax.types import (
     Batch,
     Equilibrium,
@@ -60,7 +61,11 @@ def value_and_grad(
     Returns:
       A function of θ, a `Batch`, and a key for estimators that draw. `loss` is the mean
       cost of the examples, `grads` are like params, and `aux` is an `Aux`.
+
+    Raises:
+      ValueError: if the estimator is of another system.
     """
+    check(system, estimate)
 
     def run(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple:
         free = dynamics.relax(system, params, batch.x, solve)
@@ -69,7 +74,11 @@ def value_and_grad(
         aux = Aux(free, scores, found.error, found.info)
         return (_mean_cost(system, params, batch, free), aux), found.grads
 
-    return run
+    def specs(params: Params, batch: Batch, rng: Any = None) -> tuple:
+        each, free = axes.of_examples(batch.x), axes.of_equilibrium(batch.x)
+        return (axes.WHOLE, Aux(free, each, each, axes.WHOLE)), axes.own(params)
+
+    return axes.automatic(run, specs)
 
 
 def loss(
@@ -94,11 +103,12 @@ def loss(
     Raises:
       TypeError: in forward mode, for second derivatives, and for the gradient in x of
         an estimator without δ.
+      ValueError: if the estimator is of another system.
     """
     run = value_and_grad(system, solve, estimate)
 
     @jax.custom_vjp
-    def cost(params: Params, batch: Batch, rng: jax.Array | None) -> Array:
+    def cost(params: Params, batch: Batch, rng: jax.Array | None = None) -> Array:
         free = dynamics.relax(system, params, batch.x, solve)
         return _mean_cost(system, params, batch, free)
 
@@ -122,7 +132,7 @@ def loss(
         return grads, of_batch, None
 
     cost.defvjp(forward, backward, symbolic_zeros=True)
-    return lambda params, batch, rng=None: cost(params, batch, rng)
+    return axes.automatic(cost, lambda *_, **__: axes.WHOLE)
 
 
 def block(
@@ -161,12 +171,16 @@ def block(
     """
 
     def name_of(rates: Rates) -> str:
-        return tree.natural_order(rates)[-1] if layer is None else layer
+        names = tree.natural_order(rates)
+        if layer is not None and layer not in names:
+            raise KeyError(f'no layer {layer!r}; choose from {", ".join(names)}')
+        return names[-1] if layer is None else layer
 
     build = make or functools.partial(recurrent_backprop, method='aitken')
+    build(system)  # refuses at once what does not fit
 
     @jax.custom_vjp
-    def run(params: Params, x: Array, rng: jax.Array | None) -> Array:
+    def run(params: Params, x: Array, rng: jax.Array | None = None) -> Array:
         rates = dynamics.relax(system, params, x, solve).rates
         return rates[name_of(rates)]
 
@@ -190,8 +204,8 @@ def block(
         damage = jnp.where(jnp.all(jnp.isfinite(sent)), 0, jnp.nan)  # is passed on, too
         return jax.tree.map(lambda g: g + damage.astype(g.dtype), of_params), of_x, None
 
-    run.defvjp(forward, backward)
-    return lambda params, x, rng=None: run(params, x, rng)
+    run.defvjp(forward, axes.promoting(backward))
+    return axes.automatic(run, lambda _, x, rng=None: axes.of_examples(x))
 
 
 def _mean_cost(
@@ -204,10 +218,8 @@ def _mean_cost(
 def _pushed(system: System, layer: str, push: Array) -> System:
     """Returns the system with the cost ⟨c, s⟩ of one layer, of c for each example."""
 
-    def cost(push: Array, params: Params, rates: Rates, y: Array) -> Array:
-        del params, y
-        products = push * rates[layer]
-        return jnp.sum(products.reshape(len(products), -1), axis=1)
+    def cost(push: Array, _: Params, rates: Rates, __: Array) -> Array:
+        return jnp.sum((push * rates[layer]).reshape(len(push), -1), axis=1)
 
     signature = system.signature
     if signature is not None:  # Jᵀ = ς J ς holds for −ς, too

@@ -590,3 +590,42 @@ class TestNothingIsSilentlyWrong:
             known.params
         )
         assert np.isnan(grads['layer_1']['kernel']).all()
+
+
+class TestWhatDoesNotBelongTogether:
+    def test_an_estimator_of_another_system(self):
+        system, other = zoo.ZOO['free'].make(), zoo.ZOO['free'].make()
+        solve = zoo.solver('free')
+        for estimate in (
+            ep.estimators.recurrent_backprop(other),
+            ep.estimators.bptt(other),
+            ep.estimators.contour(other, solve, contour=ep.nudges.symmetric(0.1)),
+            ep.estimators.oscillation(other, radius=0.1, num_points=2),
+        ):
+            assert estimate.system is other
+            for build in (ep.loss, ep.value_and_grad):
+                with pytest.raises(ValueError, match='another system'):
+                    build(system, solve, estimate)
+
+    def test_an_estimator_of_ones_own_says_nothing_of_its_system(self):
+        system, params, batch = zoo.setting('free')
+        own = ep.estimators.recurrent_backprop(system)
+        step = ep.value_and_grad(system, zoo.solver('free'), lambda *at: own(*at))
+        assert step(params, batch)[0][0] > 0
+
+    def test_a_block_refuses_at_once(self):
+        system = zoo.ZOO['free_hard_sigmoid'].make()
+        solve = zoo.solver('free_hard_sigmoid')
+        circle = ep.nudges.circle(0.1, 4)
+        with pytest.raises(ValueError, match='holomorphic'):
+            ep.block(
+                system,
+                solve,
+                lambda s: ep.estimators.contour(s, solve, contour=circle),
+            )
+
+    def test_a_block_lists_its_layers(self):
+        system, params, batch = zoo.setting('free')
+        run = ep.block(system, zoo.solver('free'), layer='layer_7')
+        with pytest.raises(KeyError, match="'layer_7'; choose from layer_1, layer_2"):
+            run(params, batch.x)

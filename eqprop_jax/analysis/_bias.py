@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eqprop_jax import alignment, dynamics, estimators, homeostasis, jacobian, tree
+from eqprop_jax._axes import promoting
 from eqprop_jax.analysis import _causes as causes
 from eqprop_jax.analysis import disc, layers, stability
 from eqprop_jax.analysis._report import WITHOUT_READOUT, Bias, Report, Worst
@@ -42,6 +43,7 @@ from eqprop_jax.types import (
 )
 
 
+@promoting
 def bias(
     system: System,
     params: Params,
@@ -76,7 +78,8 @@ def bias(
         methods = default_methods(system, solve, settled)
     single = jnp.finfo(jax.tree.leaves(params)[0].dtype).bits <= 32
     tol = tol or (1e-5 if single else 1e-10)
-    keys = jax.random.split(jax.random.key(0) if rng is None else rng, 6)
+    rng = jax.random.key(0, impl='threefry2x32') if rng is None else rng
+    keys = jax.random.split(rng, 6)
 
     def relaxed(solve: Solver) -> Equilibrium:
         run = jax.jit(lambda params, x: dynamics.relax(system, params, x, solve))

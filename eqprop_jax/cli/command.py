@@ -188,6 +188,7 @@ def begin(argv: list[str], verbosity: int = logging.WARNING) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     logging.set_verbosity(verbosity)
+    jax.config.update('jax_numpy_dtype_promotion', 'standard')  # real with complex
     if 'compilation_cache' in flags.FLAGS and flags.FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', flags.FLAGS.compilation_cache)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from eqprop_jax import dynamics, tree
+from eqprop_jax.estimators._marked import marked
 from eqprop_jax.solvers._unrolled import unrolled
 from eqprop_jax.types import (
     Batch,
@@ -60,6 +61,7 @@ def bptt(
     """
     solve = unrolled(num_steps=num_steps, order=order, step_size=step_size, clip=clip)
 
+    @marked(system)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

@@ -34,6 +34,7 @@ from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax._program import Drive
 from eqprop_jax.estimators import _local_rule as local_rule
 from eqprop_jax.estimators import _phases as phases
+from eqprop_jax.estimators._marked import marked
 from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.noise import Disturb, disturbance
 from eqprop_jax.noise import check as check_noise
@@ -110,6 +111,7 @@ def contour(
         raise ValueError('under noise nothing converges: leave skip_unconverged out')
     ways = phases.Ways(solve, contour, batched, warm_start, axis_name)
 
+    @marked(system)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

@@ -23,6 +23,7 @@ from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import _local_rule as local_rule
 from eqprop_jax.estimators import _phases as phases
 from eqprop_jax.estimators._contour import nudged_from
+from eqprop_jax.estimators._marked import marked
 from eqprop_jax.nudges import Contour
 from eqprop_jax.types import (
     Batch,
@@ -76,6 +77,7 @@ def contrastive(
     phases.check(system, contour)
     ways = phases.Ways(solve, contour, batched, warm_start, axis_name)
 
+    @marked(system)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 
+from eqprop_jax.estimators._marked import marked
 from eqprop_jax.types import Batch, Equilibrium, Estimate, Estimator, Params, System
 
 
@@ -37,6 +38,7 @@ def dropout(system: System, make: Callable[[System], Estimator]) -> Estimator:
         )
     make(system)  # refuses at once what does not fit
 
+    @marked(system)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

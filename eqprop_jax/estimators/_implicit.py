@@ -26,6 +26,7 @@ from jaxtyping import Array
 
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import _local_rule as local_rule
+from eqprop_jax.estimators._marked import marked
 from eqprop_jax.jacobian import Jacobian
 from eqprop_jax.solvers._aitken import aitken
 from eqprop_jax.solvers._anderson import anderson
@@ -132,6 +133,7 @@ def _implicit(
 ) -> Estimator:
     solve = linear_solver(method, tol, max_steps, step_size)
 
+    @marked(system)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

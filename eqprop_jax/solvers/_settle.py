@@ -126,7 +126,8 @@ def settle(
             moved, move, memory = advance(ready, state, memory, step)
             now = judge(ready, moved, move, verdict.pace, through=through)
             state, verdict = tree.select(active, (moved, now), (state, verdict))
-            return ((state, memory), verdict, num_steps + active), step + 1
+            num_steps += active.astype(jnp.int32)
+            return ((state, memory), verdict, num_steps), step + 1
 
         end, step = lax.while_loop(unsettled, body, (start, step))
         if not leave[0]:

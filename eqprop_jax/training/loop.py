@@ -11,6 +11,7 @@ import numpy as np
 import tqdm
 
 from eqprop_jax import records
+from eqprop_jax._axes import promoting
 from eqprop_jax.training import agreement, hosts, programs
 from eqprop_jax.training.callbacks import Callback
 from eqprop_jax.training.display import Display
@@ -21,6 +22,7 @@ from eqprop_jax.training.state import Experiment, TrainState, rests_on
 from eqprop_jax.training.together import Runs
 
 
+@promoting
 def train_and_evaluate(
     experiment: Experiment,
     workdir: str | os.PathLike[str],
