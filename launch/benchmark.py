@@ -36,8 +36,8 @@ from absl import app, flags
 from eqprop_jax import records
 from experiments.benchmark import measure, methods, networks, references, report
 
-JSON = flags.DEFINE_string('json', None, 'File that the rows are written to.')
-COMPARE = flags.DEFINE_string('compare', None, 'File of an earlier run.')
+JSON = command.define_path('json', None, 'File that the rows are written to.')
+COMPARE = command.define_path('compare', None, 'File of an earlier run.')
 FILTER = flags.DEFINE_string(
     'filter', '', 'Part of "network/batch/method", such as mlp, /500/ or corrected.'
 )
@@ -56,7 +56,7 @@ DEVICES = flags.DEFINE_integer(
     lower_bound=1,
 )
 
-TRACE = flags.DEFINE_string(
+TRACE = command.define_path(
     'trace', None, 'Folder for a profile of one more round, to be opened by xprof.'
 )
 

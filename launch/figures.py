@@ -32,6 +32,7 @@ from absl import app, flags
 
 import eqprop_jax as ep
 from eqprop_jax.config import build, variants
+from eqprop_jax.figures import style
 from experiments import budget
 from experiments.benchmark import devices, digits, settings
 from experiments.figures import angles as angles_figure
@@ -54,10 +55,10 @@ FIGURE = flags.DEFINE_multi_string(
     'What to make: convergence, order, oscillation, processes, scaling, devices, fig1, '
     'fig2, fig3, fig4 and fig5 (Laborieux and Zenke 2024), nudging, correction, all.',
 )
-OUT = flags.DEFINE_string('out', 'docs/images', 'Folder of the pictures.')
+OUT = command.define_path('out', 'docs/images', 'Folder of the pictures.')
 FORMAT = flags.DEFINE_enum('format', 'png', ['png', 'svg', 'pdf'], 'Of the pictures.')
-DATA = flags.DEFINE_string('data', 'results/figures', 'Folder of the numbers.')
-RECORDS = flags.DEFINE_string('records', 'results', 'Folder of the records of sweeps.')
+DATA = command.define_path('data', 'results/figures', 'Folder of the numbers.')
+RECORDS = command.define_path('records', 'results', 'Folder of the records of sweeps.')
 DRAW_ONLY = flags.DEFINE_bool(
     'draw_only', False, 'Draw from the numbers that are there; measure nothing.'
 )
@@ -79,6 +80,7 @@ TPU_V5E = budget.Chip(rate=0.5 * 197e12, memory=16e9, traffic=200e9)
 
 
 @command.told
+@style.fixed()
 def main(argv: list[str]) -> None:
     """Measures and draws what is asked for."""
     command.begin(argv)

@@ -26,10 +26,10 @@ from eqprop_jax import records
 from experiments import results
 from experiments.benchmark import report
 
-DATA = flags.DEFINE_string('data', 'results', 'Folder of the records.')
-DOCUMENT = flags.DEFINE_string('document', '', 'Document to write the table into.')
-COLLECT = flags.DEFINE_string('collect', '', 'Workdir of a sweep to make a record of.')
-CONFIG = flags.DEFINE_string('config', '', 'Its configuration.')
+DATA = command.define_path('data', 'results', 'Folder of the records.')
+DOCUMENT = command.define_path('document', '', 'Document to write the table into.')
+COLLECT = command.define_path('collect', '', 'Workdir of a sweep to make a record of.')
+CONFIG = command.define_path('config', '', 'Its configuration.')
 HARDWARE = flags.DEFINE_string('hardware', '', 'What it ran on, in words.')
 
 

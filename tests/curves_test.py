@@ -2,6 +2,7 @@
 
 import struct
 
+import matplotlib
 import numpy as np
 import pytest
 import runs
@@ -38,6 +39,17 @@ def write(workdir, rows, changes=None):
     with records.Writer(workdir) as writer:
         for epoch, split, metrics in rows:
             writer.write(round(10 * epoch), epoch, split, metrics)
+
+
+@pytest.mark.parametrize(
+    'setting',
+    [{'text.usetex': True}, {'savefig.format': 'svg'}, {'figure.dpi': 1e4}],
+)
+def test_the_settings_of_the_user_do_not_matter(tmp_path, setting):
+    write(tmp_path, whole_run())
+    wanted = curves.draw(tmp_path).read_bytes()
+    with matplotlib.rc_context(setting):
+        assert curves.draw(tmp_path).read_bytes() == wanted
 
 
 def whole_run(factor=1.0, diagnostics=DIAGNOSTICS):

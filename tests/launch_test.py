@@ -212,3 +212,27 @@ class TestBuiltinConfigurations:
         assert result.stderr.startswith(f"{script}: there is no configuration 'magic'")
         assert 'digits_mlp, divided' in result.stderr
         assert result.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('script', 'flags', 'wanted'),
+    [
+        ('evaluate', ['--workdir=~/run', '--json=~/gone/a.json'], 'gone for --json'),
+        ('sweep', ['--config=~/one.py', '--workdir=~/runs'], 'one.py does not exist'),
+        ('diagnose', ['--workdir=~/run'], 'run is not the workdir'),
+    ],
+)
+def test_a_path_may_begin_at_home(tmp_path, script, flags, wanted):
+    home, cwd = tmp_path / 'home', tmp_path / 'cwd'
+    home.mkdir()
+    cwd.mkdir()
+    done = runs.launch(script, *flags, cwd=cwd, HOME=str(home))
+    assert done.returncode
+    assert f'{home}/{wanted}' in done.stderr
+    assert not list(cwd.iterdir())
+
+
+def test_a_configuration_may_lie_at_home(monkeypatch):
+    monkeypatch.setenv('HOME', '/of/somebody')
+    found = builtin.located(['--config', '~/a.py:b', '--config=~/c.py'])
+    assert found == ['--config', '/of/somebody/a.py:b', '--config=/of/somebody/c.py']

@@ -174,9 +174,29 @@ def clean_up_first() -> None:
         signal.signal(number, stop)
 
 
+class _PathParser(flags.ArgumentParser):
+    """Reads a path; ~ stands for the home folder, also where no shell says so."""
+
+    syntactic_help = 'a path'
+
+    def parse(self, argument: str) -> str:
+        """Returns the path."""
+        return os.path.expanduser(argument)
+
+
+def define_path(
+    name: str, default: str | None, help: str, *, required: bool = False
+) -> flags.FlagHolder[Any]:
+    """Defines a flag for a file or folder."""
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(
+        _PathParser(), name, default, help, serializer=serializer, required=required
+    )
+
+
 def define_cache() -> None:
     """Defines the flag for where compiled programs are kept."""
-    flags.DEFINE_string(
+    define_path(
         'compilation_cache',
         str(pathlib.Path.home() / '.cache' / 'eqprop_jax'),
         'Folder that keeps compiled programs between runs; empty: none.',

@@ -16,7 +16,7 @@ from eqprop_jax import analysis, config, records, training
 from eqprop_jax.figures import bias
 from eqprop_jax.training.state import KIND
 
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command.define_path(
     'workdir', None, 'Folder of a run that has ended.', required=True
 )
 NUM_EXAMPLES = flags.DEFINE_integer(

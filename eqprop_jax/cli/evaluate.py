@@ -21,7 +21,7 @@ from eqprop_jax import config, records
 from eqprop_jax.records import files
 
 # Ranges are checked below, in one line, and not by the flags.
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command.define_path(
     'workdir', None, 'Folder of a run that has ended.', required=True
 )
 SPLIT = flags.DEFINE_string(
@@ -36,7 +36,7 @@ MAX_STEPS = flags.DEFINE_integer(
     'max_steps', None, "Instead of the run's: solver.max_steps."
 )
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 500, 'Examples relaxed at a time.')
-JSON = flags.DEFINE_string('json', None, 'File that the numbers are written to.')
+JSON = command.define_path('json', None, 'File that the numbers are written to.')
 command.define_cache()
 
 SPLITS = {'test': 'test', 'eval': 'held_out', 'train': 'train'}  # as records call them

@@ -29,10 +29,10 @@ DATASET = flags.DEFINE_string(
     '',
     f'{CHOICES}, another TFDS image classification set, or with --source your own.',
 )
-SOURCE = flags.DEFINE_string(
+SOURCE = command.define_path(
     'source', None, 'An .npz file or a folder of images, to read instead of TFDS.'
 )
-DATA_DIR = flags.DEFINE_string(
+DATA_DIR = command.define_path(
     'data_dir',
     None,
     'Folder of all data sets; default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.',

@@ -188,4 +188,5 @@ def _begin() -> None:
             signal.signal(number, stop)
 
 
+os.environ['MPLBACKEND'] = 'agg'  # matplotlib ends with an unknown one
 _begin()

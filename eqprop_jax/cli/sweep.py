@@ -37,8 +37,8 @@ from eqprop_jax.figures import sweep as figure
 from eqprop_jax.records import sweep
 from eqprop_jax.records.sweep import Run
 
-CONFIG = flags.DEFINE_string('config', None, 'The experiment.', required=True)
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs.', required=True)
+CONFIG = command.define_path('config', None, 'The experiment.', required=True)
+WORKDIR = command.define_path('workdir', None, 'Folder of the runs.', required=True)
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of every row.')
 ONLY = flags.DEFINE_string('only', '', 'Rows whose name matches this expression.')
 DRY_RUN = flags.DEFINE_bool(

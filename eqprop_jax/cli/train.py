@@ -45,7 +45,7 @@ from eqprop_jax.training import callbacks
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'The experiment.', lock_config=False, accept_new_attributes=True
 )
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command.define_path(
     'workdir', None, 'Folder for the records of the run.', required=True
 )
 SAVE_EVERY = flags.DEFINE_float(

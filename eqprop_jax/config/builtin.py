@@ -1,6 +1,7 @@
 """The configurations that come with the library, by name."""
 
 import functools
+import os
 import pathlib
 import runpy
 from typing import Any
@@ -22,11 +23,12 @@ def path(config: str) -> str:
 
     Args:
       config: NAME or NAME:VARIANT of one that comes with the library, or the path of a
-        file, which is left as it is.
+        file, in which ~ stands for the home folder.
 
     Raises:
       ConfigError: for a name that is none of `names`, nor of a file that is there.
     """
+    config = os.path.expanduser(config)
     name, colon, variant = config.partition(':')
     is_path = pathlib.PurePath(name).name != name or name.endswith('.py')
     if not name or is_path or pathlib.Path(name).is_file():

@@ -22,6 +22,7 @@ CAUSE: dict[str, Any] = dict(markersize=5, markeredgecolor='white', markeredgewi
 CLOSE = 22.0  # distance on the page, in pixels, at which two labels would overlap
 
 
+@style.fixed()
 def draw(workdir: records.Folder) -> records.Path:
     """Draws bias.png from the bias.json of a run and returns its path.
 

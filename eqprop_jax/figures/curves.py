@@ -19,6 +19,7 @@ WHOLE: dict[str, Any] = dict(
 SECOND: dict[str, Any] = dict(color=style.GREY, linewidth=1, marker='')  # on the right
 
 
+@style.fixed()
 def draw(workdir: records.Folder) -> records.Path:
     """Draws curves.png into the workdir of a run and returns its path.
 

@@ -1,11 +1,13 @@
 """What all figures have in common: colours, titles, and how they are saved."""
 
+import contextlib
 import io
 import json
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context, rcParams
+from matplotlib import colormaps, rc_context, rcParams, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -37,6 +39,16 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 WIDTH = 4.7  # inches; letters of SMALL points have six in a column of nine centimetres
 SMALL = 8
 UNDATED = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}}
+
+
+@contextlib.contextmanager
+def fixed() -> Generator[None, None, None]:
+    """Lets figures be as the library has them, whatever a user's matplotlibrc says.
+
+    It may ask for TeX, which is not there; only the format of pictures is the user's.
+    """
+    with style.context(['default', {'savefig.format': rcParams['savefig.format']}]):
+        yield
 
 
 def colour(index: int) -> str:

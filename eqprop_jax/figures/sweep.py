@@ -19,6 +19,7 @@ MEAN: dict[str, Any] = dict(
 )
 
 
+@style.fixed()
 def draw(workdir: records.Folder, rows: Sequence[Mapping[str, Any]]) -> records.Path:
     """Draws sweep.png into the workdir of a sweep and returns its path.
 
