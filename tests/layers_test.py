@@ -16,6 +16,7 @@ FLOORS = {
     'types': 0,
     'tree': 0,
     '_disk': 0,
+    '_axes': 0,
     '_wiring': 0,
     'linear': 0,
     '_precision': 0,

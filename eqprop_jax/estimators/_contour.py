@@ -97,8 +97,7 @@ def contour(
         there are no fewer; residuals are relative to the responses of one device.
 
     Returns:
-      An estimator. `info` has a row for every relaxed point; the key draws random signs
-      and noise.
+      An estimator. `info` has a row for each relaxed point; the key draws signs, noise.
 
     Raises:
       ValueError: for complex points on a system that is not holomorphic, an unknown
