@@ -102,8 +102,8 @@ def _correlate_shape(
 def _check_types(s: ShapedArray, kernel: ShapedArray) -> None:
     if kernel.dtype != s.dtype:
         raise TypeError(
-            f'maps are {s.dtype} and weights {kernel.dtype}: they have one type '
-            '(`precision.taken` says how it is rounded)'
+            f'maps are {s.dtype} and weights {kernel.dtype}: they have one type, so '
+            'convert the input, or the parameters'
         )
 
 

@@ -33,7 +33,7 @@ def angles(system: System, params: Params) -> dict[str, Float[Array, '']]:
       params: θ.
     """
     return {
-        '/'.join(pair[1]): linear.angle(
+        '/'.join(map(str, pair[1])): linear.angle(
             _target(params, pair), tree.get(params, pair[1])
         )
         for pair in system.pairs

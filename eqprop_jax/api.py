@@ -202,7 +202,8 @@ def block(
             error = jax.vmap(tree.scale)(size, error)
         of_params, of_x = _passed_on(system, params, x, free, error, found.info)
         damage = jnp.where(jnp.all(jnp.isfinite(sent)), 0, jnp.nan)  # is passed on, too
-        return jax.tree.map(lambda g: g + damage.astype(g.dtype), of_params), of_x, None
+        marked = tree.on_floats(lambda g: g + damage.astype(g.dtype), of_params)
+        return marked, of_x, None
 
     run.defvjp(forward, axes.promoting(backward))
     return axes.automatic(run, lambda _, x, rng=None: axes.of_examples(x))

@@ -177,7 +177,10 @@ def relax(
 
     Raises:
       TypeError: where it is differentiated, in either mode; see `undifferentiated`.
+      ValueError: for a batch of no examples.
     """
+    if jnp.shape(x)[:1] == (0,):
+        raise ValueError('a batch has at least one example, and this one has none')
     params, x = undifferentiated((params, x))
     injection = system.inject(params, x)
     free = solve(free_field(system, params, injection), system.rest(injection))

@@ -9,7 +9,7 @@ over everything else, across all leaves.
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ Tree = Any
 
 def scale(factor: Any, a: Tree) -> Tree:
     """Returns factor · a for a scalar factor, keeping each leaf's precision."""
-    return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, a)
+    return on_floats(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, a)
 
 
 def imag(a: Tree) -> Tree:
@@ -173,15 +173,32 @@ def natural_order(names: Iterable[str]) -> list[str]:
     )
 
 
-def get(a: Tree, path: tuple[str, ...]) -> Any:
-    """Returns the entry of nested dicts at `path`."""
-    return functools.reduce(operator.getitem, path, a)
+def get(a: Tree, path: Sequence[Any]) -> Any:
+    """Returns the entry at `path` of nested dicts, sequences and named tuples."""
+    return functools.reduce(_entry, path, a)
 
 
-def replace(a: dict, path: tuple[str, ...], value: Any) -> dict:
-    """Returns nested dicts with the entry at `path` replaced; a is left alone."""
+def replace(a: Tree, path: Sequence[Any], value: Any) -> Any:
+    """Returns `a` with the entry at `path` replaced; a itself is left alone."""
     head, *rest = path
-    return {**a, head: replace(a[head], tuple(rest), value) if rest else value}
+    value = replace(_entry(a, head), rest, value) if rest else value
+    if isinstance(a, Mapping):
+        return {**a, head: value}
+    place = a._fields.index(head) if isinstance(head, str) else range(len(a))[head]
+    entries = [value if i == place else entry for i, entry in enumerate(a)]
+    return type(a)(*entries) if hasattr(a, '_fields') else type(a)(entries)
+
+
+def _entry(a: Tree, key: Any) -> Any:
+    named = isinstance(key, str) and not isinstance(a, Mapping)
+    return getattr(a, key) if named else a[key]
+
+
+def on_floats(fn: Callable[[Array], Array], gradients: Tree) -> Tree:
+    """Returns fn of every leaf but those of type float0, as of integers in params."""
+    return jax.tree.map(
+        lambda g: g if g.dtype == jax.dtypes.float0 else fn(g), gradients
+    )
 
 
 def on_parts(fn: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:

@@ -39,7 +39,7 @@ Params = Any  # pytree of real arrays
 Injection = Any  # the clamped input's part of the drive; leaves [B, ...]
 State = Any  # potentials, {layer name: [B, ...]}, real or complex
 Rates = Any  # the same structure as State
-Path = tuple[str, ...]
+Path = tuple[Any, ...]  # keys, names of fields, and places in sequences
 Pair = tuple[Path, Path, bool]  # forward, feedback, "feedback is the transpose"
 
 

@@ -1,6 +1,7 @@
 """Paired weights: angles in numpy, and the laws by which Kolen–Pollack aligns them."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,3 +184,34 @@ def test_refused_without_pairs(animal):
         with pytest.raises(ValueError, match='no paired weights.*feedback="free"'):
             action()
     assert ep.alignment.angles(system, params) == {}
+
+
+class Two(NamedTuple):
+    forward: jax.Array
+    back: jax.Array
+
+
+@pytest.mark.parametrize(
+    ('make', 'names'),
+    [
+        (lambda a, b: [a, b], (0, 1)),
+        (lambda a, b: (a, b), (0, -1)),
+        (Two, ('forward', 'back')),
+        (Two, (0, 1)),
+        (lambda a, b: {'one': (a,), 'two': Two(a, b)}, (('one', 0), ('two', 'back'))),
+    ],
+)
+def test_params_may_be_any_tree(make, names):
+    w, b = jnp.arange(6.0).reshape(2, 3), jnp.ones((3, 2))
+    paths = [name if isinstance(name, tuple) else (name,) for name in names]
+    pairs = ((*paths, True),)
+    system = zoo.ZOO['free'].make()._replace(pairs=pairs)
+    shared = ep.alignment.kolen_pollack(system, make(w, b))
+    assert jax.tree.structure(shared) == jax.tree.structure(make(w, b))
+    for path, wanted in zip(paths, (w + b.T, w.T + b), strict=True):
+        np.testing.assert_array_equal(ep.tree.get(shared, path), wanted)
+    (found,) = ep.alignment.angles(system, make(w, b)).values()
+    cosine = np.sum(w * b.T) / np.linalg.norm(w) / np.linalg.norm(b)
+    np.testing.assert_allclose(found, np.degrees(np.arccos(cosine)))
+    turned = ep.alignment.rotate_feedback(system, make(w, b), jax.random.key(0), 0.0)
+    np.testing.assert_allclose(ep.tree.get(turned, paths[1]), w.T)

@@ -358,3 +358,26 @@ class TestTraining:
         with pytest.raises(records.WorkdirError):
             train(tally(config=config), tmp_path)
         assert_same_bits(checkpoint.restore(tmp_path, state), state)
+
+
+@pytest.mark.parametrize(
+    'state',
+    [
+        {'n': 3, 'yes': True, 'x': 0.5},
+        {'w': np.ones(3), 'n': np.arange(3)},
+        (np.float64(2), [jnp.ones(2, jnp.bfloat16)]),
+    ],
+)
+def test_what_is_saved_can_be_restored(tmp_path, state):
+    with jax.enable_x64(False):
+        checkpoint.save(tmp_path, state)
+        found = checkpoint.restore(tmp_path, state)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+
+
+@pytest.mark.parametrize('leaf', ['a', object(), jax.random.key(0), np.array(['a'])])
+def test_what_is_no_number_is_refused(tmp_path, leaf):
+    with pytest.raises(ValueError, match='w of the state is of no numbers'):
+        checkpoint.save(tmp_path, {'w': leaf})
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import eqprop_jax as ep
 
 QUICK = ('free', 'drive', 'conv_max')
 TIGHT = {'tol': 1e-12, 'max_steps': 5000}
+AT_HALF = {'step_size': 0.5, 'tol': 1e-10, 'max_steps': 5000}
 
 
 def exactly(system, animal):
@@ -629,3 +630,119 @@ class TestWhatDoesNotBelongTogether:
         run = ep.block(system, zoo.solver('free'), layer='layer_7')
         with pytest.raises(KeyError, match="'layer_7'; choose from layer_1, layer_2"):
             run(params, batch.x)
+
+
+class TestIntegersInParams:
+    """They have no gradient, as in JAX with allow_int, and change none."""
+
+    def setting(self):
+        base, params, batch = zoo.setting('energy')
+        mask = jnp.ones_like(params['couple'], bool).at[0].set(False)
+        held = params | {'couple': jnp.where(mask, params['couple'], 0)}
+        own = params | {'mask': mask, 'step': jnp.int32(3)}
+
+        def energy(params, x, state):
+            couple = jnp.where(params['mask'], params['couple'], 0)
+            return zoo.quartic_energy(params | {'couple': couple}, x, state)
+
+        system = ep.systems.from_energy(
+            energy, init=base.init, rest=lambda x: base.rest(x)
+        )
+        return (base, held), (system, own), mask, batch
+
+    @pytest.mark.parametrize('name', ['contour', 'contrastive', 'bptt', 'implicit'])
+    def test_an_estimate(self, name):
+        one, other, mask, batch = self.setting()
+        solve = zoo.solver('energy')
+        step_size, circle = 0.5, ep.nudges.circle(0.1, 4)
+
+        def run(system, params):
+            estimate = {
+                'contour': lambda: ep.estimators.contour(system, solve, contour=circle),
+                'contrastive': lambda: ep.estimators.contrastive(
+                    system, solve, contour=circle
+                ),
+                'bptt': lambda: ep.estimators.bptt(system, step_size=step_size),
+                'implicit': lambda: ep.estimators.recurrent_backprop(
+                    system, step_size=step_size
+                ),
+            }[name]()
+            step = jax.jit(ep.value_and_grad(system, solve, estimate))
+            cost = jax.grad(ep.loss(system, solve, estimate), allow_int=True)
+            return step(params, batch)[1], cost(params, batch)
+
+        wanted, _ = run(*one)
+        for found in run(*other):
+            assert found['mask'].dtype == found['step'].dtype == jax.dtypes.float0
+            np.testing.assert_allclose(found['in'], wanted['in'], atol=1e-10)
+            np.testing.assert_allclose(
+                found['couple'], jnp.where(mask, wanted['couple'], 0), atol=1e-10
+            )
+
+    def test_what_is_behind_an_equilibrium(self):
+        one, other, _, batch = self.setting()
+        solve = zoo.solver('energy')
+
+        def through(make, system):
+            run = make(system)
+            return jax.grad(lambda p: jnp.sum(run(p, batch.x) ** 2), allow_int=True)
+
+        def relaxed(system):
+            return lambda p, x: ep.relax(system, p, x, solve, **AT_HALF).rates['output']
+
+        def block(system):
+            return ep.block(
+                system,
+                solve,
+                lambda s: ep.estimators.recurrent_backprop(s, **AT_HALF),
+                layer='output',
+            )
+
+        for make in (relaxed, block):
+            wanted = through(make, one[0])(one[1])
+            found = through(make, other[0])(other[1])
+            assert found['mask'].dtype == jax.dtypes.float0
+            np.testing.assert_allclose(found['in'], wanted['in'], atol=1e-7)
+
+
+@pytest.mark.parametrize('name', ['relax', 'loss', 'block', 'value_and_grad'])
+def test_a_batch_of_no_examples(name):
+    system, params, batch = zoo.setting('free')
+    solve = zoo.solver('free')
+    estimate = ep.estimators.recurrent_backprop(system)
+    empty = ep.Batch(batch.x[:0], batch.y[:0])
+    with pytest.raises(ValueError, match='at least one example'):
+        {
+            'relax': lambda: ep.relax(system, params, empty.x, solve),
+            'loss': lambda: ep.loss(system, solve, estimate)(params, empty),
+            'block': lambda: ep.block(system, solve)(params, empty.x),
+            'value_and_grad': lambda: ep.value_and_grad(system, solve, estimate)(
+                params, empty
+            ),
+        }[name]()
+
+
+@pytest.mark.parametrize('make', [lambda a: a, lambda a: (a,), lambda a: [a]])
+def test_a_state_without_names(make):
+    system = ep.systems.from_drive(
+        lambda params, x, rates: rates,
+        init=lambda rng, x: {},
+        rest=lambda x: make(jnp.zeros((len(x), 3))),
+    )
+    with pytest.raises(TypeError, match='give the state a name'):
+        ep.relax(system, {}, jnp.ones((4, 2)), ep.solvers.relaxation())
+
+
+def test_the_precision_of_parameters_is_kept():
+    system, params, batch = zoo.setting('free', jnp.float32)
+    solve = ep.solvers.relaxation()
+    cost = ep.loss(system, solve, ep.estimators.recurrent_backprop(system))
+    double = jax.tree.map(lambda w: w.astype(jnp.float64), params)
+    for own, x in ((params, batch.x.astype(jnp.bfloat16)), (double, batch.x)):
+        found, of_x = jax.grad(lambda p, x: cost(p, ep.Batch(x, batch.y)), (0, 1))(
+            own, x
+        )
+        assert of_x.dtype == x.dtype
+        jax.tree.map(lambda g, w: np.testing.assert_equal(g.dtype, w.dtype), found, own)
+    with pytest.raises(TypeError, match='convert the input'):
+        cost(params, batch._replace(x=batch.x.astype(jnp.float64)))

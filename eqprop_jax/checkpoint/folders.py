@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from eqprop_jax import _disk as disk
@@ -19,6 +20,7 @@ NOTES = 'notes.json'
 ADVICE = 'train again, or copy it again from where it was written'
 OWN = re.compile(rf'({BEST}|)([1-9][0-9]*)(\.orbax-checkpoint-tmp.*|)')
 """Names of checkpoints, and of what Orbax has not finished: others are not ours."""
+NUMBERS = (np.number, np.bool_)
 
 Workdir = epath.PathLike
 
@@ -76,12 +78,25 @@ def remove(folder: epath.Path, kept: Collection[epath.Path] = ()) -> None:
 
 
 def by_name(state: Any) -> dict[str, Any]:
-    """Returns the leaves by name, in their order: {'params/layer_1/bias': ...}."""
+    """Returns the leaves by name, in their order: {'params/layer_1/bias': ...}.
+
+    Raises:
+      ValueError: if two have one name, or one is neither number nor array of numbers.
+    """
     leaves = jax.tree.leaves(state)
+    leaves = [a if hasattr(a, 'dtype') else np.asarray(a) for a in leaves]
     named = dict(zip(tree.names(state), leaves, strict=True))
     if len(named) < len(leaves):
         raise ValueError('two arrays of the state have the same name')
+    for name, leaf in named.items():
+        if not any(jax.dtypes.issubdtype(leaf.dtype, kind) for kind in NUMBERS):
+            raise ValueError(f'{name} of the state is of no numbers: {leaf.dtype}')
     return named
+
+
+def dtype_of(leaf: Any) -> Any:
+    """Returns the type in which JAX has an array, also one of NumPy."""
+    return jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def write_sums(path: epath.Path) -> None:

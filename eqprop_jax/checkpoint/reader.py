@@ -105,7 +105,7 @@ def _read(path: epath.Path, like: Any) -> Any:
     wanted = {
         name: jax.ShapeDtypeStruct(
             leaf.shape,
-            jax.dtypes.canonicalize_dtype(leaf.dtype),
+            folders.dtype_of(leaf),
             sharding=getattr(leaf, 'sharding', None) or device,
         )
         for name, leaf in folders.by_name(like).items()

@@ -53,8 +53,8 @@ class Saver:
         """Writes a state, and then removes older ones.
 
         Args:
-          state: pytree of arrays, the same on all devices; random keys are not
-            supported.
+          state: pytree of arrays and numbers, the same on all devices. Of a random key
+            save `jax.random.key_data`.
           notes: plain values that go with it, as JSON has them.
           best: write it as the best one, which is kept apart.
 
@@ -63,11 +63,15 @@ class Saver:
 
         Raises:
           CheckpointError: if this one, or the one before it, cannot be written.
-          ValueError: if two arrays of the state have the same name.
+          ValueError: if two arrays of the state have the same name, or one is not of
+            numbers.
         """
         self.wait()
         ocp = orbax.load()
-        arrays = {name: np.array(leaf) for name, leaf in folders.by_name(state).items()}
+        arrays = {
+            name: np.array(leaf, folders.dtype_of(leaf))
+            for name, leaf in folders.by_name(state).items()
+        }
         text = None if notes is None else json.dumps(notes)
         self._number += 1
         path = self._folder / f'{folders.BEST if best else ""}{self._number}'

@@ -79,9 +79,8 @@ def bptt(
             return tree.mean_of(batch.counted, cost), end
 
         offset = tree.zeros_like(free.state)
-        (grads, slope), end = jax.grad(loss, argnums=(0, 1), has_aux=True)(
-            params, offset
-        )
+        gradient = jax.grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)
+        (grads, slope), end = gradient(params, offset)
         info = Info(
             residual=end.residual[None],
             num_steps=end.num_steps[None],

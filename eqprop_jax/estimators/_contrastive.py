@@ -124,6 +124,6 @@ def _contrast(
             total -= tree.mean_of(counted, jnp.sum(change, axis=0))
         return total
 
-    grads = jax.grad(contrast)(params)
-    grads = jax.tree.map(lambda g: jnp.where(jnp.any(counted), g, 0), grads)
+    grads = jax.grad(contrast, allow_int=True)(params)
+    grads = tree.on_floats(lambda g: jnp.where(jnp.any(counted), g, 0), grads)
     return grads if axis_name is None else lax.psum(grads, axis_name)

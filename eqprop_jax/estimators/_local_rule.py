@@ -143,4 +143,4 @@ def local_gradient(
     (cost, _), pullback = jax.vjp(total, params)
     mean = (1 / count).astype(cost.dtype)
     grads = pullback((mean, tree.scale(-mean, error)))[0]
-    return jax.tree.map(lambda g: jnp.where(jnp.any(keep), g, 0), grads)
+    return tree.on_floats(lambda g: jnp.where(jnp.any(keep), g, 0), grads)

@@ -202,7 +202,7 @@ def from_drive(
     system = System(
         init=lambda rng, x: init(rng, jnp.asarray(x)),
         inject=lambda params, x: (inject or _clamp)(params, jnp.asarray(x)),
-        rest=lambda injection: jax.tree.map(_as_potential, rest(injection)),
+        rest=lambda injection: _as_state(rest(injection)),
         rates=lambda state: jax.tree.map(sigma.fn, state),
         drive=drive,
         cost=per_example,
@@ -222,9 +222,14 @@ def _clamp(params: Params, x: Array) -> Array:
     return x
 
 
-def _as_potential(u: ArrayLike) -> Array:
-    """Returns a layer as an array of numbers that move; of images they are integers."""
-    return jnp.asarray(u, jnp.result_type(u, float))
+def _as_state(layers: State) -> State:
+    """Returns layers as arrays of numbers that move; of images they are integers."""
+    if not isinstance(layers, dict):
+        raise TypeError(
+            f'rest returns {{layer name: [B, ...]}}, not {type(layers).__name__}: give '
+            "the state a name, as in {'units': ...}"
+        )
+    return {n: jnp.asarray(u, jnp.result_type(u, float)) for n, u in layers.items()}
 
 
 def _last_layer(params: Params, rates: Rates) -> Array:
