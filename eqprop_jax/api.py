@@ -163,8 +163,7 @@ def block(
 
     Raises:
       KeyError: for an unknown layer.
-      TypeError: in forward mode, for second derivatives, and for an estimator without
-        δ.
+      TypeError: in forward mode, for second derivatives, and if there is no δ.
 
     References:
       Nest and Ernoult 2024, https://arxiv.org/abs/2409.03673

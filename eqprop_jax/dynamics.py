@@ -164,16 +164,13 @@ def readers(
 def relax(
     system: System, params: Params, x: Float[Array, 'B ...'], solve: Solver
 ) -> Equilibrium:
-    """Runs the free phase: from rest to F(u*) = 0 under the clamped input.
+    """Returns the free equilibrium: from rest to F(u*) = 0 under the clamped input.
 
     Args:
       system: what moves.
       params: θ.
       x: clamped inputs.
       solve: a solver of `eqprop_jax.solvers`.
-
-    Returns:
-      The free equilibrium.
 
     Raises:
       TypeError: where it is differentiated, in either mode; see `undifferentiated`.

@@ -73,7 +73,7 @@ def collect(
         row['hardware'] = hardware
     return {
         'config': config,
-        'command': f'python launch/sweep.py --config={config} --workdir=WORKDIR',
+        'command': sweep.command(config, rows),
         'metric': 'test error in percent; mean and std of the last epoch',
         'rows': rows,
     }
@@ -99,11 +99,11 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     mark = {'criterion': old['criterion']} if 'criterion' in old else {}
     rows = {row['name']: mark | row for row in old['rows']}
     for row in new['rows']:
-        before = rows.get(row['name'])
-        if before and _goes_on(before, row):
+        if (before := rows.get(row['name'])) and _goes_on(before, row):
             row = _with_seeds(before, row)
         rows[row['name']] = row
-    return {**new, 'rows': list(rows.values())}
+    every = list(rows.values())
+    return {**new, 'command': sweep.command(new['config'], every), 'rows': every}
 
 
 def _goes_on(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -132,7 +132,8 @@ def _cases() -> dict[str, Callable[[], networks.Network]]:
 def _methods_of(case: str) -> list[str]:
     """Returns the methods that the filter lets pass on a network."""
     names = [*methods.NAMES, *(_divided() if case.endswith('/50') else ())]
-    return [name for name in names if FILTER.value in f'{case}/{name}']
+    wanted = report.words(FILTER.value)
+    return [name for name in names if wanted in report.words(f'{case}/{name}')]
 
 
 def _divided() -> dict[str, str]:

@@ -273,6 +273,12 @@ def test_two_devices_come_to_the_same_gradients(tmp_path):
         assert whole['worst_layer_error'] == pytest.approx(error, rel=1e-3)
 
 
+@pytest.mark.parametrize('given', ['MLP 90', 'mlp 90°', 'mlp90°', 'Mlp  90 / 50'])
+def test_a_filter_may_be_written_as_people_write(given):
+    assert report.words(given) in report.words('mlp 90°/50/backprop')
+    assert report.words(given) not in report.words('conv 0°/8/backprop')
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

@@ -66,6 +66,18 @@ def test_records_are_complete():
             assert len(found['last']) == len(found['best']) == len(found['seeds'])
 
 
+def test_the_command_of_a_sweep_names_its_seeds():
+    for path in (ROOT / 'results').glob('*.json'):
+        record = json.loads(path.read_text())
+        command = record.get('command', '') if 'rows' in record else ''
+        if 'launch/sweep.py' not in command:
+            continue
+        named = set(re.search('--seeds=([0-9,]+)', command)[1].split(','))
+        for row in record['rows']:
+            seeds = row.get('seeds', record.get('seeds'))
+            assert set(map(str, seeds)) <= named, path.stem
+
+
 def test_the_digits_are_those_of_the_record():
     """Every mean ± standard deviation of the table of estimators is one of a row."""
     record = json.loads((ROOT / 'results' / 'digits_estimators.json').read_text())
@@ -167,12 +179,16 @@ class TestOfASweep:
         assert (a['mean'], a['std']) == (30.0, 10.0)
         assert (a['date'], a['commit']) == ('2026-02-01', 'abc1234, other')
         assert a['hardware'] == 'another; a machine'
-        third = {'rows': [first | {'seeds': [7, 8]}]}
-        third = results.merged({'rows': [a]}, third)['rows'][0]
+        third = {'config': 'a.py', 'rows': [first | {'seeds': [7, 8]}]}
+        third = results.merged({'rows': [a]}, third)
+        assert third['command'].endswith(
+            '--config=a.py --workdir=WORKDIR --seeds=0,1,3,7,8'
+        )
+        third = third['rows'][0]
         assert third['hardware'] == 'another; a machine'  # each of them once
         assert b['seeds'] == [5]
         assert gone == {'name': 'gone'}
-        anew = {'rows': [first | {'seeds': [1, 0]}]}
+        anew = {'config': 'a.py', 'rows': [first | {'seeds': [1, 0]}]}
         assert results.merged(old, anew)['rows'][0] == anew['rows'][0]
         with pytest.raises(records.WorkdirError, match='some.py that is no sweep'):
             results.merged({'last': [1.0]}, new)

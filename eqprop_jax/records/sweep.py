@@ -1,7 +1,7 @@
 """The table of a sweep: what the runs of every row came to."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,3 +176,10 @@ def warnings(workdir: Folder) -> list[str]:
 
 def _percent(metrics: Mapping[str, Any]) -> float:
     return round(100 * metrics['error'], 3)
+
+
+def command(config: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns what makes the runs of all rows, and more where they differ in seeds."""
+    every = {seed for row in rows for seed in row.get('seeds', ())}  # older ones: none
+    seeds = ','.join(map(str, sorted(every)))
+    return f'python launch/sweep.py --config={config} --workdir=WORKDIR --seeds={seeds}'

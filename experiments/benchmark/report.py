@@ -228,3 +228,8 @@ def _percent(error: float | None) -> str:
     if error < 1e-4:
         return '< 0.01 %'
     return f'{100 * error:.0f} %' if error >= 0.1 else f'{100 * error:.2g} %'
+
+
+def words(name: str) -> str:
+    """Returns a name as it is compared: in small letters, without spaces and °."""
+    return re.sub(r'[\s°]', '', name).casefold()
