@@ -88,13 +88,12 @@ AUGMENTATION = Part(augment.augmentation)
 PENALTY = Part(homeostasis.penalty, 'system')
 OPTIMIZER = Part(optimizers.make, 'num_steps', 'pairs')
 MESH = Part(mesh.make)
-NAMED = {
+NAMED = {  # by section, what its keys name
     'system': {'name': SYSTEMS},
     'solver': {'name': SOLVERS},
     'nudged_solver': {'name': SOLVERS},
     'estimator': {'name': ESTIMATORS, 'contour': CONTOURS},
 }
-"""By section, what its keys name."""
 
 SECTIONS = (
     *('data', 'system', 'solver', 'nudged_solver', 'estimator'),
@@ -179,7 +178,8 @@ def warn(section: str, values: Mapping[str, Any]) -> None:
     feedback, pooling = values.get('feedback'), values.get('pooling')
     if _idle_angle(values):
         logging.warning('system.feedback=%r does not use: angle', feedback)
-    if feedback == 'free' and (pooling == 'max' or 'max' in (pooling or ())):
+    poolings = pooling if isinstance(pooling, tuple | list) else (pooling,)
+    if feedback == 'free' and 'max' in poolings:
         logging.warning(
             'system.pooling="max" jumps between units: with system.feedback="free" '
             'many examples may have no equilibrium, at any step size; with "softmax" '
