@@ -466,10 +466,22 @@ class TestCheck:
         assert plain.error == pytest.approx(oracle.off(wanted, exact), rel=0.05)
         assert 'asymmetry' in plain.advice
         assert 'correction removes it' in plain.advice
+        assert plain.advice.startswith('plain EP: ')
         corrected = ep.check(
             known.system, known.params, known.batch, correction='antisymmetric'
         )
         assert corrected.error < 1e-2 < plain.error
+        assert corrected.advice.startswith('corrected EP: ')
+        solve = ep.solvers.relaxation()
+        nudges = ep.nudges.complex_step(1e-3)
+        for correction, wanted in ((None, plain), ('antisymmetric', corrected)):
+            estimate = ep.estimators.contour(
+                known.system, solve, contour=nudges, correction=correction
+            )
+            own = ep.check(known.system, known.params, known.batch, solve, estimate)
+            assert own.advice.startswith('this estimator: ')
+            assert own.error == pytest.approx(wanted.error, rel=1e-6)
+            assert ('asymmetry' in own.advice) == ('asymmetry' in wanted.advice)
         assert corrected.cosine > 0.999
 
     @pytest.mark.whole

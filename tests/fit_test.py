@@ -1,6 +1,9 @@
 """Runs from Python: the loop of the commands, without a configuration."""
 
+import functools
 import json
+import os
+import signal
 import types
 
 import jax
@@ -83,17 +86,23 @@ def test_callbacks_see_every_record(tmp_path):
     for (step, metrics), row in zip(seen, found.history, strict=True):
         assert {'step': step, **metrics} == pytest.approx(row)
     assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 50
-    again = ep.fit(
+    again = functools.partial(
+        ep.fit,
         system,
-        digits(100),
-        estimate,
+        estimate=estimate,
         num_epochs=1,
         workdir=tmp_path,
-        optimizer=optax.sgd(0.1),
+        diagnose=False,
         progress=False,
         callbacks=[lambda *_: pytest.fail('the run has ended')],
     )
-    runs.assert_equal(again.params, found.params)
+    read = again(digits(100), optimizer=optax.sgd(0.1))
+    runs.assert_equal(read.params, found.params)
+    assert repr(read).startswith('Fit(test error 0.')
+    with pytest.raises(records.WorkdirError, match='data'):
+        again(digits(101), optimizer=optax.sgd(0.1))
+    with pytest.raises(records.WorkdirError, match='program'):
+        again(digits(100), optimizer=optax.sgd(0.2))
     result = runs.launch('evaluate', f'--workdir={tmp_path}', cwd=tmp_path)
     assert result.returncode == 1
     assert 'made by eqprop_jax.fit' in result.stderr
@@ -138,10 +147,51 @@ def test_refusals(options, part):
         ep.fit(system, digits(100), estimate, **options)
 
 
+@pytest.mark.whole
+def test_predictions_are_of_raw_inputs():
+    system, estimate = parts()
+    data = digits()
+    found = ep.fit(system, data, estimate, num_epochs=3, diagnose=False, progress=False)
+    last = [row for row in found.history if row['split'] == 'test'][-1]
+    for images in (data.test.images, data.test.images[..., 0].astype(float)):
+        wrong = found.predict(images).argmax(axis=1) != data.test.labels
+        assert float(wrong.mean()) == pytest.approx(last['error'])
+    with pytest.raises(ValueError, match='inputs have shape'):
+        found.predict(data.test.images.reshape(-1, 64))
+
+
+def test_what_is_interrupted_without_a_workdir_promises_nothing():
+    system, estimate = parts()
+
+    def leave(step, metrics):
+        if (step, metrics['split']) == (2, 'train'):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options = {'num_epochs': 9, 'diagnose': False, 'progress': False}
+    with pytest.raises(KeyboardInterrupt, match='nothing of a run is kept'):
+        ep.fit(system, digits(100), estimate, callbacks=[leave], **options)
+
+
+def test_parts_of_other_systems_and_classes_without_classes():
+    system, estimate = parts()
+    with pytest.raises(ValueError, match='built of another system'):
+        ep.fit(parts()[0], digits(100), estimate)
+    x = np.ones((60, 4)) * np.arange(60)[:, None]
+    soft = ep.data.from_arrays((x, np.eye(3)[np.arange(60) % 3]))
+    system = ep.systems.mlp((4, 5, 3))
+    solve = ep.solvers.relaxation()
+    estimate = ep.estimators.contour(system, solve, contour=ep.nudges.symmetric(0.1))
+    with pytest.raises(ValueError, match='no classes'):
+        ep.fit(system, soft, estimate, batch_size=10)
+    with pytest.raises(TypeError, match='from_arrays'):
+        ep.fit(system, (x, x), estimate)
+
+
 def test_a_system_of_other_classes():
     system = ep.systems.mlp((64, 8, 3))
+    estimate = ep.estimators.recurrent_backprop(system)
     with pytest.raises(ValueError, match="3 scores, but 'digits' has 10 classes"):
-        ep.fit(system, digits(100), parts()[1])
+        ep.fit(system, digits(100), estimate)
 
 
 def test_weights_and_biases():

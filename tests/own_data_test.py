@@ -96,6 +96,13 @@ class TestFromArrays:
             ({'test': (X, Y / 1)}, ['types of training and test', 'float']),
             ({'num_classes': 2}, ['label 2', 'outside 0 to 1']),
             ({'train': (X, Y / 1), 'test': None, 'num_classes': 2}, ['make them int']),
+            ({'train': (X, Y + 1), 'test': None}, ['class 0', 'np.unique']),
+            ({'train': (X, 2 * Y), 'test': None}, ['class 1', 'without a gap']),
+            ({'train': X}, ['has to be a pair']),
+            ({'train': (X, Y, Y)}, ['has to be a pair']),
+            ({'train': (np.ma.masked_less(X, 9), Y)}, ['are masked']),
+            ({'train': (X, np.uint64(Y) + np.uint64(2**40))}, ['label -1']),
+            ({'held_out': 0.1}, ['held_out is a number of examples']),
             ({'scale': 0.0}, ['scale has to be positive']),
             ({'held_out': 60}, ['held_out = 60']),
             ({'num_train': 0}, ['num_train = 0']),
@@ -110,6 +117,10 @@ class TestFromArrays:
 
 
 class TestPath:
+    def test_a_file_without_a_test_set(self, tmp_path):
+        np.savez(tmp_path / 'mine.npz', x_train=X, y_train=Y)
+        assert len(load('', path=str(tmp_path / 'mine.npz')).test.labels) == 10
+
     def test_a_file_of_arrays(self, tmp_path):
         path = tmp_path / 'mine.npz'
         np.savez(path, x_train=X / 255, y_train=Y, x_test=X[:5] / 255, y_test=Y[:5])

@@ -6,12 +6,10 @@ import jax
 
 from eqprop_jax.analysis._bias import bias
 from eqprop_jax.analysis._causes import UNKNOWN
-from eqprop_jax.analysis.methods import contour_method
+from eqprop_jax.analysis.methods import Method, contour_method, finds_adjoint
 from eqprop_jax.nudges import Contour, complex_step, symmetric
 from eqprop_jax.solvers import relaxation
-from eqprop_jax.types import Batch, Params, Solver, System
-
-NAME = 'this network'
+from eqprop_jax.types import Batch, Estimator, Params, Solver, System
 
 
 class Check(NamedTuple):
@@ -36,6 +34,7 @@ def check(
     params: Params,
     batch: Batch,
     solve: Solver | None = None,
+    estimate: Estimator | None = None,
     *,
     contour: Contour | None = None,
     correction: str | None = None,
@@ -51,21 +50,28 @@ def check(
       params: θ.
       batch: inputs and targets; some dozens are enough.
       solve: relaxes the free and the nudged phases; None: `solvers.relaxation()`.
-      contour: the nudges; None: a complex step of 1e-3, or two real nudges of ±0.1
+      estimate: whose gradient is looked at; None: that of EP by a contour, plain unless
+        there is a correction. The advice begins with which of them it is.
+      contour: its nudges; None: a complex step of 1e-3, or two real nudges of ±0.1
         where the system is not holomorphic.
-      correction: as in `estimators.contour`.
+      correction: of EP, as in `estimators.contour`.
       rng: key of random probes; None: that of 0.
 
     Raises:
-      ValueError: as `estimators.contour`.
+      ValueError: as `estimators.contour`; for a batch that is none, or has class
+        indices out of range or inputs that are not finite.
     """
     solve = relaxation() if solve is None else solve
     if contour is None:
         contour = complex_step(1e-3) if system.holomorphic else symmetric(0.1)
     method = contour_method(system, solve, contour=contour, correction=correction)
-    report = bias(system, params, batch, solve, methods={NAME: method}, rng=rng)
-    found = report.methods[NAME]
-    advice = found.sentence.removeprefix(f'{NAME}: ')
+    name = 'plain EP' if correction is None else 'corrected EP'
+    if estimate is not None:
+        tends = getattr(estimate, 'adjoint', True) or finds_adjoint(system, None)
+        name, method = 'this estimator', Method(estimate, tends)
+    report = bias(system, params, batch, solve, methods={name: method}, rng=rng)
+    found = report.methods[name]
+    advice = found.sentence
     for phases, unsettled in (
         ('nudged phases', found.unsettled),
         ('free phases', report.unsettled),

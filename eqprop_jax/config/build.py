@@ -1,9 +1,9 @@
 """From a configuration to the objects of a run.
 
-Each section names one part of `registry`, or belongs to one function, and holds its
-arguments.
+Each section holds the arguments of a part of `registry`, or of one function.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,18 +31,20 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         `homeostasis`, `alignment`, `optimizer` and `diagnostics`, and at the top level
         `seed`, `batch_size`, `num_epochs`, `log_every_steps`, `eval_every_steps` and,
         optional, `precision` and `convolution` (`systems.rounded`), `mesh`, the number
-        of devices along its axes, `accumulation_steps`, the parts of a batch that go
-        one after the other, and `plugins`, modules or files that register parts.
+        of devices along its axes, `accumulation_steps`, the parts of a batch in turn,
+        and `plugins`, modules or files that register parts.
 
     Raises:
       ConfigError: for unknown or missing keys and names, values out of range, or
         parts that do not fit together.
       NotPreparedError: if the data set is not in the array cache.
     """
-    as_told = jax.tree.map(_none_as_told, config.to_dict())
-    plugins.load(as_told.get('plugins', ()))
-    values = registry.checked(as_told)
+    told = jax.tree.map(_none_as_told, config.to_dict())
+    plugins.load(told.get('plugins', ()))
+    values = registry.checked(told)
     values['plugins'] = plugins.used(values)
+    if path := values['data'].get('path'):
+        values['data']['path'] = os.path.abspath(path)
     nudged, penalty = values['nudged_solver'], values['homeostasis']
     full = registry.system(values['system'])
     way = {'convolution': values['convolution']}

@@ -13,6 +13,7 @@ registered, so that it can be evaluated and diagnosed.
 import functools
 import importlib
 import inspect
+import os
 import pathlib
 import runpy
 import sysconfig
@@ -79,7 +80,7 @@ def load(origins: Iterable[str]) -> None:
     Raises:
       ConfigError: if one of them cannot be found, or raises.
     """
-    for origin in origins:
+    for origin in map(_whole, origins):
         if origin in _OWN.values():
             continue
         try:
@@ -101,7 +102,13 @@ def used(values: Mapping[str, Any]) -> tuple[str, ...]:
         _OWN.get((table, values[section]['name']))
         for section, table in (tables | {'estimator': 'estimator'}).items()
     ]
-    return tuple(dict.fromkeys([*values['plugins'], *filter(None, named)]))
+    every = [*map(_whole, values['plugins']), *filter(None, named)]
+    return tuple(dict.fromkeys(every))
+
+
+def _whole(origin: str) -> str:
+    """Returns the path of a file from the root, and a module as it is."""
+    return os.path.abspath(origin) if origin.endswith('.py') else origin
 
 
 def _register(

@@ -85,11 +85,11 @@ def located(path: str | os.PathLike[str]) -> pathlib.Path:
     return found
 
 
-def read(source: pathlib.Path) -> tuple[Pair, Pair]:
-    """Return inputs and targets for training, and for the test, of a file or folder."""
+def read(source: pathlib.Path) -> tuple[Pair, Pair | None]:
+    """Return inputs and targets for training, and for the test if it has them."""
     if not source.is_dir():
-        found = _entries(source)
-        return found['train'], found['test']
+        found = _entries(source, ('train',), ('test',))
+        return found['train'], found.get('test')
     _, streams = _of_folder(source)
     train, test = (
         tuple(map(np.concatenate, zip(*streams[split].batches, strict=True)))
@@ -98,16 +98,21 @@ def read(source: pathlib.Path) -> tuple[Pair, Pair]:
     return train, test
 
 
-def _entries(source: pathlib.Path) -> dict[str, Pair]:
-    """Return the arrays of an .npz file by split."""
+def _entries(
+    source: pathlib.Path,
+    wanted: tuple[str, ...] = arrays.SPLITS,
+    others: tuple[str, ...] = (),
+) -> dict[str, Pair]:
+    """Return the arrays of an .npz file by split; others only if they are there."""
     try:
         with source.open('rb') as file, np.load(file) as content:
+            there = [s for s in others if {f'{s}_images', f'x_{s}'} & set(content)]
             return {
                 split: (
                     _entry(content, f'{split}_images', f'x_{split}'),
                     _entry(content, f'{split}_labels', f'y_{split}'),
                 )
-                for split in arrays.SPLITS
+                for split in (*wanted, *there)
             }
     except DAMAGED as error:
         raise ValueError(f'{source} is no .npz file of images ({error})') from error

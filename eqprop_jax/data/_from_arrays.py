@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 from numpy.typing import ArrayLike
 
 from eqprop_jax.data._splits import Dataset, Split, hold_out, whole
@@ -36,7 +37,8 @@ def from_arrays(
       held_out: number of training examples to set aside for choosing hyperparameters;
         None: a tenth.
       num_train: number of training examples to keep of those left; None keeps all.
-      num_classes: k; None: the largest class of the training examples, and 1.
+      num_classes: k; None: the largest class of the training examples, and 1; then
+        each class has an example.
       scale: what `normalization='unit'` divides inputs by; None: the largest value of
         unsigned integers, and 1 for other numbers.
       name: in messages.
@@ -48,9 +50,8 @@ def from_arrays(
         others, values are no numbers or not finite, classes are out of range, or a size
         does not fit.
     """
-    splits = [_split(f'{name!r}, train', *train)]
-    if test is not None:
-        splits.append(_split(f'{name!r}, test', *test))
+    named = {'train': train} if test is None else {'train': train, 'test': test}
+    splits = [_split(f'{name!r}, {key}', pair) for key, pair in named.items()]
     first, last = splits[0], splits[-1]
     if last.images.dtype != first.images.dtype or (
         last.labels.dtype != first.labels.dtype
@@ -68,6 +69,14 @@ def from_arrays(
             )
     elif num_classes is None:
         num_classes = int(first.labels.max(initial=0)) + 1
+        missing = np.setdiff1d(np.arange(num_classes), first.labels)
+        if missing.size and first.labels.min(initial=0) >= 0 and num_classes > 1:
+            raise ValueError(
+                f'{name!r}: no training example has class {missing[0]}, of '
+                f'{num_classes}: number the classes from 0 on without a gap (np.unique '
+                'with return_inverse does), give num_classes, or make targets of a '
+                'regression floats'
+            )
     if scale is None:
         unsigned = first.images.dtype.kind == 'u'
         scale = float(np.iinfo(first.images.dtype).max) if unsigned else 1.0
@@ -82,13 +91,23 @@ def from_arrays(
     return hold_out(dataset, aside, num_train, seed)
 
 
-def _split(where: str, inputs: Values, targets: Values) -> Split:
+def _split(where: str, pair: Any) -> Split:
     """Returns inputs and targets in one of the forms above."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f'{where} has to be a pair (inputs, targets)')
+    inputs, targets = pair
     x, y = _array(f'{where}: inputs', inputs), _array(f'{where}: targets', targets)
     x = x if x.dtype.kind == 'u' else x.astype(np.float32)
     if x.ndim in (1, 3):
         x = x[..., None]
     if y.dtype.kind == 'f':
+        if y.ndim == 1 and np.array_equal(y, np.round(y)):
+            logging.warning(
+                '%s: targets are %s, which are continuous, but all are whole: if they '
+                'are classes make them integers',
+                where,
+                y.dtype,
+            )
         y = (y[:, None] if y.ndim == 1 else y).astype(np.float32)
     else:
         y = y[:, 0] if y.shape[1:] == (1,) else y
@@ -97,20 +116,30 @@ def _split(where: str, inputs: Values, targets: Values) -> Split:
                 f'{where}: targets are {y.dtype} of shape {y.shape}; classes have to '
                 f'be {len(x)} integers (of one-hot rows take the argmax)'
             )
-        y = np.where(y < 2**31, y, -1).astype(np.int32)
+        y = np.where(y < 2**31, y.astype(np.int64), -1).astype(np.int32)
     return Split(x, y)
 
 
 def _array(where: str, values: Values) -> np.ndarray:
     """Returns numbers as an array [n, ...]."""
+    if np.ma.is_masked(values):
+        raise ValueError(f'{where} are masked: fill or remove what is')
     try:
         if not hasattr(values, '__array__'):
-            values = np.stack([np.asarray(value) for value in values])  # ty: ignore
+            values = np.stack([_plain(value) for value in values])  # ty: ignore
         found = np.asarray(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f'{where} make no array: {error}') from error
     if found.dtype.kind not in 'biuf' or not found.ndim:
         raise ValueError(
-            f'{where} are {found.dtype} of shape {found.shape}: no numbers'
+            f'{where} are {found.dtype} of shape {found.shape}, no numbers: of names '
+            'of classes take np.unique with return_inverse'
         )
     return found
+
+
+def _plain(value: Any) -> np.ndarray:
+    """Returns an array; of an image of Pillow with a palette its colours."""
+    return np.asarray(
+        value.convert('RGB') if getattr(value, 'mode', None) == 'P' else value
+    )

@@ -47,6 +47,9 @@ def hold_out(
     """
     name, train = dataset.name, dataset.train
     total = len(train.labels)
+    for key, value in (('held_out', held_out), ('num_train', num_train)):
+        if value is not None and int(value) != value:
+            raise ValueError(f'{key} is a number of examples, not {value}')
     if not 0 <= held_out < total:
         raise ValueError(
             f'held_out = {held_out} of data set {name!r}: choose 0 to {total - 1}, '

@@ -61,7 +61,7 @@ def bptt(
     """
     solve = unrolled(num_steps=num_steps, order=order, step_size=step_size, clip=clip)
 
-    @marked(system)
+    @marked(system, adjoint=True)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

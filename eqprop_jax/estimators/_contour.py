@@ -110,7 +110,7 @@ def contour(
         raise ValueError('under noise nothing converges: leave skip_unconverged out')
     ways = phases.Ways(solve, contour, batched, warm_start, axis_name)
 
-    @marked(system)
+    @marked(system, adjoint=correction is not None)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

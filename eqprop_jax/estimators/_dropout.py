@@ -36,9 +36,9 @@ def dropout(system: System, make: Callable[[System], Estimator]) -> Estimator:
             'this system has no dropout: build it with dropout above 0, or use its '
             'estimator as it is'
         )
-    make(system)  # refuses at once what does not fit
+    whole = make(system)  # refuses at once what does not fit
 
-    @marked(system)
+    @marked(system, adjoint=getattr(whole, 'adjoint', True))
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

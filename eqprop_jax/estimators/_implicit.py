@@ -133,7 +133,7 @@ def _implicit(
 ) -> Estimator:
     solve = linear_solver(method, tol, max_steps, step_size)
 
-    @marked(system)
+    @marked(system, adjoint=adjoint)
     def estimate(
         params: Params, batch: Batch, free: Equilibrium, rng: jax.Array | None
     ) -> Estimate:

@@ -6,12 +6,19 @@ from eqprop_jax import _axes as axes
 from eqprop_jax.types import Estimator, System
 
 
-def marked(system: System) -> Callable[[Estimator], Estimator]:
-    """Returns a decorator of estimates of a system, which it leaves as `.system`."""
+def marked(
+    system: System, *, adjoint: bool = False
+) -> Callable[[Estimator], Estimator]:
+    """Returns a decorator of estimates, which leaves `.system` and `.adjoint`.
+
+    Args:
+      system: what they are of.
+      adjoint: whether they tend to recurrent backprop also where J is not symmetric.
+    """
 
     def mark(estimate: Estimator) -> Estimator:
         run = axes.automatic(estimate, axes.of_estimate)
-        vars(run)['system'] = system
+        vars(run).update(system=system, adjoint=adjoint)
         return run
 
     return mark

@@ -4,7 +4,7 @@ from eqprop_jax.training import agreement as agreement
 from eqprop_jax.training import callbacks as callbacks
 from eqprop_jax.training import hosts as hosts
 from eqprop_jax.training.diagnose import first_examples as first_examples
-from eqprop_jax.training.fitting import Fit as Fit
+from eqprop_jax.training.fitted import Fit as Fit
 from eqprop_jax.training.fitting import fit as fit
 from eqprop_jax.training.interrupts import Interrupted as Interrupted
 from eqprop_jax.training.journal import TrainingError as TrainingError

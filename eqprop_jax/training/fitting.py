@@ -1,33 +1,41 @@
 """A run from Python, without a configuration: of a system, data and an estimator."""
 
-import contextlib
+import functools
+import hashlib
 import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from eqprop_jax import estimators, records, solvers
 from eqprop_jax.data import _pipeline as pipeline
+from eqprop_jax.data import _splits as splits
 from eqprop_jax.data._augment import Augment
 from eqprop_jax.data._splits import Dataset
+from eqprop_jax.estimators._marked import check as check_system
 from eqprop_jax.homeostasis import Penalty
-from eqprop_jax.training import mesh, optimizers
+from eqprop_jax.training import mesh, optimizers, programs
 from eqprop_jax.training.callbacks import Callback
+from eqprop_jax.training.fitted import Fit
+from eqprop_jax.training.interrupts import Interrupted
+from eqprop_jax.training.journal import TrainingError
 from eqprop_jax.training.loop import train_and_evaluate
 from eqprop_jax.training.state import (
     REFERENCE_TOL,
     Diagnostics,
     Experiment,
-    TrainState,
+    init_state,
 )
 from eqprop_jax.types import Estimator, Params, Solver, System
 
 MADE_BY = 'eqprop_jax.fit'
 """`made_by` in the config.json of such a run, which no configuration describes."""
+NOTHING = 'without a workdir nothing of a run is kept'
 NUMBERS = ('seed', 'num_epochs', 'batch_size', 'log_every_steps', 'eval_every_steps')
 FIXED: dict[str, Any] = {
     'penalty_fraction': 1.0,
@@ -35,20 +43,6 @@ FIXED: dict[str, Any] = {
     'accumulation_steps': 1,
     'defaults': {},
 }
-
-
-class Fit(NamedTuple):
-    """A run that has ended."""
-
-    state: TrainState
-    """After the last step; `state.params` is θ."""
-    history: list[dict[str, Any]]
-    """The records of the run, in their order, as metrics.jsonl has them."""
-
-    @property
-    def params(self) -> Params:
-        """θ after the last step."""
-        return self.state.params
 
 
 def fit(
@@ -93,19 +87,22 @@ def fit(
       log_every_steps: steps that one record of training is the mean of.
       eval_every_steps: steps between evaluations; 0: at the end of every epoch.
       diagnose: whether 100 examples are held against recurrent backprop then, too.
-      workdir: where records and checkpoints stay, and an interrupted run goes on, if
-        all other arguments are the same. None: nothing stays.
+      workdir: where records and checkpoints stay, an interrupted run goes on, and what
+        one that has ended came to is read. None: nothing stays.
       callbacks: called with (step, metrics) at every record.
       progress: show a progress bar.
 
     Raises:
       ValueError: if the system does not fit the data, or a number is out of range.
       TrainingError: if the loss or a gradient turns non-finite.
-      WorkdirError: as `train_and_evaluate`.
+      WorkdirError: as `train_and_evaluate`; also if a workdir has the run of other
+        data, or of another program: that of other parts, or on other devices.
     """
     numbers = (seed, num_epochs, batch_size, log_every_steps, eval_every_steps)
     own = dict(zip(NUMBERS, numbers, strict=True))
     _check(dataset, own)
+    own = {name: int(value) for name, value in own.items()}
+    check_system(system, estimate)
     experiment = Experiment(
         system=system,
         solve=solvers.relaxation(tol=1e-3, max_steps=100) if solve is None else solve,
@@ -136,19 +133,33 @@ def _trained(
     progress: bool,
 ) -> Fit:
     """Returns what a run came to, in its folder or in one that is removed again."""
-    config = {**run.config, 'params': _shapes(run)}
-    with contextlib.ExitStack() as stack:
-        kept = workdir is not None
-        if workdir is None:
-            workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        state = train_and_evaluate(
-            run._replace(config=config),
-            workdir,
-            progress=progress,
-            save_every=60.0 if kept else math.inf,
-            callbacks=callbacks,
-        )
-        return Fit(state, records.read(workdir))
+    _check_outputs(run)
+    train = functools.partial(
+        train_and_evaluate, progress=progress, callbacks=callbacks
+    )
+    if workdir is not None:
+        made = {'data': splits.digest(run.dataset), 'program': _program(run)}
+        run = run._replace(config={**run.config, **made})
+        return Fit(train(run, workdir), records.read(workdir), run)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            state = train(run, folder, save_every=math.inf)
+        except Interrupted as error:
+            raise Interrupted(f'interrupted: {NOTHING}', error.number) from None
+        except TrainingError as error:
+            there = f'the records up to it are in {folder}'
+            raise TrainingError(str(error).replace(there, NOTHING)) from None
+        return Fit(state, records.read(folder), run)
+
+
+def _program(run: Experiment) -> str:
+    """Returns 16 digits of what a chunk of steps computes, compiled or not."""
+    state = jax.eval_shape(lambda: init_state(run))
+    train = mesh.place(run.dataset.train, run.mesh)
+    numbers = (jax.ShapeDtypeStruct((), jnp.int32),) * 3
+    chunk: Any = programs.make_train_chunk(run)
+    text = chunk.lower(state, train, *numbers).as_text()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _adam(dataset: Dataset, own: Mapping[str, int]) -> optax.GradientTransformation:
@@ -164,10 +175,12 @@ def _adam(dataset: Dataset, own: Mapping[str, int]) -> optax.GradientTransformat
 
 
 def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
-    """Raises ValueError for a number out of range."""
+    """Raises ValueError for a number out of range, and TypeError for no data set."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError('the data set is one of data.load or data.from_arrays')
     for name, value in own.items():
         least = 0 if name in ('seed', 'eval_every_steps') else 1
-        if not (int(value) == value and value >= least):
+        if not (int(value) == value and least <= value < 2**31):
             kind = 'positive integer' if least else 'integer from 0 on'
             raise ValueError(f'{name} has to be a {kind}, not {value}')
     size, examples = own['batch_size'], len(dataset.train.labels)
@@ -178,8 +191,8 @@ def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
         )
 
 
-def _shapes(run: Experiment) -> dict[str, str]:
-    """Returns the shapes of the parameters by name; refuses what does not fit."""
+def _check_outputs(run: Experiment) -> None:
+    """Raises ValueError if the system does not fit the data."""
     system, dataset = run.system, run.dataset
     images = dataset.train.images
     raw = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
@@ -191,11 +204,14 @@ def _shapes(run: Experiment) -> dict[str, str]:
         return params, system.predict(params, system.rates(state))
 
     params, found = jax.eval_shape(scores, raw)
+    if dataset.num_classes is None and 'readout' in params:
+        raise ValueError(
+            f'the targets of {dataset.name!r} are no classes, of which '
+            'cost="cross_entropy" is: take "squared_error", or class indices as targets'
+        )
     if found.shape[-1] != dataset.num_outputs:
         raise ValueError(
             f'the system has {found.shape[-1]} scores, but {dataset.name!r} has '
             f'{dataset.num_outputs} '
             f'{"numbers a target" if dataset.num_classes is None else "classes"}'
         )
-    named, _ = jax.tree.flatten_with_path(params)
-    return {jax.tree_util.keystr(path): str(leaf.shape) for path, leaf in named}
