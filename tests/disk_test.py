@@ -19,7 +19,6 @@ from tally import tally
 from eqprop_jax import _disk as disk
 from eqprop_jax import checkpoint, records
 from eqprop_jax.checkpoint import folders, saver
-from eqprop_jax.records import writer as writers
 
 STATE = {'a': jnp.arange(3), 'b': {'c': jnp.ones(2)}}
 
@@ -321,14 +320,14 @@ def test_a_clock_that_is_set_back(tmp_path, monkeypatch):
     """TensorBoard reads the files of a run in the order of their names."""
     names = []
     for step, now in ((0, 2e9), (4, 1e9), (4, 3e9), (8, 3e9), (9, 12.5)):
-        monkeypatch.setattr(writers.time, 'time', lambda now=now: now)
+        monkeypatch.setattr('time.time', lambda now=now: now)
         with records.Writer(tmp_path, step):
             names += {path.name for path in (tmp_path / 'tensorboard').iterdir()} - {
                 *names
             }
     assert len(names) == 5
     assert names == sorted(names)
-    monkeypatch.setattr(writers.time, 'time', lambda: 12.5)
+    monkeypatch.setattr('time.time', lambda: 12.5)
     with records.Writer(tmp_path):
         (new,) = (tmp_path / 'tensorboard').iterdir()
     assert '.0000000012.' in new.name
