@@ -80,7 +80,9 @@ def load(origins: Iterable[str]) -> None:
     Raises:
       ConfigError: if one of them cannot be found, or raises.
     """
-    for origin in map(_whole, origins):
+    known = isinstance(origins, tuple | list)  # others the check of types refuses
+    named = [one for one in origins if isinstance(one, str)] if known else []
+    for origin in map(_whole, named):
         if origin in _OWN.values():
             continue
         try:

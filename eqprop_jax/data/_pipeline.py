@@ -40,7 +40,7 @@ class DeviceSplit(NamedTuple):
         return ~jnp.isnan(self.labels.reshape(self.size, -1)[:, 0])
 
 
-def filler(dtype: np.dtype) -> float:
+def filler(dtype: np.dtype) -> int | float:
     """Returns the label of what a split is filled up by: −1, or NaN where it can be."""
     return -1 if np.issubdtype(dtype, np.integer) else np.nan
 

@@ -94,7 +94,7 @@ def place(split: Split, mesh: Mesh) -> DeviceSplit:
     size, parts = len(split.labels), mesh.shape[DATA]
     rows = -(-size // parts) * parts
 
-    def divided(values: np.ndarray, padding: float) -> Array:
+    def divided(values: np.ndarray, padding: int | float) -> Array:
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             start, stop, _ = (index or (slice(None),))[0].indices(rows)
             mine = values[start : min(stop, size)]
