@@ -287,11 +287,11 @@ class TestFit:
 
     def test_first_size(self, tmp_path):
         message = refused(tmp_path, {'system.sizes': (63, 16, 16, 10)})
-        says(message, "the images of 'digits'", '64 entries', 'is 63')
+        says(message, "'digits'", '64 entries', 'is 63')
 
     def test_last_size(self, tmp_path):
         message = refused(tmp_path, {'system.sizes': (64, 16, 16, 9)})
-        says(message, 'scores 9 classes', "'digits' has 10", 'last of system.sizes')
+        says(message, 'scores 9 classes', "'digits' has 10", 'the last of sizes')
 
     def test_batch_larger_than_the_training_set(self, tmp_path):
         message = refused(tmp_path, {'batch_size': 111})

@@ -484,6 +484,16 @@ class TestCheck:
             assert ('asymmetry' in own.advice) == ('asymmetry' in wanted.advice)
         assert corrected.cosine > 0.999
 
+    def test_it_refuses_what_no_sweep_would_mend(self):
+        known = oracle.of('free')
+        x, labels = known.batch.x, jnp.arange(zoo.BATCH) % zoo.CLASSES
+        for batch, part in (
+            (ep.Batch(x.at[1].set(jnp.nan), labels), 'inputs hold NaN'),
+            (ep.Batch(x, labels.at[2].set(zoo.CLASSES)), 'cost of example 2'),
+        ):
+            with pytest.raises(ValueError, match=part):
+                ep.check(known.system, known.params, batch)
+
     @pytest.mark.whole
     def test_it_says_that_nothing_settles(self):
         known = oracle.of('energy')

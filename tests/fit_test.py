@@ -190,7 +190,7 @@ def test_parts_of_other_systems_and_classes_without_classes():
 def test_a_system_of_other_classes():
     system = ep.systems.mlp((64, 8, 3))
     estimate = ep.estimators.recurrent_backprop(system)
-    with pytest.raises(ValueError, match="3 scores, but 'digits' has 10 classes"):
+    with pytest.raises(ValueError, match="scores 3 classes but 'digits' has 10"):
         ep.fit(system, digits(100), estimate)
 
 

@@ -102,6 +102,7 @@ class TestFromArrays:
             ({'train': (X, Y, Y)}, ['has to be a pair']),
             ({'train': (np.ma.masked_less(X, 9), Y)}, ['are masked']),
             ({'train': (X, np.uint64(Y) + np.uint64(2**40))}, ['label -1']),
+            ({'train': (X, Y - 2**40)}, ['label -1']),
             ({'held_out': 0.1}, ['held_out is a number of examples']),
             ({'scale': 0.0}, ['scale has to be positive']),
             ({'held_out': 60}, ['held_out = 60']),

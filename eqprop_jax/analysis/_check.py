@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from eqprop_jax.analysis._bias import bias
 from eqprop_jax.analysis._causes import UNKNOWN
@@ -58,9 +60,10 @@ def check(
       rng: key of random probes; None: that of 0.
 
     Raises:
-      ValueError: as `estimators.contour`; for a batch that is none, or has class
-        indices out of range or inputs that are not finite.
+      ValueError: as `estimators.contour`; and for inputs or costs that are not finite,
+        as those of class indices out of range are.
     """
+    _check_finite(system, params, batch)
     solve = relaxation() if solve is None else solve
     if contour is None:
         contour = complex_step(1e-3) if system.holomorphic else symmetric(0.1)
@@ -85,3 +88,21 @@ def check(
     return Check(
         1 - report.unsettled, report.spectral_radius, *found.worst, advice=advice
     )
+
+
+def _check_finite(system: System, params: Params, batch: Batch) -> None:
+    """Raises ValueError for what no number of sweeps would mend."""
+    if not jnp.all(jnp.isfinite(batch.x)):
+        raise ValueError('inputs hold NaN or infinity: remove or repair them')
+
+    @jax.jit
+    def costs(params: Params, batch: Batch) -> Array:
+        rest = system.rest(system.inject(params, batch.x))
+        return system.cost(params, system.rates(rest), batch.y)
+
+    bad = jnp.flatnonzero(~jnp.isfinite(costs(params, batch)))
+    if bad.size:
+        raise ValueError(
+            f'the cost of example {bad[0]} is not finite where the network rests: is '
+            'its target a class that there is?'
+        )

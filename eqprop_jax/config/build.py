@@ -217,32 +217,16 @@ def _check_fit(experiment: Experiment, learn: Estimator) -> None:
     """Raises ConfigError unless the parts fit the data and each other."""
     system, dataset = experiment.system, experiment.dataset
     x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), 'float32')
+    y = jax.ShapeDtypeStruct((1, dataset.num_outputs), 'float32')
     rng = jax.random.key(0)
-
-    def scores(x: jax.Array) -> tuple[Any, jax.Array]:
-        params = system.init(rng, x)
-        state = system.rest(system.inject(params, x))
-        return params, system.predict(params, system.rates(state))
 
     def gradient(x: jax.Array, y: jax.Array) -> Any:
         params, batch = system.init(rng, x), Batch(x, y)
         free = dynamics.relax(system, params, x, experiment.solve)
         return learn(params, batch, free, rng).grads
 
-    with schema.naming(f'system does not fit the images of {dataset.name!r}'):
-        params, y = jax.eval_shape(scores, x)
-    if dataset.num_classes is None and 'readout' in params:
-        raise ConfigError(
-            f'the targets of {dataset.name!r} are no classes, of which '
-            'system.cost="cross_entropy" is: set it to "squared_error"'
-        )
-    if y.shape[-1] != dataset.num_outputs:
-        classes = dataset.num_classes is not None
-        raise ConfigError(
-            f'system scores {y.shape[-1]} {"classes" if classes else "numbers"} but '
-            f'{dataset.name!r} has {dataset.num_outputs}: set '
-            f'{"system.classes, or " if classes else ""}the last of system.sizes'
-        )
+    with schema.naming(f'system does not fit {dataset.name!r}'):
+        params = state.shapes_of(system, dataset)
     layers = experiment.config['optimizer'].get('layers') or {}
     known = dict.fromkeys(params, schema.key(Any, required=False))
     schema.refuse(schema.problems('optimizer.layers', layers, known))

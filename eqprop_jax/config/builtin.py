@@ -6,8 +6,7 @@ import pathlib
 import runpy
 from typing import Any
 
-from eqprop_jax.config.schema import ConfigError
-from eqprop_jax.config.variants import NoVariantError
+from eqprop_jax.config.schema import ConfigError, running
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE / 'configs', PACKAGE.parent / 'configs')  # installed; of a checkout
@@ -51,16 +50,11 @@ def module(config: str) -> dict[str, Any]:
     file, colon, variant = path(config).partition(':')
     if not pathlib.Path(file).is_file():
         raise ConfigError(f'cannot read the configuration: {file} does not exist')
-    try:
+    with running(f'cannot read {config}: it'):
         found = runpy.run_path(file)
         if colon:
             found['get_config'] = functools.partial(found['get_config'], variant)
         found['get_config']()
-    except NoVariantError:
-        raise
-    except Exception as error:  # it is a program: it may raise anything
-        kind = type(error).__name__
-        raise ConfigError(f'cannot read {config}: {kind}: {error}') from error
     return found
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eqprop_jax.config.schema import ConfigError
+from eqprop_jax.config.schema import ConfigError, running
 from eqprop_jax.records.sweep import slug
 
 Changes = dict[str, Any]
@@ -44,13 +44,8 @@ def rows(sweep: Callable[[Callable[..., None]], Any]) -> dict[str, Changes]:
             raise ConfigError(f'row {name!r} has a seed, which --seeds chooses for all')
         found[name] = dict(changes)
 
-    try:
+    with running('sweep(add)'):
         sweep(add)
-    except ConfigError:
-        raise
-    except Exception as error:  # it is a program: it may raise anything
-        kind = type(error).__name__
-        raise ConfigError(f'sweep(add) raises {kind}: {error}') from error
     return found
 
 

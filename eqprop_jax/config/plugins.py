@@ -22,7 +22,7 @@ from typing import Any
 
 from eqprop_jax.config import registry
 from eqprop_jax.config.registry import Part
-from eqprop_jax.config.schema import ConfigError
+from eqprop_jax.config.schema import running
 from eqprop_jax.types import Estimator, Solver, System
 
 _OWN: dict[tuple[str, str], str] = {}
@@ -30,7 +30,7 @@ _OWN: dict[tuple[str, str], str] = {}
 
 
 def register_estimator(name: str, factory: Callable[..., Estimator]) -> None:
-    """Makes an estimator one that configurations name.
+    """Lets configurations name an estimator of one's own.
 
     Args:
       name: as `estimator.name`.
@@ -49,7 +49,7 @@ def register_estimator(name: str, factory: Callable[..., Estimator]) -> None:
 
 
 def register_solver(name: str, factory: Callable[..., Solver]) -> None:
-    """Makes a solver one that configurations name.
+    """Lets configurations name a solver of one's own.
 
     Args:
       name: as `solver.name` and `nudged_solver.name`.
@@ -62,7 +62,7 @@ def register_solver(name: str, factory: Callable[..., Solver]) -> None:
 
 
 def register_system(name: str, factory: Callable[..., System]) -> None:
-    """Makes a system one that configurations name.
+    """Lets configurations name a system of one's own.
 
     Args:
       name: as `system.name`.
@@ -85,16 +85,11 @@ def load(origins: Iterable[str]) -> None:
     for origin in map(_whole, named):
         if origin in _OWN.values():
             continue
-        try:
+        with running(f'plugins: {origin} cannot be loaded: it'):
             if origin.endswith('.py'):
                 runpy.run_path(origin)
             else:
                 importlib.import_module(origin)
-        except Exception as error:  # it is a program: it may raise anything
-            kind = type(error).__name__
-            raise ConfigError(
-                f'plugins: {origin} cannot be loaded ({kind}: {error})'
-            ) from error
 
 
 def used(values: Mapping[str, Any]) -> tuple[str, ...]:

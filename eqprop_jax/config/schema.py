@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from eqprop_jax.config.variants import NoVariantError
+
 FLOAT32_MAX = 2.0**128
 REFUSALS = (OverflowError, TypeError, ValueError)  # of values that fit nowhere
 MOST = {  # of loops that a signal has to wait for, far above what is of use
@@ -134,6 +136,18 @@ def naming(section: str) -> Generator[None, None, None]:
         yield
     except REFUSALS as error:
         raise ConfigError(f'{section}: {error}') from error
+
+
+@contextlib.contextmanager
+def running(what: str) -> Generator[None, None, None]:
+    """Raises whatever a program of the user's raises as a ConfigError that names it."""
+    try:
+        yield
+    except (ConfigError, NoVariantError):
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise ConfigError(f'{what} raises {kind}: {error}') from error
 
 
 def _compiled(kind: Any) -> tuple[str, Fits]:

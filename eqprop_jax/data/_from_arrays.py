@@ -116,7 +116,9 @@ def _split(where: str, pair: Any) -> Split:
                 f'{where}: targets are {y.dtype} of shape {y.shape}; classes have to '
                 f'be {len(x)} integers (of one-hot rows take the argmax)'
             )
-        y = np.where(y < 2**31, y.astype(np.int64), -1).astype(np.int32)
+        known = (y >= 0) & (y < 2**31)  # others would wrap
+        y, values = np.full(y.shape, -1, np.int32), y
+        y[known] = values[known]
     return Split(x, y)
 
 

@@ -30,8 +30,9 @@ from eqprop_jax.training.state import (
     Diagnostics,
     Experiment,
     init_state,
+    shapes_of,
 )
-from eqprop_jax.types import Estimator, Params, Solver, System
+from eqprop_jax.types import Estimator, Solver, System
 
 MADE_BY = 'eqprop_jax.fit'
 """`made_by` in the config.json of such a run, which no configuration describes."""
@@ -72,7 +73,7 @@ def fit(
     Args:
       system: what moves.
       dataset: from `data.load` or `data.from_arrays`.
-      estimate: of this system; what `learn`s.
+      estimate: of its gradient, built of this very system.
       solve: relaxes the free phase; None: relaxation to a tolerance of 1e-3.
       optimizer: of optax; None: Adam with a rate of 1e-3, which falls to 0 as a cosine,
         and gradients clipped to a norm of 1.
@@ -93,7 +94,8 @@ def fit(
       progress: show a progress bar.
 
     Raises:
-      ValueError: if the system does not fit the data, or a number is out of range.
+      ValueError: if the system does not fit the data, the estimator is of another one,
+        or a number is out of range.
       TrainingError: if the loss or a gradient turns non-finite.
       WorkdirError: as `train_and_evaluate`; also if a workdir has the run of other
         data, or of another program: that of other parts, or on other devices.
@@ -133,7 +135,7 @@ def _trained(
     progress: bool,
 ) -> Fit:
     """Returns what a run came to, in its folder or in one that is removed again."""
-    _check_outputs(run)
+    shapes_of(run.system, run.dataset)
     train = functools.partial(
         train_and_evaluate, progress=progress, callbacks=callbacks
     )
@@ -153,7 +155,7 @@ def _trained(
 
 
 def _program(run: Experiment) -> str:
-    """Returns 16 digits of what a chunk of steps computes, compiled or not."""
+    """Returns 16 digits of the SHA-256 of a chunk of steps, as JAX lowers it."""
     state = jax.eval_shape(lambda: init_state(run))
     train = mesh.place(run.dataset.train, run.mesh)
     numbers = (jax.ShapeDtypeStruct((), jnp.int32),) * 3
@@ -188,30 +190,4 @@ def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
         raise ValueError(
             f'batch_size={size} is more than the {examples} training examples of '
             f'{dataset.name!r}'
-        )
-
-
-def _check_outputs(run: Experiment) -> None:
-    """Raises ValueError if the system does not fit the data."""
-    system, dataset = run.system, run.dataset
-    images = dataset.train.images
-    raw = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-
-    def scores(raw: jax.Array) -> tuple[Params, jax.Array]:
-        x = run.preprocess(raw)
-        params = system.init(jax.random.key(0), x)
-        state = system.rest(system.inject(params, x))
-        return params, system.predict(params, system.rates(state))
-
-    params, found = jax.eval_shape(scores, raw)
-    if dataset.num_classes is None and 'readout' in params:
-        raise ValueError(
-            f'the targets of {dataset.name!r} are no classes, of which '
-            'cost="cross_entropy" is: take "squared_error", or class indices as targets'
-        )
-    if found.shape[-1] != dataset.num_outputs:
-        raise ValueError(
-            f'the system has {found.shape[-1]} scores, but {dataset.name!r} has '
-            f'{dataset.num_outputs} '
-            f'{"numbers a target" if dataset.num_classes is None else "classes"}'
         )

@@ -134,6 +134,35 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed, impl=KIND), STREAMS.index(name))
 
 
+def shapes_of(system: System, dataset: Dataset) -> Params:
+    """Returns θ of a system for a data set, as shapes and types.
+
+    Raises:
+      ValueError: if it scores other than what the targets of the data are.
+    """
+
+    def scores(x: jax.Array) -> tuple[Params, jax.Array]:
+        params = system.init(jax.random.key(0), x)
+        state = system.rest(system.inject(params, x))
+        return params, system.predict(params, system.rates(state))
+
+    x = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), jnp.float32)
+    params, found = jax.eval_shape(scores, x)
+    continuous = dataset.num_classes is None
+    if continuous and 'readout' in params:
+        raise ValueError(
+            f'the targets of {dataset.name!r} are no classes, of which '
+            'cost="cross_entropy" is: take "squared_error", or integers as targets'
+        )
+    if found.shape[-1] != dataset.num_outputs:
+        raise ValueError(
+            f'it scores {found.shape[-1]} {"numbers" if continuous else "classes"} but '
+            f'{dataset.name!r} has {dataset.num_outputs}: set '
+            f'{"" if continuous else "classes, or "}the last of sizes'
+        )
+    return params
+
+
 def init_state(experiment: Experiment) -> TrainState:
     """Returns the state before the first step, a function of the seed alone.
 
