@@ -33,11 +33,16 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and checkers of types
     from eqprop_jax.api import block as block
     from eqprop_jax.api import loss as loss
     from eqprop_jax.api import value_and_grad as value_and_grad
+    from eqprop_jax.config import register_cost as register_cost
     from eqprop_jax.config import register_estimator as register_estimator
     from eqprop_jax.config import register_solver as register_solver
     from eqprop_jax.config import register_system as register_system
     from eqprop_jax.training import fit as fit
     from eqprop_jax.types import Batch as Batch
+    from eqprop_jax.types import Equilibrium as Equilibrium
+    from eqprop_jax.types import Estimate as Estimate
+    from eqprop_jax.types import Estimator as Estimator
+    from eqprop_jax.types import Solver as Solver
     from eqprop_jax.types import System as System
 
 __version__ = '0.1.0'
@@ -57,11 +62,12 @@ _HOMES = {
     'loss': 'api',
     'value_and_grad': 'api',
     'fit': 'training',
+    'register_cost': 'config',
     'register_estimator': 'config',
     'register_solver': 'config',
     'register_system': 'config',
-    'Batch': 'types',
-    'System': 'types',
+    **dict.fromkeys(('Batch', 'Equilibrium', 'Estimate'), 'types'),
+    **dict.fromkeys(('Estimator', 'Solver', 'System'), 'types'),
 }
 
 

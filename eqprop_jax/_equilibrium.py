@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from eqprop_jax import _axes as axes
+from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax.estimators import _implicit as implicit
 from eqprop_jax.solvers._mixing import flatten, unflatten
@@ -64,6 +65,7 @@ def relax(
         solver itself.
       ValueError: for an unknown method or a number outside its range.
     """
+    parts.check(system=system, solve=solve)
     linear = implicit.linear_solver(method, tol, max_steps, step_size)
 
     @jax.custom_jvp

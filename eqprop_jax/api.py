@@ -4,8 +4,7 @@
     value_and_grad    both in one call, with what they were read off from
     block             θ, x ↦ s*             what it passes on is an estimator's
 
-They go inside of `jit`, `vmap`, optax, and modules of flax or equinox, behind a stem,
-in front of a head and in chains, and are differentiated like any other function.
+They go inside of `jit`, `vmap`, optax, modules of flax or equinox, and any chain.
 """
 
 import functools
@@ -65,7 +64,7 @@ def value_and_grad(
     Raises:
       ValueError: if the estimator is of another system.
     """
-    check(system, estimate)
+    check(system, solve, estimate)
 
     def run(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple:
         free = dynamics.relax(system, params, batch.x, solve)
@@ -176,7 +175,7 @@ def block(
         return names[-1] if layer is None else layer
 
     build = make or functools.partial(recurrent_backprop, method='aitken')
-    build(system)  # refuses at once what does not fit
+    check(system, solve, build(system))  # refuses at once what does not fit
 
     @jax.custom_vjp
     def run(params: Params, x: Array, rng: jax.Array | None = None) -> Array:

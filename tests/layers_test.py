@@ -28,6 +28,7 @@ FLOORS = {
     'solvers': 1,
     'noise': 1,
     'nudges': 1,
+    '_parts': 0,
     'jacobian': 1,
     'estimators': 2,
     'homeostasis': 2,
@@ -130,8 +131,11 @@ def test_what_has_no_underscore_is_the_api():
     others = {'cli', 'figures'}
     assert public == {*names(PACKAGE) & public, *others}
     functions = {'block', 'check', 'fit', 'loss', 'relax', 'value_and_grad'}
-    functions |= {f'register_{part}' for part in ('estimator', 'solver', 'system')}
-    records = {'Aux', 'Batch', 'System'}
+    functions |= {
+        f'register_{part}' for part in ('cost', 'estimator', 'solver', 'system')
+    }
+    records = {'Aux', 'Batch', 'Equilibrium', 'Estimate', 'Estimator'}
+    records |= {'Solver', 'System'}
     named = names(PACKAGE) - {'TYPE_CHECKING', 'Any'}
     assert named == public - others | functions | records
     assert set(dir(eqprop_jax)) == {*named, '__version__'}

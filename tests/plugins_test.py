@@ -9,6 +9,7 @@ import runs
 
 import eqprop_jax as ep
 from eqprop_jax.config import ConfigError, plugins, registry
+from eqprop_jax.systems import _costs as costs
 
 OWN = '''
 from typing import Any
@@ -31,10 +32,15 @@ def slow(*, tol: float = 1e-3, max_steps: int = 100):
     return ep.solvers.relaxation(tol=tol, max_steps=max_steps, step_size=0.5)
 
 
-def narrow(*, width: int):
-    return ep.systems.mlp((64, width, 10), cost='squared_error')
+def narrow(*, width: int, cost: str = 'squared_error'):
+    return ep.systems.mlp((64, width, 10), cost=cost)
 
 
+def cubic(params, rates, y):
+    return ((rates['layer_2'] - y) ** 3).sum(axis=1)
+
+
+ep.register_cost('cubic', cubic)
 ep.register_estimator('halved', halved)
 ep.register_solver('slow', slow)
 ep.register_system('narrow', narrow)
@@ -51,7 +57,7 @@ CHANGES = {
 @pytest.fixture(autouse=True)
 def registered():
     """Takes back what a test registers."""
-    tables = [table['name'] for table in registry.NAMED.values()]
+    tables = [costs.COSTS, *(table['name'] for table in registry.NAMED.values())]
     before = [dict(table) for table in tables]
     own = dict(plugins._OWN)
     yield
@@ -67,6 +73,7 @@ def forget():
     for table in registry.NAMED.values():
         for name in ('halved', 'slow', 'narrow'):
             table['name'].pop(name, None)
+    costs.COSTS.pop('cubic', None)
     plugins._OWN.clear()
 
 
@@ -94,6 +101,20 @@ def test_a_run_of_own_parts(module):
         found.grads,
         wanted.grads,
     )
+
+
+def test_a_cost_by_name(module):
+    plugins.load([str(module)])
+    system = {'name': 'narrow', 'width': 8, 'cost': 'cubic'}
+    run = runs.experiment({'system': system})
+    assert run.config['plugins'] == (str(module),)
+    rates = {'layer_1': np.zeros((2, 8)), 'layer_2': np.full((2, 10), 0.5)}
+    found = run.system.cost({}, rates, np.eye(10)[[3, 4]])
+    np.testing.assert_allclose(found, [1.0, 1.0])  # 9 ½³ − ½³
+    with pytest.raises(ConfigError, match='hinge, cubic'):
+        runs.experiment({'system': {**system, 'cost': 'quartic'}})
+    with pytest.raises(ValueError, match="there is another cost 'hinge'"):
+        ep.register_cost('hinge', lambda params, rates, y: y)
 
 
 def test_keys_are_checked_as_those_of_other_parts(module):
@@ -153,7 +174,7 @@ def test_a_configuration_may_register_them_itself(tmp_path):
 def test_names_are_taken_once(module):
     plugins.load([str(module)])
     plugins._OWN.clear()
-    with pytest.raises(ConfigError, match="there is another estimator 'halved'"):
+    with pytest.raises(ConfigError, match="there is another cost 'cubic'"):
         plugins.load([str(module)])
     with pytest.raises(ValueError, match="there is another solver 'relaxation'"):
         ep.register_solver('relaxation', lambda: None)

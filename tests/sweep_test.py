@@ -83,6 +83,23 @@ def test_a_dry_run_prints_the_commands(experiment, tmp_path):
     assert not workdir.exists()
 
 
+def test_flags_change_what_the_rows_change(experiment, tmp_path):
+    arguments = (f'--config={experiment}', f'--workdir={tmp_path / "runs"}')
+    flags = ('--config.num_epochs=7', '--config.data.name=None')
+    result = launch('sweep', *arguments, '--dry_run', '--seeds=0', *flags)
+    for line in result.stdout.splitlines():
+        assert ' '.join(flags) in line
+    for flag, message in (
+        ('--config.estimator.correction=None', "row 'not, corrected!' sets estimator"),
+        ('--config.seed=3', '--seeds chooses'),
+        ('--config.data.no.key=1', "no section 'no' for 'no.key'"),
+    ):
+        result = launch('sweep', *arguments, '--dry_run', flag)
+        assert result.returncode == 1, result.stdout
+        assert message in result.stderr
+        assert result.stderr.count('\n') == 1, result.stderr
+
+
 @pytest.mark.whole
 def test_rows_of_a_variant(tmp_path):
     path = tmp_path / 'tiny.py'
@@ -390,6 +407,13 @@ def test_a_diagnosis(swept):
     assert own['seconds'] > 0
     assert own['sentence'] in result.stdout
     assert f'{report["symmetric_share"]:.3f}' in result.stdout
+    options = ('--num_examples=12', '--repeats=0')
+    result = launch('diagnose', f'--workdir={run}', *options, '--only=^rec|tangent')
+    found = json.loads((run / 'bias.json').read_text())['methods']
+    assert list(found) == ['tangent', 'recurrent backprop']
+    result = launch('diagnose', f'--workdir={run}', *options, '--only=magic')
+    assert result.returncode == 1
+    assert '--only=magic: choose from this run, ' in result.stderr
 
 
 @pytest.mark.whole

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from eqprop_jax import _parts as parts
 from eqprop_jax.analysis._bias import bias
 from eqprop_jax.analysis._causes import UNKNOWN
 from eqprop_jax.analysis.methods import Method, contour_method, finds_adjoint
@@ -63,10 +64,13 @@ def check(
       ValueError: as `estimators.contour`; and for inputs or costs that are not finite,
         as those of class indices out of range are.
     """
-    _check_finite(system, params, batch)
+    parts.check(system=system)
     solve = relaxation() if solve is None else solve
     if contour is None:
         contour = complex_step(1e-3) if system.holomorphic else symmetric(0.1)
+    if estimate is not None:
+        parts.check(estimate=estimate)
+    _check_finite(system, params, batch)
     method = contour_method(system, solve, contour=contour, correction=correction)
     name = 'plain EP' if correction is None else 'corrected EP'
     if estimate is not None:

@@ -3,7 +3,8 @@
     eqprop-sweep --config=digits_estimators --workdir=runs/sweep
 
 The file has `get_config()` and `sweep(add)`, which calls add(name, changes) for every
-row. With --config=FILE:VARIANT the rows change `get_config(variant)`.
+row. With --config=FILE:VARIANT the rows change `get_config(variant)`, and flags like
+--config.num_epochs=5, as eqprop-train has them, change it for all rows.
 
 Runs go to WORKDIR/<row>/seed_<seed>; those that have ended are not repeated, and those
 that were interrupted go on. sweep.json and sweep.png in the workdir have the table that
@@ -20,7 +21,6 @@ For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 from eqprop_jax.cli import command, process
 
 import contextlib
-import json
 import re
 import shlex
 import sys
@@ -29,10 +29,10 @@ from typing import Any
 
 import jax
 import ml_collections
-from absl import flags, logging
+from absl import app, flags, logging
 
 from eqprop_jax import config, records, training
-from eqprop_jax.config import builtin, changes
+from eqprop_jax.config import alike, builtin, changes
 from eqprop_jax.figures import sweep as figure
 from eqprop_jax.records import sweep
 from eqprop_jax.records.sweep import Run
@@ -51,20 +51,15 @@ TOGETHER = flags.DEFINE_enum(
     'How runs of one program share a device; no: each run has its own program.',
 )
 command.define_cache()
-
-# Numbers in which runs of one program may differ, and those of them that none of the
-# runs, or all, have at 0.
-SWITCHES = ('optimizer.weight_decay', 'homeostasis.weight')
-SCALARS = ('seed', 'optimizer.learning_rate', *SWITCHES)
+OVERRIDE = re.compile(r'--?config\.([^=]+)')
+OVERRIDES: list[str] = []  # flags of this command
 
 
 @command.told
 def main(argv: list[str]) -> None:
     """Trains what is missing and prints the table."""
     command.begin(argv, logging.ERROR)
-    module = builtin.module(CONFIG.value)
-    if 'sweep' not in module:
-        command.fail(f'{CONFIG.value} has no sweep(add): train it by eqprop-train')
+    module = _module()
     runs = _expand(module)
     if DRY_RUN.value:
         print('\n'.join([_command(module, run) for run in runs]))
@@ -95,6 +90,16 @@ def main(argv: list[str]) -> None:
         print(f'drawn in {figure.draw(WORKDIR.value, rows)}')
     except OSError as error:
         command.fail(str(error))
+
+
+def _module() -> dict[str, Any]:
+    """Returns what the file of the experiment defines, overridden by flags."""
+    module = builtin.module(CONFIG.value)
+    if 'sweep' not in module:
+        command.fail(f'{CONFIG.value} has no sweep(add): train it by eqprop-train')
+    values = module['get_config']().to_dict()
+    values = changes.applied(values, changes.told(values, OVERRIDES))
+    return {**module, 'get_config': lambda: ml_collections.ConfigDict(values)}
 
 
 @contextlib.contextmanager
@@ -178,6 +183,12 @@ def _expand(module: dict[str, Any]) -> list[Run]:
         command.fail(f'--only={ONLY.value} is no regular expression: {error}')
     if not chosen:
         command.fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
+    told = {key[1] for key in map(OVERRIDE.match, OVERRIDES) if key}
+    if 'seed' in told:
+        command.fail('--seeds chooses the seed of every row')
+    for name, row in chosen.items():
+        if own := sorted(told & row.keys()):
+            command.fail(f'row {name!r} sets {", ".join(own)} itself')
     if not all(seed.isdecimal() for seed in SEEDS.value):
         command.fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
     if len(set(map(int, SEEDS.value))) < len(SEEDS.value):
@@ -194,21 +205,10 @@ def _expand(module: dict[str, Any]) -> list[Run]:
 
 
 def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
-    """Returns the runs that are trained together, in the order of their first ones.
-
-    Their configurations are equal but for numbers that one program can take.
-    """
+    """Returns the runs that are trained together, in the order of their first ones."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        values = _values(module, run)
-        for key in SCALARS:
-            *sections, last = key.split('.')
-            section = values
-            for name in sections:
-                section = section[name]
-            if last in section:
-                section[last] = bool(section[last]) if key in SWITCHES else None
-        key = json.dumps(values, sort_keys=True, default=str)
+        key = alike.program(_values(module, run))
         if TOGETHER.value == 'no':
             key = str(run.workdir)
         groups.setdefault(key, []).append(run)
@@ -232,11 +232,18 @@ def _values(module: dict[str, Any], run: Run) -> dict[str, Any]:
 def _command(module: dict[str, Any], run: Run) -> str:
     """Returns the command that trains one run by itself."""
     values = module['get_config']().to_dict()
-    flags = [f'--config={CONFIG.value}', f'--workdir={run.workdir}']
+    flags = [f'--config={CONFIG.value}', f'--workdir={run.workdir}', *OVERRIDES]
     flags += changes.flags(values, run.changes)
     return shlex.join([*process.command('train'), *flags])
 
 
+@command.told
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; keeps those that change the configuration."""
+    OVERRIDES[:] = filter(OVERRIDE.match, argv)
+    return app.parse_flags_with_usage([a for a in argv if not OVERRIDE.match(a)])
+
+
 def run() -> None:
     """The command."""
-    command.run(main)
+    command.run(main, _parse)

@@ -33,7 +33,6 @@ from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from ml_collections.config_flags import config_path
 
 from eqprop_jax import config, records, training
 from eqprop_jax.config import builtin, changes
@@ -138,11 +137,8 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(typed)
         is_config = hasattr(CONFIG.value, 'to_dict')
-        for key, value in exact.items() if is_config else ():
-            with CONFIG.value.ignore_type():
-                config_path.set_value(
-                    key, CONFIG.value, value, accept_new_attributes=True
-                )
+        if is_config:
+            changes.put(CONFIG.value, exact)
     except Exception as error:  # a configuration is a program: it may raise anything
         command.fail(_reason(error, argv))
     if not is_config:

@@ -8,6 +8,7 @@ from eqprop_jax.config import defaults as defaults
 from eqprop_jax.config import registry as registry
 from eqprop_jax.config import variants as variants
 from eqprop_jax.config.build import experiment as experiment
+from eqprop_jax.config.plugins import register_cost as register_cost
 from eqprop_jax.config.plugins import register_estimator as register_estimator
 from eqprop_jax.config.plugins import register_solver as register_solver
 from eqprop_jax.config.plugins import register_system as register_system

@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_collections
+from ml_collections.config_flags import config_path
+
 from eqprop_jax.config.schema import ConfigError, running
 from eqprop_jax.records.sweep import slug
 
@@ -96,6 +99,38 @@ def _is_told(value: Any, old: Any) -> bool:
     kinds = (int, float), (tuple, list), (bool,), (str,), (dict,)
     alike = any(type(value) in kind and type(old) in kind for kind in kinds)
     return alike or value is None or old is None
+
+
+def told(values: Mapping[str, Any], arguments: list[str]) -> Changes:
+    """Returns what flags --config.KEY=VALUE change in a configuration of plain values.
+
+    Raises:
+      ConfigError: as `parsed`.
+    """
+    typed, exact = parsed(arguments)
+    found = {}
+    for argument in typed:
+        key, _, text = argument.partition('.')[2].partition('=')
+        old: Any = values
+        for name in key.split('.'):
+            old = old.get(name) if isinstance(old, Mapping) else None
+        found[key] = text if isinstance(old, str) else _value(text)
+    return found | exact
+
+
+def _value(text: str) -> Any:
+    """Returns what Python makes of a text, which is a word otherwise."""
+    try:
+        return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
+    except (SyntaxError, ValueError):
+        return text
+
+
+def put(config: ml_collections.ConfigDict, exact: Changes) -> None:
+    """Sets values of whatever type in a configuration."""
+    for key, value in exact.items():
+        with config.ignore_type():
+            config_path.set_value(key, config, value, accept_new_attributes=True)
 
 
 def parsed(arguments: list[str]) -> tuple[list[str], Changes]:

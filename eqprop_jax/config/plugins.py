@@ -1,4 +1,4 @@
-"""Systems, solvers and estimators of one's own, by the names that configurations use.
+"""Parts and costs of one's own, by the names that configurations use.
 
     def halved(system, solve, *, contour, tol=1e-3): ...     -> Estimator
 
@@ -23,10 +23,25 @@ from typing import Any
 from eqprop_jax.config import registry
 from eqprop_jax.config.registry import Part
 from eqprop_jax.config.schema import running
+from eqprop_jax.systems import _costs as costs
+from eqprop_jax.systems._costs import CostFunction
 from eqprop_jax.types import Estimator, Solver, System
 
 _OWN: dict[tuple[str, str], str] = {}
 """(section, name) -> origin: a module, a file, or '' where it can be found in none."""
+
+
+def register_cost(name: str, cost: CostFunction) -> None:
+    """Lets configurations name a cost of one's own.
+
+    Args:
+      name: as `system.cost`.
+      cost: (params, rates, y) -> [B], as in `systems.mlp`. Of classes y is one-hot.
+
+    Raises:
+      ValueError: if there is another cost of that name.
+    """
+    _put('cost', costs.COSTS, name, costs.get(cost)._replace(name=name), _origin(cost))
 
 
 def register_estimator(name: str, factory: Callable[..., Estimator]) -> None:
@@ -99,7 +114,8 @@ def used(values: Mapping[str, Any]) -> tuple[str, ...]:
         _OWN.get((table, values[section]['name']))
         for section, table in (tables | {'estimator': 'estimator'}).items()
     ]
-    every = [*map(_whole, values['plugins']), *filter(None, named)]
+    cost = _OWN.get(('cost', values['system'].get('cost')))
+    every = [*map(_whole, values['plugins']), *filter(None, [*named, cost])]
     return tuple(dict.fromkeys(every))
 
 
@@ -111,12 +127,17 @@ def _whole(origin: str) -> str:
 def _register(
     section: str, name: str, factory: Callable[..., Any], *needs: str
 ) -> None:
-    """Puts a part into the table of its section; one may replace itself."""
-    table, origin = registry.NAMED[section]['name'], _origin(factory)
-    if name in table and _OWN.get((section, name)) != origin:
-        raise ValueError(f'there is another {section} {name!r}: choose another name')
-    table[name] = Part(factory, *needs)
-    _OWN[section, name] = origin
+    """Puts a part into the table of its section."""
+    table = registry.NAMED[section]['name']
+    _put(section, table, name, Part(factory, *needs), _origin(factory))
+
+
+def _put(kind: str, table: dict[str, Any], name: str, entry: Any, origin: str) -> None:
+    """Puts an entry into a table; one may replace itself."""
+    if name in table and _OWN.get((kind, name)) != origin:
+        raise ValueError(f'there is another {kind} {name!r}: choose another name')
+    table[name] = entry
+    _OWN[kind, name] = origin
 
 
 def _origin(factory: Callable[..., Any]) -> str:

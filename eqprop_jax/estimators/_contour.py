@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax._program import Drive
 from eqprop_jax.estimators import _local_rule as local_rule
@@ -103,6 +104,7 @@ def contour(
       ValueError: for complex points on a system that is not holomorphic, an unknown
         correction, a negative noise, or noise together with `skip_unconverged`.
     """
+    parts.check(solve=solve)
     phases.check(system, contour)
     check_correction(correction)
     check_noise(noise)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool
 
+from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import _local_rule as local_rule
 from eqprop_jax.estimators import _phases as phases
@@ -67,6 +68,8 @@ def contrastive(
       ValueError: for a system without Φ, or complex points on one that is not
         holomorphic.
     """
+    parts.check(solve=solve)
+    phases.check(system, contour)
     if system.primitive is None:
         raise ValueError(
             'the contrastive rule needs a primitive Φ, which this system does not have '
@@ -74,7 +77,6 @@ def contrastive(
             'estimators.contour(correction="antisymmetric"), tied feedback, or '
             'systems.from_primitive'
         )
-    phases.check(system, contour)
     ways = phases.Ways(solve, contour, batched, warm_start, axis_name)
 
     @marked(system)

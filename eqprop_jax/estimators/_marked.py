@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from eqprop_jax import _axes as axes
-from eqprop_jax.types import Estimator, System
+from eqprop_jax import _parts as parts
+from eqprop_jax.types import Estimator, Solver, System
 
 
 def marked(
@@ -15,6 +16,7 @@ def marked(
       system: what they are of.
       adjoint: whether they tend to recurrent backprop also where J is not symmetric.
     """
+    parts.check(system=system)
 
     def mark(estimate: Estimator) -> Estimator:
         run = axes.automatic(estimate, axes.of_estimate)
@@ -24,8 +26,12 @@ def marked(
     return mark
 
 
-def check(system: System, estimate: Estimator) -> None:
-    """Raises ValueError if an estimator is known to be of another system."""
+def check(system: System, solve: Solver, estimate: Estimator) -> None:
+    """Raises ValueError if an estimator is known to be of another system.
+
+    And TypeError for a part that is none.
+    """
+    parts.check(system=system, solve=solve, estimate=estimate)
     if getattr(estimate, 'system', system) is not system:
         raise ValueError(
             'this estimator was built of another system: build it of the one that it '

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
+from eqprop_jax import _parts as parts
 from eqprop_jax import _program as program
 from eqprop_jax import dynamics, tree
 from eqprop_jax.dynamics import CostGradient
@@ -188,7 +189,11 @@ def _phase(
 
 
 def check(system: System, contour: Contour) -> None:
-    """Raises ValueError for complex nudges of a system that is not holomorphic."""
+    """Raises ValueError for complex nudges of a system that is not holomorphic.
+
+    And TypeError for a part that is none.
+    """
+    parts.check(system=system, contour=contour)
     if contour.is_complex and not system.holomorphic:
         raise ValueError(
             'this contour has complex nudges, and the system is not holomorphic (its '

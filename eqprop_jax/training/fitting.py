@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from eqprop_jax import _parts as parts
 from eqprop_jax import estimators, records, solvers
 from eqprop_jax.data import _pipeline as pipeline
 from eqprop_jax.data import _splits as splits
@@ -65,7 +66,7 @@ def fit(
     eval_every_steps: int = 0,
     diagnose: bool = True,
     workdir: str | os.PathLike[str] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     progress: bool = True,
 ) -> Fit:
     """Trains a system by an estimator with the loop of the commands, on all devices.
@@ -90,7 +91,7 @@ def fit(
       diagnose: whether 100 examples are held against recurrent backprop then, too.
       workdir: where records and checkpoints stay, an interrupted run goes on, and what
         one that has ended came to is read. None: nothing stays.
-      callbacks: called with (step, metrics) at every record.
+      callbacks: one or several, called with (step, metrics) at every record.
       progress: show a progress bar.
 
     Raises:
@@ -104,14 +105,17 @@ def fit(
     own = dict(zip(NUMBERS, numbers, strict=True))
     _check(dataset, own)
     own = {name: int(value) for name, value in own.items()}
-    check_system(system, estimate)
+    solve = solvers.relaxation(tol=1e-3, max_steps=100) if solve is None else solve
+    check_system(system, solve, estimate)
+    optimizer = _adam(dataset, own) if optimizer is None else optimizer
+    parts.check(optimizer=optimizer)
     experiment = Experiment(
         system=system,
-        solve=solvers.relaxation(tol=1e-3, max_steps=100) if solve is None else solve,
+        solve=solve,
         estimate=estimate,
         learn=estimate,
         exact=estimators.recurrent_backprop(system, tol=REFERENCE_TOL, method='aitken'),
-        optimizer=_adam(dataset, own) if optimizer is None else optimizer,
+        optimizer=optimizer,
         dataset=dataset,
         preprocess=pipeline.normalizer(dataset, normalization),
         augment=augment,
@@ -124,7 +128,8 @@ def fit(
         **FIXED,
         **own,
     )
-    return _trained(experiment, workdir, callbacks, progress=progress)
+    every = [callbacks] if callable(callbacks) else list(callbacks)
+    return _trained(experiment, workdir, every, progress=progress)
 
 
 def _trained(
