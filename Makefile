@@ -51,13 +51,13 @@ benchmark: $(STAMP)  ## Time every method beside backprop and published schedule
 	$(BIN)/python launch/benchmark.py $(ARGS)
 
 test: $(STAMP)  ## Run the quick tests, in five minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not whole" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole" $(ARGS)
 
 test-all: $(STAMP)  ## Run all tests: also whole runs, programs, devices, every pair
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 typed: $(STAMP)  ## Run some of them with checks of every annotated array
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m typed \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m typed \
 	  --jaxtyping-packages=eqprop_jax,beartype.beartype $(ARGS)
 
 lint: $(STAMP)  ## Check style, layout and types

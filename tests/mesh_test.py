@@ -1,5 +1,6 @@
 """A run on several devices is the run on one."""
 
+import functools
 import json
 
 import jax
@@ -39,6 +40,12 @@ def after_steps(experiment, num_steps=4):
     return jax.device_get(chunk(state, split, *map(jnp.int32, (1, 0, num_steps))))
 
 
+@functools.cache
+def on_one_device(name=None):
+    """Returns the same of a run on one device, with some of CHANGES."""
+    return after_steps(on(1, 1, CHANGES.get(name)))
+
+
 def assert_close(actual, wanted, rtol=2e-3):
     """Runs are in single precision, whose rounding real nudges divide by β.
 
@@ -61,7 +68,7 @@ def assert_close(actual, wanted, rtol=2e-3):
 @pytest.mark.parametrize(('data', 'contour'), MESHES)
 def test_training_steps_are_those_of_one_device(data, contour):
     state, chunk = after_steps(on(data, contour))
-    wanted_state, wanted_chunk = after_steps(on(1, 1))
+    wanted_state, wanted_chunk = on_one_device()
     assert_close(state, wanted_state)
     assert_close(chunk, wanted_chunk)
 
@@ -100,23 +107,21 @@ for name in ('contrastive', 'recurrent_backprop', 'random_sign'):
 def test_whatever_is_trained(name):
     """On three devices, which do not divide the batch of 20, and on twice as many."""
     contour = 2 if name in ('skipped', 'contrastive', 'dropout', 'augmented') else 1
-    found, wanted = (
-        after_steps(on(*devices, CHANGES[name])) for devices in ((3, contour), (1, 1))
-    )
+    found = after_steps(on(3, contour, CHANGES[name]))
+    wanted = on_one_device(name)
     assert_close(found[0].params, wanted[0].params)
     assert_close(found[1], wanted[1])
     if name == 'skipped':
         assert 0 < wanted[1].metrics['skipped'] < 1
 
 
-@pytest.mark.parametrize('name', CHANGES)
-@pytest.mark.parametrize('devices', [1, 3])
+@pytest.mark.parametrize(('name', 'devices'), zip(CHANGES, [1, 3] * 5, strict=False))
 def test_a_batch_in_turns_is_the_batch(name, devices):
     """Of 20 examples, by 3 turns: on one device 7, 7 and 6, and on three two to 3."""
     turns = {'accumulation_steps': 3}
     found, wanted = (
-        after_steps(on(*run))
-        for run in ((devices, 1, CHANGES[name] | turns), (1, 1, CHANGES[name]))
+        after_steps(on(devices, 1, CHANGES[name] | turns)),
+        on_one_device(name),
     )
     assert_close(found[0].params, wanted[0].params)
     assert_close(found[1], wanted[1])
