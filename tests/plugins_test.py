@@ -135,7 +135,10 @@ def test_they_are_found_again_by_other_commands(module, tmp_path):
     runs.train(run, workdir)
     assert json.loads((workdir / 'config.json').read_text())['plugins'] == [str(module)]
     forget()
-    for script, options in (('evaluate', ()), ('diagnose', ('--repeats=0', '--only=this run'))):
+    for script, options in (
+        ('evaluate', ()),
+        ('diagnose', ('--repeats=0', '--only=this run')),
+    ):
         result = runs.launch(script, f'--workdir={workdir}', *options, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     module.unlink()

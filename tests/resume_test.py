@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tiers import quick
 
 from eqprop_jax import checkpoint, records, training
 from eqprop_jax.checkpoint import folders
+from eqprop_jax.training import legs
 from eqprop_jax.training.state import init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -73,6 +75,10 @@ def whole(tmp_path_factory):
 
 class CrashError(Exception):
     """Something that no code here expects."""
+
+
+def crash():
+    raise CrashError
 
 
 def after(count, action):
@@ -166,9 +172,6 @@ def test_a_crash_after_the_last_save(tmp_path, monkeypatch, whole):
 
 @pytest.mark.whole
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whole):
-    def crash():
-        raise CrashError
-
     with monkeypatch.context() as patch:
         patch.setattr(records.Writer, 'write', after(9, crash))
         with pytest.raises(CrashError):
@@ -182,6 +185,33 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog, whol
     assert caplog.text.count('is damaged') == 1
     assert not older.exists()
     assert_same(tmp_path, whole)
+
+
+@pytest.mark.whole
+def test_the_checkpoint_of_another_run_is_passed_over(
+    tmp_path, monkeypatch, caplog, whole
+):
+    """Of the same shapes: copied in by hand, or mixed up between seeds."""
+    other = runs.experiment(CHANGES | {'seed': 7})
+    runs.train(other, tmp_path / 'other', save_every=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Writer, 'write', after(9, crash))
+        with pytest.raises(CrashError):
+            run(tmp_path / 'run')
+    for name, number in (('run', '98'), ('whole', '99'), ('whole', 'best_99')):
+        folder = tmp_path / name
+        if name == 'whole' and not folder.exists():
+            shutil.copytree(whole, folder)
+        last = folders.numbers(tmp_path / 'other' / 'checkpoint', '')[-1]
+        source = tmp_path / 'other' / 'checkpoint' / str(last)
+        shutil.copytree(source, folder / 'checkpoint' / number)
+    run(tmp_path / 'run')
+    assert 'checkpoint/98 is of another run, and is passed over' in caplog.text
+    assert_same(tmp_path / 'run', whole)
+    like, accepts = init_state(experiment()), legs.of(experiment())
+    for best in (False, True):
+        with pytest.raises(checkpoint.CheckpointError, match='is of another run'):
+            checkpoint.restore(tmp_path / 'whole', like, best=best, accepts=accepts)
 
 
 @pytest.mark.whole

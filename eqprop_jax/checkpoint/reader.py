@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -13,8 +13,17 @@ from eqprop_jax import _disk as disk
 from eqprop_jax.checkpoint import folders, orbax
 from eqprop_jax.checkpoint.folders import CheckpointError, Workdir
 
+Accepts = Callable[[Mapping[str, Any]], bool]
+"""Whether notes are those of a checkpoint of the run that is meant."""
 
-def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
+
+def restore(
+    workdir: Workdir,
+    like: Any,
+    *,
+    best: bool = False,
+    accepts: Accepts = lambda notes: True,
+) -> Any:
     """Returns the state in a workdir.
 
     If the newest checkpoint was not finished, or has lost its sums, one before it is
@@ -25,10 +34,12 @@ def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
       like: pytree of arrays or `jax.ShapeDtypeStruct`s: what the state must be. Arrays
         go where these are, or else to the first device.
       best: the one that did best on held-out examples, and not the last.
+      accepts: of its notes.
 
     Raises:
       CheckpointError: if there is none, if its files are not those that were written
-        or cannot be read, or if names, shapes or dtypes differ from those of `like`.
+        or cannot be read, if its notes are not accepted, or if names, shapes or dtypes
+        differ from those of `like`.
     """
     folder, prefix = folders.folder_of(workdir), folders.BEST if best else ''
     there = [folder / f'{prefix}{number}' for number in folders.numbers(folder, prefix)]
@@ -51,16 +62,20 @@ def restore(workdir: Workdir, like: Any, *, best: bool = False) -> Any:
             path,
         )
     folders.check_whole(path)
+    if not accepts(_notes(path)):
+        raise CheckpointError(f'{path} is of another run: remove it')
     return _read(path, like)
 
 
-def newest(workdir: Workdir) -> int | None:
+def newest(workdir: Workdir, accepts: Accepts = lambda notes: True) -> int | None:
     """Returns the number of the newest whole checkpoint of a workdir, None without any.
 
-    A damaged one is passed over for the one before it, which is logged.
+    A damaged one, or one whose notes are not accepted, is passed over for the one
+    before it, which is logged.
 
     Args:
       workdir: of a run that may have been interrupted.
+      accepts: of its notes.
     """
     folder = folders.folder_of(workdir)
     for number in reversed(folders.numbers(folder, '')):
@@ -68,7 +83,9 @@ def newest(workdir: Workdir) -> int | None:
         try:
             if folders.is_finished(path):
                 folders.check_whole(path)
-                return number
+                if accepts(_notes(path)):
+                    return number
+                logging.warning('%s is of another run, and is passed over', path)
         except CheckpointError as error:
             damage = str(error).removesuffix(f': {folders.ADVICE}')
             logging.warning('%s: an earlier one is taken, or else the start', damage)
@@ -88,14 +105,19 @@ def read(workdir: Workdir, number: int, like: Any) -> tuple[Any, dict[str, Any]]
         those of `like`.
     """
     path = folders.folder_of(workdir) / str(number)
-    state, notes = _read(path, like), path / folders.NOTES
+    return _read(path, like), _notes(path)
+
+
+def _notes(path: epath.Path) -> dict[str, Any]:
+    """Returns the notes in the folder of a checkpoint, {} without any."""
+    notes = path / folders.NOTES
     if not notes.exists():
-        return state, {}
+        return {}
     with _reading(notes):
         found = json.loads(disk.read(notes))
         if not isinstance(found, dict):
             raise ValueError('it holds no notes')
-    return state, found
+    return found
 
 
 def _read(path: epath.Path, like: Any) -> Any:

@@ -18,7 +18,7 @@ from eqprop_jax.config import registry, schema
 from eqprop_jax.config.build import experiment
 from eqprop_jax.config.schema import ConfigError
 from eqprop_jax.data import _splits as splits
-from eqprop_jax.training import state
+from eqprop_jax.training import legs, state
 from eqprop_jax.training.state import Experiment, TrainState
 from eqprop_jax.types import Solver, System
 
@@ -48,7 +48,8 @@ def restored(
     if records.changed(workdir, {state.DATA: splits.digest(built.dataset)}):
         logging.warning('%s was trained on other data than these', workdir)
     like = jax.eval_shape(lambda: state.init_state(built))
-    return built, checkpoint.restore(workdir, like, best=best)
+    accepts = legs.of(built)
+    return built, checkpoint.restore(workdir, like, best=best, accepts=accepts)
 
 
 def other_solver(

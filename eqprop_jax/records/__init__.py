@@ -25,6 +25,7 @@ against exact recurrent backprop, and stand in the 'eval' line of the same step:
 
 from eqprop_jax.records.claims import changed as changed
 from eqprop_jax.records.claims import claim as claim
+from eqprop_jax.records.claims import differences as differences
 from eqprop_jax.records.claims import read_config as read_config
 from eqprop_jax.records.drawn import commit as commit
 from eqprop_jax.records.drawn import provenance as provenance

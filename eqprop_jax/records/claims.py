@@ -74,6 +74,23 @@ def changed(workdir: Folder, rests_on: Mapping[str, Any]) -> list[str]:
     return _changes(_read_config(workdir).get(RESTS_ON), rests_on)
 
 
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[str]:
+    """Returns in words how two configurations differ, but for where they run.
+
+    Args:
+      there: plain values, as JSON has them.
+      here: likewise.
+      defaults: as in `claim`.
+    """
+    one, other = (
+        files.flat({**each, 'mesh': None, 'plugins': None}) for each in (there, here)
+    )
+    known = files.flat(defaults)
+    return files.differences(known | one, known | other)
+
+
 def read_config(workdir: Folder) -> dict[str, Any]:
     """Returns the configuration of the run in a workdir.
 
@@ -105,13 +122,8 @@ def _check_same(
         message = f'{folder / CONFIG} is damaged ({error}): {advice}'
         raise WorkdirError(message) from error
     changes = _changes(found.pop(RESTS_ON, None), rests_on)
-    there, here = (
-        files.flat({**each, 'mesh': None, 'plugins': None})  # where it runs
-        for each in (found, config)
-    )
-    defaults = files.flat(defaults)
-    if differences := files.differences(defaults | there, defaults | here):
-        named = disk.first_three(differences)
+    if differing := differences(found, config, defaults):
+        named = disk.first_three(differing)
         raise WorkdirError(
             f'{folder} holds a run with another config ({named}): {advice}'
         )

@@ -46,7 +46,9 @@ class Journal:
         self.ended: TrainState | None = None
         """The last state of a run that has ended before: there is nothing to do."""
         if finished and not overwrite:
-            self.ended = checkpoint.restore(workdir, init_state(experiment))
+            self.ended = checkpoint.restore(
+                workdir, init_state(experiment), accepts=legs.of(experiment)
+            )
             return
         records.claim(
             workdir,
@@ -57,6 +59,7 @@ class Journal:
             write=hosts.is_first(),
         )
         state, self.notes = legs.begin(experiment, workdir, anew=finished)
+        self.notes[legs.CONFIG] = dict(experiment.config)
         self.notes['legs'] = [*self.notes.get('legs', ()), legs.leg()]
         self.begun: TrainState | None = state
         """What the run goes on from, until it does."""
@@ -154,7 +157,7 @@ class Journal:
         evaluations = self.notes['evaluations']
         evaluations.append(row)
         if _best(evaluations) is row:
-            self._saver.save(state, best=True)
+            self._saver.save(state, {legs.CONFIG: self.notes[legs.CONFIG]}, best=True)
 
     def save(self, state: TrainState, *, wait: bool = False) -> None:
         """Writes a checkpoint; the records up to there are on the disk before it is."""

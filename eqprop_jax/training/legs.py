@@ -1,7 +1,7 @@
 """The legs of a run: where it begins, or goes on, and what each leg is computed by."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +9,8 @@ import jax
 from eqprop_jax import checkpoint, records
 from eqprop_jax.training import hosts
 from eqprop_jax.training.state import Experiment, TrainState, init_state
+
+CONFIG = 'config'  # in the notes of a checkpoint
 
 
 def leg() -> dict[str, Any]:
@@ -40,6 +42,19 @@ def is_finished(experiment: Experiment, workdir: str | os.PathLike[str]) -> bool
     return bool(ended)
 
 
+def of(experiment: Experiment) -> Callable[[Mapping[str, Any]], bool]:
+    """Returns whether the notes of a checkpoint are those of such a run.
+
+    Older checkpoints do not say so, and pass.
+    """
+
+    def accepts(notes: Mapping[str, Any]) -> bool:
+        there, here = notes.get(CONFIG, experiment.config), experiment.config
+        return not records.differences(there, here, experiment.defaults)
+
+    return accepts
+
+
 def begin(
     experiment: Experiment, workdir: str | os.PathLike[str], *, anew: bool
 ) -> tuple[TrainState, dict[str, Any]]:
@@ -53,7 +68,7 @@ def begin(
     if hosts.is_first() and anew:
         records.reopen(workdir)
     elif hosts.is_first() and records.is_unfinished(workdir):
-        found = checkpoint.newest(workdir) or 0
+        found = checkpoint.newest(workdir, of(experiment)) or 0
     (number,) = hosts.largest(found)
     if number:
         restored, notes = checkpoint.read(workdir, number, state)
