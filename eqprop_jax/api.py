@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from eqprop_jax import _axes as axes
+from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import recurrent_backprop
 from eqprop_jax.estimators._marked import check
@@ -67,6 +68,7 @@ def value_and_grad(
     check(system, solve, estimate)
 
     def run(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple:
+        batch = parts.without_padding(batch)
         free = dynamics.relax(system, params, batch.x, solve)
         found = estimate(params, batch, free, rng)
         scores = system.predict(params, free.rates)
@@ -108,6 +110,7 @@ def loss(
 
     @jax.custom_vjp
     def cost(params: Params, batch: Batch, rng: jax.Array | None = None) -> Array:
+        batch = parts.without_padding(batch)
         free = dynamics.relax(system, params, batch.x, solve)
         return _mean_cost(system, params, batch, free)
 
@@ -127,8 +130,7 @@ def loss(
         return value, (grads, Batch(of_x, of_y))
 
     def backward(gradients: tuple, cotangent: Array) -> tuple:
-        grads, of_batch = tree.scale(cotangent, gradients)
-        return grads, of_batch, None
+        return (*tree.scale(cotangent, gradients), None)
 
     cost.defvjp(forward, backward, symbolic_zeros=True)
     return axes.automatic(cost, lambda *_, **__: axes.WHOLE)
@@ -222,8 +224,7 @@ def _pushed(system: System, layer: str, push: Array) -> System:
 
     signature = system.signature
     if signature is not None:  # Jᵀ = ς J ς holds for −ς, too
-        sign = dict(signature)[layer]
-        signature = tuple((name, sign * other) for name, other in signature)
+        signature = tuple((n, dict(signature)[layer] * sign) for n, sign in signature)
     return system._replace(cost=Partial(cost, push), thin=None, signature=signature)
 
 

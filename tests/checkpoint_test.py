@@ -251,6 +251,33 @@ class TestInterruptedSave:
         assert_same_bits(checkpoint.restore(tmp_path, newer), newer)
 
 
+class TestOfOthers:
+    def test_folders_of_a_user_stay_whatever_their_names(self, tmp_path):
+        """Numbers among them: what Orbax and this library write is in none of them."""
+        mine = [tmp_path / 'checkpoint' / name for name in ('1', '99', 'best_5', 'a')]
+        for folder in mine:
+            folder.mkdir(parents=True)
+            (folder / 'thesis.txt').write_text('mine')
+        for _ in range(3):
+            checkpoint.save(tmp_path, {'a': np.ones(2)})
+        assert all((folder / 'thesis.txt').exists() for folder in mine)
+        like = {'a': jax.ShapeDtypeStruct((2,), np.float64)}
+        np.testing.assert_array_equal(checkpoint.restore(tmp_path, like)['a'], 1)
+        checkpoint.remove(tmp_path)
+        found = {path.name for path in (tmp_path / 'checkpoint').iterdir()}
+        assert found == {'1', '99', 'best_5', 'a'}
+
+    def test_of_another_run(self, tmp_path):
+        checkpoint.save(tmp_path, {'a': np.ones(2)}, {'config': 1}, keep=2)
+        checkpoint.save(tmp_path, {'a': np.zeros(2)}, {'config': 2}, keep=2)
+        like = {'a': jax.ShapeDtypeStruct((2,), np.float64)}
+        accepts = lambda notes: notes['config'] == 1  # noqa: E731
+        assert checkpoint.newest(tmp_path) == 2
+        assert checkpoint.newest(tmp_path, accepts) == 1
+        with pytest.raises(checkpoint.CheckpointError, match='/2 is of another run'):
+            checkpoint.restore(tmp_path, like, accepts=accepts)
+
+
 class TestInTheBackground:
     def test_what_is_saved_is_what_was_there(self, tmp_path):
         """Though the buffers are donated to the next step at once."""

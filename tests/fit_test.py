@@ -135,8 +135,11 @@ def test_a_regression():
 @pytest.mark.parametrize(
     ('options', 'part'),
     [
-        ({'num_epochs': 0}, 'num_epochs has to be a positive integer, not 0'),
-        ({'batch_size': 2.5}, 'batch_size has to be a positive integer, not 2.5'),
+        ({'num_epochs': 0}, 'num_epochs has to be an integer, positive and below'),
+        ({'batch_size': 2.5}, 'batch_size has to be an integer, positive .* not 2.5'),
+        ({'seed': 2**31}, 'seed has to be an integer, not negative and below 2'),
+        ({'penalty_weight': 5.0}, 'penalty_weight=5.0 needs a penalty'),
+        ({'penalty_weight': float('nan')}, 'penalty_weight=nan needs a penalty'),
         ({'batch_size': 101}, 'more than the 100 training examples'),
         ({'normalization': 'none'}, "no normalization 'none'"),
     ],
@@ -145,6 +148,37 @@ def test_refusals(options, part):
     system, estimate = parts()
     with pytest.raises(ValueError, match=part):
         ep.fit(system, digits(100), estimate, **options)
+
+
+@pytest.mark.whole
+def test_a_workdir_belongs_to_one_start(tmp_path):
+    """Steps may be the same where initial parameters or the optimizer's are not."""
+    solve, data = ep.solvers.relaxation(tol=1e-3), digits(100)
+
+    def fit(angle=90.0, rate=1e-2, weight=1.0):
+        system = ep.systems.mlp(
+            SIZES, feedback='free', angle=angle, cost='squared_error'
+        )
+        estimate = ep.estimators.recurrent_backprop(system)
+        return ep.fit(
+            system,
+            data,
+            estimate,
+            solve=solve,
+            optimizer=optax.inject_hyperparams(optax.sgd)(learning_rate=rate),
+            penalty=ep.homeostasis.penalty(system, num_probes=1),
+            penalty_weight=weight,
+            num_epochs=1,
+            diagnose=False,
+            progress=False,
+            workdir=tmp_path,
+        )
+
+    first = fit()
+    runs.assert_equal(fit().state, first.state)
+    for other in ({'angle': 30.0}, {'rate': 1e-3}, {'weight': 3.0}):
+        with pytest.raises(records.WorkdirError, match='program is '):
+            fit(**other)
 
 
 @pytest.mark.whole

@@ -117,6 +117,46 @@ class TestFromArrays:
             assert part in str(raised.value)
 
 
+class TestRanges:
+    """Of what single precision, or JAX's 32 bits, would lose without a word."""
+
+    RANDOM = np.random.default_rng(0)
+    X = RANDOM.integers(0, 17, (40, 5))
+    Y = np.arange(40) % 2
+
+    def standard(self, x):
+        data = from_arrays((x, self.Y), (x, self.Y), held_out=0)
+        return np.asarray(ep_data.normalizer(data, 'standard')(data.train.images))
+
+    @pytest.mark.parametrize('factor', [1e-25, 1e-9, 1.0, 1e12])
+    @pytest.mark.parametrize('offset', [0.0, 1e3])
+    def test_standard_is_standard_at_any_scale(self, factor, offset):
+        found = self.standard((self.X + offset) * factor)
+        np.testing.assert_allclose(found.mean(0), 0, atol=1e-4)
+        np.testing.assert_allclose(found.std(0), 1, rtol=1e-4)
+
+    def test_what_is_constant_is_zero(self):
+        np.testing.assert_array_equal(self.standard(np.full((40, 5), 0.1)), 0)
+
+    def test_integers_of_64_bits(self):
+        small = self.standard(self.X.astype(np.float32))
+        wide = self.X.astype(np.uint64) << np.uint64(40)
+        np.testing.assert_allclose(self.standard(wide), small, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize('dtype', ['>u2', '>f4', '>i8'])
+    def test_of_another_byte_order(self, dtype):
+        small = self.standard(self.X.astype(np.float32))
+        found = self.standard(self.X.astype(dtype))
+        np.testing.assert_allclose(found, small, rtol=1e-5, atol=1e-6)
+
+    def test_what_is_lost_is_told(self, caplog):
+        self.standard(self.X * 1e-3 + 1.7e9)
+        assert 'differ by less than single precision keeps' in caplog.text
+        caplog.clear()
+        self.standard(self.X + 0.1)
+        assert not caplog.text
+
+
 class TestPath:
     def test_a_file_without_a_test_set(self, tmp_path):
         np.savez(tmp_path / 'mine.npz', x_train=X, y_train=Y)

@@ -8,6 +8,7 @@ import pytest
 import runs
 
 import eqprop_jax as ep
+from eqprop_jax import records
 from eqprop_jax.config import ConfigError, plugins, registry
 from eqprop_jax.systems import _costs as costs
 
@@ -128,7 +129,7 @@ def test_keys_are_checked_as_those_of_other_parts(module):
 
 
 @pytest.mark.whole
-def test_they_are_found_again_by_other_commands(module, tmp_path):
+def test_they_are_found_again_by_other_commands(module, tmp_path, caplog):
     """That know the workdir alone, which says where they are registered."""
     workdir = tmp_path / 'run'
     run = runs.experiment({**CHANGES, 'plugins': (str(module),)})
@@ -141,6 +142,14 @@ def test_they_are_found_again_by_other_commands(module, tmp_path):
     ):
         result = runs.launch(script, f'--workdir={workdir}', *options, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
+    module.write_text(OWN + '# of another day')
+    runs.launch('evaluate', f'--workdir={workdir}', cwd=tmp_path)
+    assert 'was trained with other plugins than these' in caplog.text
+    plugins._OWN.clear()
+    forget()
+    other = runs.experiment({**CHANGES, 'plugins': (str(module),)})
+    with pytest.raises(records.WorkdirError, match='plugins_sha256 is'):
+        runs.train(other, workdir)
     module.unlink()
     plugins._OWN.clear()
     result = runs.launch('evaluate', f'--workdir={workdir}', cwd=tmp_path)

@@ -344,6 +344,8 @@ def test_what_is_not_a_scalar_is_apart(tmp_path):
     [
         (['--only=nothing'], 'choose from corrected, not, corrected!'),
         (['--seeds=one'], '--seeds takes integers'),
+        (['--seeds='], '--seeds takes integers'),
+        (['--seeds=4294967296'], '--seeds takes integers'),
         (['--config=absent.py'], 'absent.py does not exist'),
         ([f'--config={ROOT}/configs/digits_mlp.py'], 'no sweep(add)'),
         ([f'--config={ROOT}/configs/cifar10_conv_free.py:big'], "no variant 'big'"),
@@ -414,6 +416,46 @@ def test_a_diagnosis(swept):
     result = launch('diagnose', f'--workdir={run}', *options, '--only=magic')
     assert result.returncode == 1
     assert '--only=magic: choose from this run, ' in result.stderr
+
+
+@pytest.mark.whole
+def test_rows_that_are_left_out_are_of_the_same_experiment(swept, experiment, tmp_path):
+    workdir = tmp_path / 'sweep'
+    shutil.copytree(swept[0], workdir)
+    before = (workdir / 'sweep.json').read_bytes()
+    flags = ('--seeds=3', '--only=^corrected', '--config.num_epochs=3')
+    arguments = (f'--config={experiment}', f'--workdir={workdir}', *flags)
+    shutil.rmtree(workdir / 'corrected')
+    result = launch('sweep', *arguments)
+    assert result.returncode == 1
+    assert 'not, corrected!: ' in result.stderr
+    assert 'holds a run with another config (num_epochs is ' in result.stderr
+    assert (workdir / 'sweep.json').read_bytes() == before
+
+
+@pytest.mark.whole
+def test_a_summary_is_of_the_records_beside_it(swept, experiment, tmp_path):
+    workdir = tmp_path / 'sweep'
+    shutil.copytree(swept[0], workdir)
+    one, other = (workdir / name / 'seed_3' for name in ('corrected', 'not_corrected'))
+    summary = json.loads((other / 'summary.json').read_text())
+    summary['last']['test']['error'] += 0.01
+    (one / 'summary.json').write_text(json.dumps(summary))
+    arguments = (f'--config={experiment}', f'--workdir={workdir}', '--seeds=3')
+    result = launch('sweep', *arguments)
+    assert result.returncode == 1
+    assert 'summary.json is of another run than metrics.jsonl' in result.stderr
+
+
+@pytest.mark.whole
+def test_results_are_not_written_over_a_run(swept):
+    run = swept[0] / 'corrected' / 'seed_3'
+    before = (run / 'summary.json').read_bytes()
+    for name in ('summary.json', 'config.json'):
+        result = launch('evaluate', f'--workdir={run}', f'--json={run / name}')
+        assert result.returncode == 1
+        assert 'is what a run keeps there' in result.stderr
+    assert (run / 'summary.json').read_bytes() == before
 
 
 @pytest.mark.whole

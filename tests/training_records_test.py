@@ -202,6 +202,10 @@ class TestWorkdir:
                     train(tally(dataset=other), tmp_path)
         assert files == {path: path.read_bytes() for path in tmp_path.glob('*.json*')}
         assert int(train(tally(), tmp_path).step) == 8
+        other = dataset._replace(test=splits[0])  # also once it has ended
+        with pytest.raises(records.WorkdirError, match=r'\(data_sha256 is '):
+            train(tally(dataset=other), tmp_path)
+        assert int(train(tally(dataset=other), tmp_path, overwrite=True).step) == 8
 
     @pytest.mark.parametrize(
         ('setting', 'name'),
@@ -235,7 +239,7 @@ class TestWorkdir:
 
     def test_older_notes_have_no_commits(self, tmp_path, monkeypatch):
         self.interrupt(tmp_path, monkeypatch, 'one')
-        (notes,) = tmp_path.glob('checkpoint/*/notes.json')
+        (notes,) = tmp_path.glob('checkpoint/[0-9]*/notes.json')
         found = json.loads(notes.read_text())
         del found['legs']
         notes.write_text(json.dumps(found))

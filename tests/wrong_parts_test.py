@@ -79,6 +79,28 @@ def test_it_is_refused_where_it_is_passed(call, message):
         call()
 
 
+def test_the_class_of_padding_is_none_of_an_example():
+    """−1 without `rows` is refused, or told by NaN, as any class that is none."""
+    batch = ep.Batch(X, np.array([-1, 0]))
+    (value, _), _ = ep.value_and_grad(SYSTEM, SOLVE, ESTIMATE)(PARAMS, batch)
+    assert np.isnan(value)
+    assert np.isnan(ep.loss(SYSTEM, SOLVE, ESTIMATE)(PARAMS, batch))
+    with pytest.raises(ValueError, match='the cost of example 0 is not finite'):
+        ep.check(SYSTEM, PARAMS, batch)
+    padded = ep.Batch(X, np.array([-1, 0]), np.array([-1, 0]))
+    (value, _), _ = ep.value_and_grad(SYSTEM, SOLVE, ESTIMATE)(PARAMS, padded)
+    alone = ep.Batch(X[1:], np.array([0]))
+    (wanted, _), _ = ep.value_and_grad(SYSTEM, SOLVE, ESTIMATE)(PARAMS, alone)
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+def test_check_has_something_to_look_at():
+    with pytest.raises(ValueError, match='the batch is empty'):
+        ep.check(SYSTEM, PARAMS, ep.Batch(X[:0], np.zeros((0, 3), np.float32)))
+    with pytest.raises(ValueError, match='has its own contour and correction'):
+        ep.check(SYSTEM, PARAMS, BATCH, SOLVE, ESTIMATE, correction='adjoint')
+
+
 def test_own_parts_of_any_kind_are_let_pass():
     """Functions, objects that are called, jitted and partial ones, any that JAX has."""
 

@@ -65,11 +65,14 @@ def check(
         as those of class indices out of range are.
     """
     parts.check(system=system)
+    if estimate is not None and (contour or correction):
+        raise ValueError('an estimator has its own contour and correction: leave them')
     solve = relaxation() if solve is None else solve
     if contour is None:
         contour = complex_step(1e-3) if system.holomorphic else symmetric(0.1)
     if estimate is not None:
         parts.check(estimate=estimate)
+    batch = parts.without_padding(batch)
     _check_finite(system, params, batch)
     method = contour_method(system, solve, contour=contour, correction=correction)
     name = 'plain EP' if correction is None else 'corrected EP'
@@ -96,6 +99,8 @@ def check(
 
 def _check_finite(system: System, params: Params, batch: Batch) -> None:
     """Raises ValueError for what no number of sweeps would mend."""
+    if not len(batch.x):
+        raise ValueError('the batch is empty: there is nothing to look at')
     if not jnp.all(jnp.isfinite(batch.x)):
         raise ValueError('inputs hold NaN or infinity: remove or repair them')
 

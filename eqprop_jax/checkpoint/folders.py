@@ -20,6 +20,8 @@ NOTES = 'notes.json'
 ADVICE = 'train again, or copy it again from where it was written'
 OWN = re.compile(rf'({BEST}|)([1-9][0-9]*)(\.orbax-checkpoint-tmp.*|)')
 """Names of checkpoints, and of what Orbax has not finished: others are not ours."""
+MARKS = (SUMS, '_CHECKPOINT_METADATA', 'orbax.checkpoint', 'commit_success.txt')
+"""Of these every save has one, and no folder of a user with a number for its name."""
 NUMBERS = (np.number, np.bool_)
 
 Workdir = epath.PathLike
@@ -72,8 +74,11 @@ def keep_only(folder: epath.Path, keep: int) -> None:
 
 def remove(folder: epath.Path, kept: Collection[epath.Path] = ()) -> None:
     """Removes the checkpoints in a folder, but for some; what is not ours stays."""
-    for path in _begun(folder):
-        if path.is_dir() and path not in kept and not os.path.islink(path):
+    for path, name in _begun(folder).items():
+        if not path.is_dir() or path in kept or os.path.islink(path):
+            continue
+        there = {entry.name for entry in path.iterdir()}
+        if name[3] or not there or not there.isdisjoint(MARKS):
             disk.remove(path)
 
 

@@ -219,5 +219,8 @@ def check_file(flag: flags.FlagHolder[str | None]) -> None:
     path = pathlib.Path(flag.value or 'none')
     if not path.parent.is_dir():
         fail(f'there is no folder {path.parent} for --{flag.name}')
+    own = path.name in (records.CONFIG, *records.OUTPUTS)
+    if own and (path.parent / records.CONFIG).is_file():
+        fail(f'--{flag.name}={path} is what a run keeps there: choose another name')
     if flag.value and path.is_dir():
         fail(f'--{flag.name}={path} is a folder: name a file')

@@ -21,6 +21,7 @@ For a cluster, --dry_run prints one command a run: see launch/slurm.sbatch.
 from eqprop_jax.cli import command, process
 
 import contextlib
+import functools
 import re
 import shlex
 import sys
@@ -68,6 +69,8 @@ def main(argv: list[str]) -> None:
     process.interrupted = 'interrupted; the same command goes on with what is missing'
     built = _built(module, runs)
     sweep.table(_with_others(runs, built))  # refuses before the first trains
+    kept = sweep.kept(changes.rows(module['sweep']), runs, WORKDIR.value)
+    _with_others(kept, _built(module, kept))
     number = 0
     for group in _groups(module, runs):
         number += len(group)
@@ -117,7 +120,7 @@ def _built(module: dict[str, Any], runs: list[Run]) -> dict[str, tuple]:
     for run in {run.row: run for run in runs}.values():
         with _naming(run):
             built = _build(module, run, alone=True)
-        rests_on = training.rests_on(built.dataset)
+        rests_on = training.rests_on(built)
         found[run.row] = built.config, built.defaults, rests_on
     return found
 
@@ -189,10 +192,11 @@ def _expand(module: dict[str, Any]) -> list[Run]:
     for name, row in chosen.items():
         if own := sorted(told & row.keys()):
             command.fail(f'row {name!r} sets {", ".join(own)} itself')
-    if not all(seed.isdecimal() for seed in SEEDS.value):
-        command.fail(f'--seeds takes integers, not {",".join(SEEDS.value)}')
+    seeds = ','.join(SEEDS.value)
+    if not seeds or not all(s.isdecimal() and int(s) < 2**31 for s in SEEDS.value):
+        command.fail(f'--seeds takes integers from 0 on, below 2^31, not {seeds!r}')
     if len(set(map(int, SEEDS.value))) < len(SEEDS.value):
-        command.fail(f'--seeds={",".join(SEEDS.value)} has a seed twice')
+        command.fail(f'--seeds={seeds} has a seed twice')
     return [
         sweep.Run(
             name,
@@ -206,13 +210,9 @@ def _expand(module: dict[str, Any]) -> list[Run]:
 
 def _groups(module: dict[str, Any], runs: list[Run]) -> list[list[Run]]:
     """Returns the runs that are trained together, in the order of their first ones."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        key = alike.program(_values(module, run))
-        if TOGETHER.value == 'no':
-            key = str(run.workdir)
-        groups.setdefault(key, []).append(run)
-    return list(groups.values())
+    if TOGETHER.value == 'no':
+        return [[run] for run in runs]
+    return alike.grouped(runs, functools.partial(_values, module))
 
 
 def _build(module: dict[str, Any], run: Run, *, alone: bool) -> training.Experiment:

@@ -93,14 +93,15 @@ def main(argv: list[str]) -> None:
     )
     training.agreement.agree(CONFIG.value.to_dict())
     experiment = config.experiment(CONFIG.value)
-    finished = training.is_finished(experiment, workdir) and not OVERWRITE.value
+    anew = OVERWRITE.value
+    finished = training.is_finished(experiment, workdir, anew=anew) and not anew
     if not finished:
         training.train_and_evaluate(
             experiment,
             workdir,
             save_every=SAVE_EVERY.value,
             keep=KEEP.value,
-            overwrite=OVERWRITE.value,
+            overwrite=anew,
             callbacks=_callbacks(experiment.config),
         )
     if not training.hosts.is_first():

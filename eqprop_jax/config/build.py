@@ -90,6 +90,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         diagnostics=Diagnostics(**values['diagnostics']),
         config=values,
         defaults=_defaults(values),
+        sources=plugins.digest(values['plugins']),
         **{key: values[key] for key in (*registry.TOP_LEVEL, 'accumulation_steps')},
     )
     _check_fit(built, learner())

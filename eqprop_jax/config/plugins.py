@@ -11,11 +11,13 @@ registered, so that it can be evaluated and diagnosed.
 """
 
 import functools
+import hashlib
 import importlib
 import inspect
 import os
 import pathlib
 import runpy
+import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -117,6 +119,19 @@ def used(values: Mapping[str, Any]) -> tuple[str, ...]:
     cost = _OWN.get(('cost', values['system'].get('cost')))
     every = [*map(_whole, values['plugins']), *filter(None, [*named, cost])]
     return tuple(dict.fromkeys(every))
+
+
+def digest(origins: Iterable[str]) -> str | None:
+    """Returns 16 digits of the SHA-256 of files and modules; None: there are none."""
+    paths = [
+        origin
+        if origin.endswith('.py')
+        else getattr(sys.modules.get(origin), '__file__', None)
+        for origin in origins
+    ]
+    contents = [pathlib.Path(path).read_bytes() for path in paths if path]
+    found = hashlib.sha256(b'\0'.join(contents)).hexdigest()[:16]
+    return found if contents else None
 
 
 def _whole(origin: str) -> str:

@@ -17,7 +17,6 @@ from eqprop_jax.analysis.methods import Method
 from eqprop_jax.config import registry, schema
 from eqprop_jax.config.build import experiment
 from eqprop_jax.config.schema import ConfigError
-from eqprop_jax.data import _splits as splits
 from eqprop_jax.training import legs, state
 from eqprop_jax.training.state import Experiment, TrainState
 from eqprop_jax.types import Solver, System
@@ -45,8 +44,12 @@ def restored(
             'build its parts again, and call eqprop_jax.checkpoint.restore'
         )
     built = experiment(ml_collections.ConfigDict(values))
-    if records.changed(workdir, {state.DATA: splits.digest(built.dataset)}):
-        logging.warning('%s was trained on other data than these', workdir)
+    for name, message in (
+        (state.DATA, 'was trained on other data than these'),
+        (state.PLUGINS, 'was trained with other plugins than these'),
+    ):
+        if records.changed(workdir, {name: state.rests_on(built).get(name)}):
+            logging.warning('%s %s', workdir, message)
     like = jax.eval_shape(lambda: state.init_state(built))
     accepts = legs.of(built)
     return built, checkpoint.restore(workdir, like, best=best, accepts=accepts)

@@ -26,10 +26,10 @@ def from_arrays(
     """Returns a data set of inputs and targets in memory.
 
     Inputs are images [n, height, width] or [n, height, width, channels], or features
-    [n, ...]; unsigned integers, or any numbers, which become float32. Targets are
-    classes, integers [n] from 0 on, or continuous, floating-point [n, ...]. Whatever
-    NumPy makes an array of will do: tensors of other libraries, lists of images of
-    Pillow, and so the columns of a data set of Hugging Face.
+    [n, ...]; unsigned integers of up to 32 bits, or others, which become float32.
+    Targets are classes, integers [n] from 0 on, or continuous, floating-point [n, ...].
+    Whatever NumPy makes an array of will do: tensors of other libraries, lists of
+    images of Pillow, and so the columns of a data set of Hugging Face.
 
     Args:
       train: inputs and targets to learn from.
@@ -97,7 +97,7 @@ def _split(where: str, pair: Any) -> Split:
         raise ValueError(f'{where} has to be a pair (inputs, targets)')
     inputs, targets = pair
     x, y = _array(f'{where}: inputs', inputs), _array(f'{where}: targets', targets)
-    x = x if x.dtype.kind == 'u' else x.astype(np.float32)
+    x = _kept(where, x)
     if x.ndim in (1, 3):
         x = x[..., None]
     if y.dtype.kind == 'f':
@@ -120,6 +120,23 @@ def _split(where: str, pair: Any) -> Split:
         y, values = np.full(y.shape, -1, np.int32), y
         y[known] = values[known]
     return Split(x, y)
+
+
+def _kept(where: str, x: np.ndarray) -> np.ndarray:
+    """Returns inputs as they are kept; tells where single precision loses them."""
+    if x.dtype.kind == 'u' and x.dtype.itemsize <= 4:
+        return x.astype(x.dtype.newbyteorder('='))
+    single = x.astype(np.float32)
+    if x.dtype.itemsize > 4:
+        lost = np.abs(x - single.astype(np.float64)).max(axis=0, initial=0)
+        spread = np.std(x.astype(np.float64), axis=0)
+        if np.any((lost > 0.01 * spread) & (lost > 0)):
+            logging.warning(
+                '%s: some differ by less than single precision keeps: subtract what '
+                'they have in common first',
+                where,
+            )
+    return single
 
 
 def _array(where: str, values: Values) -> np.ndarray:

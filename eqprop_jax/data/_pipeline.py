@@ -50,6 +50,9 @@ def to_device(split: Split) -> DeviceSplit:
     return DeviceSplit(jax.device_put(split.images), jax.device_put(split.labels))
 
 
+TINY = 1e-30  # a standard deviation of what is constant, in float32
+
+
 def normalizer(
     dataset: Dataset, normalization: str, std_factor: float = 1.0
 ) -> Preprocess:
@@ -128,11 +131,14 @@ def batch(
 def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation along the last axis, chunk by chunk."""
     axes = tuple(range(images.ndim - 1))
-    total, squares = np.zeros(images.shape[-1]), np.zeros(images.shape[-1])
-    for start in range(0, len(images), 4096):
-        chunk = images[start : start + 4096].astype(np.float64)
-        total += chunk.sum(axes)
-        squares += (chunk**2).sum(axes)
     count = images[..., 0].size
-    mean = total / count
-    return mean, np.maximum(np.sqrt(squares / count - mean**2), 1e-6)
+
+    def mean_of(fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        total = np.zeros(images.shape[-1])
+        for start in range(0, len(images), 4096):
+            total += fn(images[start : start + 4096].astype(np.float64)).sum(axes)
+        return total / count
+
+    mean = mean_of(lambda chunk: chunk)
+    std = np.sqrt(mean_of(lambda chunk: (chunk - mean) ** 2))
+    return mean, np.where(std > TINY, std, 1)

@@ -49,6 +49,7 @@ def summary_line(workdir: records.Folder) -> str:
     """Returns one line that says how the run ended."""
     folder = records.folder(workdir)
     summary = json.loads((folder / records.SUMMARY).read_text())
+    records.check_summary(workdir, summary)
     last, best = summary['last'], summary['best']
     curves = f'curves.{rcParams["savefig.format"]}'
     line = f'test error {100 * last["test"]["error"]:.2f} % after the last epoch'

@@ -23,6 +23,7 @@ against exact recurrent backprop, and stand in the 'eval' line of the same step:
     reference_converged, symmetric_share, spectral_radius, angle/<pair>, overall_angle
 """
 
+from eqprop_jax.records.claims import OUTPUTS as OUTPUTS
 from eqprop_jax.records.claims import changed as changed
 from eqprop_jax.records.claims import claim as claim
 from eqprop_jax.records.claims import differences as differences
@@ -37,6 +38,7 @@ from eqprop_jax.records.files import WorkdirError as WorkdirError
 from eqprop_jax.records.files import folder as folder
 from eqprop_jax.records.files import write_whole as write_whole
 from eqprop_jax.records.run import BIAS as BIAS
+from eqprop_jax.records.run import check_summary as check_summary
 from eqprop_jax.records.run import is_finished as is_finished
 from eqprop_jax.records.run import is_unfinished as is_unfinished
 from eqprop_jax.records.run import locked as locked

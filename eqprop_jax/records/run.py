@@ -61,6 +61,19 @@ def is_finished(workdir: Folder) -> bool:
     return path.exists()
 
 
+def check_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
+    """Raises WorkdirError if a summary is not of the records in its workdir."""
+    if not (files.folder(workdir) / METRICS).exists():
+        return
+    last = (summary.get('last') or {}).get('test') or {}
+    rows = [row for row in read(workdir) if row['split'] == 'test']
+    if 'error' in last and (not rows or rows[-1]['error'] != last['error']):
+        raise WorkdirError(
+            f'{files.folder(workdir) / SUMMARY} is of another run than {METRICS} '
+            'beside it: delete it, and run the same command again'
+        )
+
+
 def reopen(workdir: Folder) -> None:
     """Removes summary.json, so that a run that has ended can begin anew.
 

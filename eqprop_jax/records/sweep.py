@@ -8,6 +8,7 @@ import numpy as np
 
 from eqprop_jax.records import files
 from eqprop_jax.records.files import Folder, WorkdirError, read_json
+from eqprop_jax.records.run import check_summary
 from eqprop_jax.records.writer import SUMMARY
 
 NAME = 'sweep'
@@ -97,6 +98,25 @@ def others(runs: Sequence[Run], workdir: Folder) -> list[Run]:
     return found
 
 
+def kept(
+    rows: Mapping[str, Mapping[str, Any]], runs: Sequence[Run], workdir: Folder
+) -> list[Run]:
+    """Returns what a workdir has of rows that are not among the runs.
+
+    Args:
+      rows: the changes of every row of the experiment, by its name.
+      runs: of the rows that are trained.
+      workdir: as in `others`.
+    """
+    chosen, seed = {run.row for run in runs}, -1  # of none that is there
+    left_out = [
+        Run(name, {**row, 'seed': seed}, folder_of(workdir, name, seed))
+        for name, row in rows.items()
+        if name not in chosen
+    ]
+    return others(left_out, workdir)
+
+
 def merged(rows: list[dict[str, Any]], workdir: Folder) -> list[dict[str, Any]]:
     """Returns the rows, and those that a workdir has beside them.
 
@@ -153,6 +173,7 @@ def came_to(workdir: Folder) -> dict[str, float | None]:
     if not path.exists():
         return dict.fromkeys(COLUMNS)
     summary = read_json(path)
+    check_summary(workdir, summary)
     try:
         last, best = summary['last'], summary['best']
         return {

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from eqprop_jax import _parts as parts
@@ -30,6 +31,7 @@ from eqprop_jax.training.state import (
     REFERENCE_TOL,
     Diagnostics,
     Experiment,
+    TrainState,
     init_state,
     shapes_of,
 )
@@ -109,6 +111,10 @@ def fit(
     check_system(system, solve, estimate)
     optimizer = _adam(dataset, own) if optimizer is None else optimizer
     parts.check(optimizer=optimizer)
+    if (penalty is None and penalty_weight != 1) or not math.isfinite(penalty_weight):
+        raise ValueError(
+            f'penalty_weight={penalty_weight} needs a penalty, and is finite'
+        )
     experiment = Experiment(
         system=system,
         solve=solve,
@@ -160,13 +166,25 @@ def _trained(
 
 
 def _program(run: Experiment) -> str:
-    """Returns 16 digits of the SHA-256 of a chunk of steps, as JAX lowers it."""
-    state = jax.eval_shape(lambda: init_state(run))
+    """Returns 16 digits of the SHA-256 of where it starts, and of its steps."""
+    state = init_state(run)
     train = mesh.place(run.dataset.train, run.mesh)
     numbers = (jax.ShapeDtypeStruct((), jnp.int32),) * 3
     chunk: Any = programs.make_train_chunk(run)
     text = chunk.lower(state, train, *numbers).as_text()
+    text += _start(state)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _start(state: TrainState) -> str:
+    """Returns length and direction of all arrays, to digits that machines share."""
+    found = []
+    for leaf in jax.tree.leaves(state):
+        values = np.asarray(leaf, np.float64).ravel()
+        length = np.linalg.norm(values)
+        along = values @ np.cos(np.arange(values.size)) / max(length, 1e-300)
+        found.append(f'{length:.3e} {along:.3f}')
+    return ', '.join(found)
 
 
 def _adam(dataset: Dataset, own: Mapping[str, int]) -> optax.GradientTransformation:
@@ -188,8 +206,10 @@ def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
     for name, value in own.items():
         least = 0 if name in ('seed', 'eval_every_steps') else 1
         if not (int(value) == value and least <= value < 2**31):
-            kind = 'positive integer' if least else 'integer from 0 on'
-            raise ValueError(f'{name} has to be a {kind}, not {value}')
+            kind = 'positive' if least else 'not negative'
+            raise ValueError(
+                f'{name} has to be an integer, {kind} and below 2^31, not {value}'
+            )
     size, examples = own['batch_size'], len(dataset.train.labels)
     if size > examples:
         raise ValueError(

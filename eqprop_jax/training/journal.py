@@ -42,7 +42,7 @@ class Journal:
     ):
         self.experiment, self.workdir, self._keep = experiment, workdir, keep
         self._callbacks = callbacks if hosts.is_first() else ()
-        finished = legs.is_finished(experiment, workdir)
+        finished = legs.is_finished(experiment, workdir, anew=overwrite)
         self.ended: TrainState | None = None
         """The last state of a run that has ended before: there is nothing to do."""
         if finished and not overwrite:

@@ -1,5 +1,6 @@
 """The legs of a run: where it begins, or goes on, and what each leg is computed by."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 
 from eqprop_jax import checkpoint, records
 from eqprop_jax.training import hosts
-from eqprop_jax.training.state import Experiment, TrainState, init_state
+from eqprop_jax.training.state import Experiment, TrainState, init_state, rests_on
 
 CONFIG = 'config'  # in the notes of a checkpoint
 
@@ -27,18 +28,31 @@ def distinct(values: Iterable[str | None]) -> str | None:
     return ', '.join(dict.fromkeys(filter(None, values))) or None
 
 
-def is_finished(experiment: Experiment, workdir: str | os.PathLike[str]) -> bool:
+def is_finished(
+    experiment: Experiment, workdir: str | os.PathLike[str], *, anew: bool = False
+) -> bool:
     """Returns, on all hosts, whether the run has come to its end in a workdir.
 
     Args:
       experiment: from `eqprop_jax.config.experiment`.
       workdir: as of `train_and_evaluate`.
+      anew: whether it is to begin anew then, on whatever it rests now.
 
     Raises:
-      WorkdirError: if the workdir holds the run of another configuration.
+      WorkdirError: if the workdir holds the run of another configuration, or one that
+        has ended and rests on something else.
     """
-    records.claim(workdir, experiment.config, defaults=experiment.defaults, write=False)
+    claim = functools.partial(
+        records.claim,
+        workdir,
+        experiment.config,
+        defaults=experiment.defaults,
+        write=False,
+    )
+    claim()
     (ended,) = hosts.largest(int(hosts.is_first() and records.is_finished(workdir)))
+    if ended and not anew:
+        claim(rests_on=rests_on(experiment))
     return bool(ended)
 
 

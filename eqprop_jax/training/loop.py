@@ -127,7 +127,7 @@ def train_together(
             lock = functools.partial(locks.enter_context, records.locked(workdir))
             agreement.first_does(lock)
             agreement.share(workdir)
-        basis = rests_on(experiments[0].dataset)  # of all of them
+        basis = rests_on(experiments[0])  # and all of them
         agreement.agree_on(basis)
         journals = [
             Journal(

@@ -25,7 +25,7 @@ SETTINGS = (
     *('jax_threefry_partitionable', 'jax_random_seed_offset'),
     *('jax_enable_x64', 'jax_default_matmul_precision'),
 )
-DATA = 'data_sha256'
+DATA, PLUGINS = 'data_sha256', 'plugins_sha256'
 KIND = 'threefry2x32'  # of all keys
 
 REFERENCE_TOL = 1e-5
@@ -100,6 +100,8 @@ class Experiment(NamedTuple):
     """The plain values that it was built from, to write down: training reads none."""
     defaults: Mapping[str, Any]
     """What the keys stand for that it may leave out, by dotted name."""
+    sources: str | None = None
+    """Digest of the files that parts of one's own are registered in."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -112,14 +114,11 @@ class Experiment(NamedTuple):
         return self.steps_per_epoch * self.num_epochs
 
 
-def rests_on(dataset: Dataset) -> dict[str, Any]:
-    """Returns what the numbers of a run depend on beside its configuration, by name.
-
-    Args:
-      dataset: what it is trained and measured on.
-    """
+def rests_on(experiment: Experiment) -> dict[str, Any]:
+    """Returns what the numbers of a run depend on beside its configuration, by name."""
     settings = {name: getattr(jax.config, name) for name in SETTINGS}
-    return {DATA: splits.digest(dataset), **settings}
+    own = {PLUGINS: experiment.sources} if experiment.sources else {}
+    return {DATA: splits.digest(experiment.dataset), **settings, **own}
 
 
 def stream(seed: int | jax.Array, name: str) -> jax.Array:
