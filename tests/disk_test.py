@@ -390,9 +390,10 @@ def test_in_a_bucket(monkeypatch):
     (records.folder(workdir) / records.CONFIG).unlink()
     with pytest.raises(records.WorkdirError, match='holds metrics.jsonl but no config'):
         records.claim(workdir, tally().config)
-    for name in ('1/x', 'best_2/x', '3.orbax-checkpoint-tmp-1/x', '6_backup/x'):
+    ours = ('1/SHA256SUMS', 'best_2/SHA256SUMS', '3.orbax-checkpoint-tmp-1/x')
+    for name in (*ours, '6_backup/x', '7/x'):
         (records.folder(workdir) / 'checkpoint' / name).write_text('x')
-    assert folders.highest_number(folders.folder_of(workdir)) == 3
+    assert folders.highest_number(folders.folder_of(workdir)) == 7
     checkpoint.remove(workdir)
     left = (records.folder(workdir) / 'checkpoint').iterdir()
-    assert [path.name for path in left] == ['6_backup']
+    assert sorted(path.name for path in left) == ['6_backup', '7']

@@ -81,14 +81,16 @@ def newest(workdir: Workdir, accepts: Accepts = lambda notes: True) -> int | Non
     for number in reversed(folders.numbers(folder, '')):
         path = folder / str(number)
         try:
-            if folders.is_finished(path):
-                folders.check_whole(path)
-                if accepts(_notes(path)):
-                    return number
-                logging.warning('%s is of another run, and is passed over', path)
+            if not folders.is_finished(path):
+                continue
+            folders.check_whole(path)
         except CheckpointError as error:
             damage = str(error).removesuffix(f': {folders.ADVICE}')
             logging.warning('%s: an earlier one is taken, or else the start', damage)
+            continue
+        if accepts(_notes(path)):
+            return number
+        logging.warning('%s is of another run, and is passed over', path)
     return None
 
 
