@@ -250,6 +250,9 @@ GONE = {
 }
 
 
+METADATA = '_CHECKPOINT_METADATA'
+
+
 class TestTheFolderOfARun:
     @pytest.mark.parametrize('name', GONE)
     def test_is_compared_before_every_record(self, tmp_path, name):
@@ -310,7 +313,10 @@ class TestTheFolderOfARun:
         monkeypatch.setattr(records.Writer, 'write', counted)
         with pytest.raises((records.WorkdirError, checkpoint.CheckpointError)):
             runs.train(tally(), workdir, save_every=0.0)
-        assert [content(workdir)] == after
+        for found in (*after, now := content(workdir)):
+            for path in [path for path in found if path.name == METADATA]:
+                del found[path]  # Orbax may just finish one
+        assert [now] == after
         state = runs.train(tally(), tmp_path / 'away', save_every=0.0)
         whole = runs.train(tally(), tmp_path / 'whole')
         runs.assert_equal(state, whole)
