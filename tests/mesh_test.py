@@ -115,7 +115,9 @@ def test_whatever_is_trained(name):
         assert 0 < wanted[1].metrics['skipped'] < 1
 
 
-@pytest.mark.parametrize(('name', 'devices'), zip(CHANGES, [1, 3] * 5, strict=False))
+@pytest.mark.parametrize(
+    ('name', 'devices'), list(zip(CHANGES, [1, 3] * 5, strict=False))
+)
 def test_a_batch_in_turns_is_the_batch(name, devices):
     """Of 20 examples, by 3 turns: on one device 7, 7 and 6, and on three two to 3."""
     turns = {'accumulation_steps': 3}
