@@ -67,7 +67,7 @@ def check_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
         return
     last = (summary.get('last') or {}).get('test') or {}
     rows = [row for row in read(workdir) if row['split'] == 'test']
-    if 'error' in last and (not rows or rows[-1]['error'] != last['error']):
+    if rows and 'error' in last and rows[-1]['error'] != last['error']:
         raise WorkdirError(
             f'{files.folder(workdir) / SUMMARY} is of another run than {METRICS} '
             'beside it: delete it, and run the same command again'
