@@ -30,7 +30,6 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, jacobian, tree
 from eqprop_jax._program import Drive
 from eqprop_jax.estimators import _local_rule as local_rule
@@ -104,8 +103,7 @@ def contour(
       ValueError: for complex points on a system that is not holomorphic, an unknown
         correction, a negative noise, or noise together with `skip_unconverged`.
     """
-    parts.check(solve=solve)
-    phases.check(system, contour)
+    phases.check(system, contour, solve=solve)
     check_correction(correction)
     check_noise(noise)
     if noise and skip_unconverged:

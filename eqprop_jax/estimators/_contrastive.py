@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool
 
-from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import _local_rule as local_rule
 from eqprop_jax.estimators import _phases as phases
@@ -68,8 +67,7 @@ def contrastive(
       ValueError: for a system without Φ, or complex points on one that is not
         holomorphic.
     """
-    parts.check(solve=solve)
-    phases.check(system, contour)
+    phases.check(system, contour, solve=solve)
     if system.primitive is None:
         raise ValueError(
             'the contrastive rule needs a primitive Φ, which this system does not have '

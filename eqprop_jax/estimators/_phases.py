@@ -90,11 +90,9 @@ def relax(
     """Relaxes F − β_k ∂C/∂s from the free equilibrium, for every nudge of a contour.
 
     Returns the outcome, the phases, and the rates that they started from: with noise
-    those at the end of one more free phase.
-
-    Raises:
-      TypeError: if the free state is complex, or nudges are and it is half precision.
-      ValueError: if a random sign has no key, or nudges are fewer than devices.
+    those at the end of one more free phase. Raises TypeError for a complex free state,
+    or complex nudges in half precision; ValueError for random signs without a key, or
+    fewer nudges than devices.
     """
     dynamics.check_real('an estimator', free.state)
     sign = points.sign(ways.contour, rng)
@@ -188,12 +186,9 @@ def _phase(
     return Phase(nudges.weight, found)
 
 
-def check(system: System, contour: Contour) -> None:
-    """Raises ValueError for complex nudges of a system that is not holomorphic.
-
-    And TypeError for a part that is none.
-    """
-    parts.check(system=system, contour=contour)
+def check(system: System, contour: Contour, **others: Any) -> None:
+    """Raises ValueError for complex nudges of a system that is not holomorphic."""
+    parts.check(system=system, contour=contour, **others)
     if contour.is_complex and not system.holomorphic:
         raise ValueError(
             'this contour has complex nudges, and the system is not holomorphic (its '

@@ -104,17 +104,11 @@ def fit(
         data, or of another program: that of other parts, or on other devices.
     """
     numbers = (seed, num_epochs, batch_size, log_every_steps, eval_every_steps)
-    own = dict(zip(NUMBERS, numbers, strict=True))
-    _check(dataset, own)
-    own = {name: int(value) for name, value in own.items()}
+    own = _checked(dataset, dict(zip(NUMBERS, numbers, strict=True)))
     solve = solvers.relaxation(tol=1e-3, max_steps=100) if solve is None else solve
     check_system(system, solve, estimate)
     optimizer = _adam(dataset, own) if optimizer is None else optimizer
-    parts.check(optimizer=optimizer)
-    if (penalty is None and penalty_weight != 1) or not math.isfinite(penalty_weight):
-        raise ValueError(
-            f'penalty_weight={penalty_weight} needs a penalty, and is finite'
-        )
+    _check_parts(optimizer, penalty, penalty_weight)
     experiment = Experiment(
         system=system,
         solve=solve,
@@ -134,22 +128,27 @@ def fit(
         **FIXED,
         **own,
     )
-    every = [callbacks] if callable(callbacks) else list(callbacks)
-    return _trained(experiment, workdir, every, progress=progress)
+    return _trained(experiment, workdir, callbacks, progress=progress)
+
+
+def _check_parts(optimizer: Any, penalty: Penalty | None, weight: float) -> None:
+    """Raises TypeError for no optimizer, and ValueError for a weight without use."""
+    parts.check(optimizer=optimizer)
+    if (penalty is None and weight != 1) or not math.isfinite(weight):
+        raise ValueError(f'penalty_weight={weight} needs a penalty, and is finite')
 
 
 def _trained(
     run: Experiment,
     workdir: str | os.PathLike[str] | None,
-    callbacks: Sequence[Callback],
+    callbacks: Callback | Sequence[Callback],
     *,
     progress: bool,
 ) -> Fit:
     """Returns what a run came to, in its folder or in one that is removed again."""
     shapes_of(run.system, run.dataset)
-    train = functools.partial(
-        train_and_evaluate, progress=progress, callbacks=callbacks
-    )
+    every = [callbacks] if callable(callbacks) else list(callbacks)
+    train = functools.partial(train_and_evaluate, progress=progress, callbacks=every)
     if workdir is not None:
         made = {'data': splits.digest(run.dataset), 'program': _program(run)}
         run = run._replace(config={**run.config, **made})
@@ -199,8 +198,11 @@ def _adam(dataset: Dataset, own: Mapping[str, int]) -> optax.GradientTransformat
     )
 
 
-def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
-    """Raises ValueError for a number out of range, and TypeError for no data set."""
+def _checked(dataset: Dataset, own: Mapping[str, int]) -> dict[str, int]:
+    """Returns numbers as integers.
+
+    Raises ValueError for one out of range, and TypeError for no data set.
+    """
     if not isinstance(dataset, Dataset):
         raise TypeError('the data set is one of data.load or data.from_arrays')
     for name, value in own.items():
@@ -216,3 +218,4 @@ def _check(dataset: Dataset, own: Mapping[str, int]) -> None:
             f'batch_size={size} is more than the {examples} training examples of '
             f'{dataset.name!r}'
         )
+    return {name: int(value) for name, value in own.items()}
