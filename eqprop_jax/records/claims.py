@@ -13,6 +13,7 @@ from eqprop_jax.records.writer import CONFIG, METRICS, SUMMARY
 
 RESTS_ON = 'rests_on'  # a key of config.json, beside those of the configuration
 OUTPUTS = (METRICS, SUMMARY, BIAS, 'checkpoint', 'tensorboard', 'curves.png')
+"""What runs leave in a workdir, beside config.json."""
 
 
 def claim(

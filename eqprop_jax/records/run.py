@@ -62,7 +62,15 @@ def is_finished(workdir: Folder) -> bool:
 
 
 def check_summary(workdir: Folder, summary: Mapping[str, Any]) -> None:
-    """Raises WorkdirError if a summary is not of the records in its workdir."""
+    """Compares the last test error of a summary with that of the records.
+
+    Args:
+      workdir: of a run; one without records says nothing.
+      summary: as summary.json has it.
+
+    Raises:
+      WorkdirError: if they are not of one run.
+    """
     if not (files.folder(workdir) / METRICS).exists():
         return
     last = (summary.get('last') or {}).get('test') or {}
