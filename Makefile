@@ -50,7 +50,7 @@ notebooks: $(STAMP)  ## Make the .ipynb from their .py, and run them
 benchmark: $(STAMP)  ## Time every method beside backprop and published schedules
 	$(BIN)/python launch/benchmark.py $(ARGS)
 
-test: $(STAMP)  ## Run the quick tests, in five minutes on two cores
+test: $(STAMP)  ## Run the quick tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not whole" $(ARGS)
 
 test-all: $(STAMP)  ## Run all tests: also whole runs, programs, devices, every pair

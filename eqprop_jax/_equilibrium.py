@@ -61,8 +61,8 @@ def relax(
       step_size: of its sweeps.
 
     Raises:
-      TypeError: if a solver that keeps the trajectory is differentiated: call the
-        solver itself.
+      TypeError: for a part that is none; and if a solver that keeps the trajectory is
+        differentiated: call the solver itself.
       ValueError: for an unknown method or a number outside its range.
     """
     parts.check(system=system, solve=solve)

@@ -1,4 +1,4 @@
-"""Whether what is passed as a part or a batch is one, told in words.
+"""Whether what is passed as a part of a run is one, told in words.
 
 A factory that was not called, or the name of a part, would otherwise fail far from
 where it was passed.
@@ -6,10 +6,6 @@ where it was passed.
 
 import inspect
 from typing import Any
-
-import jax.numpy as jnp
-
-from eqprop_jax.types import Batch
 
 HOMES = {
     'system': 'eqprop_jax.systems, like mlp((64, 32, 10))',
@@ -40,15 +36,6 @@ def check(**given: Any) -> None:
         if callable(part):
             what = f'{getattr(part, "__name__", what)} (if that makes one, call it)'
         raise TypeError(f'{name} has to be from {HOMES[name]}, not {what}')
-
-
-def without_padding(batch: Batch) -> Batch:
-    """Returns a batch in which −1, the class of padding, is no class unless it is."""
-    y = jnp.asarray(batch.y)
-    if batch.rows is not None or jnp.issubdtype(y.dtype, jnp.inexact):
-        return batch
-    y = y.astype(jnp.int32)
-    return batch._replace(y=jnp.where(y < 0, jnp.iinfo(jnp.int32).max, y))
 
 
 def _takes(fn: Any, arguments: tuple[str, ...]) -> bool:

@@ -4,7 +4,8 @@
     value_and_grad    both in one call, with what they were read off from
     block             θ, x ↦ s*             what it passes on is an estimator's
 
-They go inside of `jit`, `vmap`, optax, modules of flax or equinox, and any chain.
+They go inside of `jit`, `vmap`, optax, and modules of flax or equinox, behind a stem,
+in front of a head and in chains, and are differentiated like any other function.
 """
 
 import functools
@@ -17,7 +18,6 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from eqprop_jax import _axes as axes
-from eqprop_jax import _parts as parts
 from eqprop_jax import dynamics, tree
 from eqprop_jax.estimators import recurrent_backprop
 from eqprop_jax.estimators._marked import check
@@ -63,12 +63,12 @@ def value_and_grad(
       cost of the examples, `grads` are like params, and `aux` is an `Aux`.
 
     Raises:
+      TypeError: for a part that is none, as a factory that was not called.
       ValueError: if the estimator is of another system.
     """
     check(system, solve, estimate)
 
     def run(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple:
-        batch = parts.without_padding(batch)
         free = dynamics.relax(system, params, batch.x, solve)
         found = estimate(params, batch, free, rng)
         scores = system.predict(params, free.rates)
@@ -102,15 +102,14 @@ def loss(
       estimate: from `eqprop_jax.estimators`, of this very system.
 
     Raises:
-      TypeError: in forward mode, for second derivatives, and for the gradient in x of
-        an estimator without δ.
+      TypeError: in forward mode, for second derivatives, for the gradient in x of an
+        estimator without δ, and for a part that is none.
       ValueError: if the estimator is of another system.
     """
     run = value_and_grad(system, solve, estimate)
 
     @jax.custom_vjp
     def cost(params: Params, batch: Batch, rng: jax.Array | None = None) -> Array:
-        batch = parts.without_padding(batch)
         free = dynamics.relax(system, params, batch.x, solve)
         return _mean_cost(system, params, batch, free)
 
@@ -164,7 +163,8 @@ def block(
 
     Raises:
       KeyError: for an unknown layer.
-      TypeError: in forward mode, for second derivatives, and if there is no δ.
+      TypeError: in forward mode, for second derivatives, if there is no δ, and for a
+        part that is none.
 
     References:
       Nest and Ernoult 2024, https://arxiv.org/abs/2409.03673

@@ -114,17 +114,17 @@ def test_under_nudges_too(animal, size, kind):
 
 @pytest.mark.parametrize('scores_type', ['float32', 'complex128'])
 def test_targets_are_those_of_one_hot_encoding(scores_type):
-    """Soft ones pass; −1 is a filler's, and what is no class is told by a NaN."""
+    """Soft ones pass, and what is no class is told by a NaN."""
     scores = jnp.zeros((4, 3), scores_type)
     real = jnp.real(scores).dtype
-    for y in (np.array([2, 0, -1, 1]), jnp.array([2, 0, -1, 1], 'int8')):
+    for y in (np.array([2, 0, 1, 1]), jnp.array([2, 0, 1, 1], 'int8')):
         found = costs.targets(scores, y)
         assert found.dtype == real
-        np.testing.assert_array_equal(found, np.eye(4, 3)[[2, 0, 3, 1]])
+        np.testing.assert_array_equal(found, np.eye(3)[[2, 0, 1, 1]])
     soft = np.full((4, 3), 1 / 3)
     np.testing.assert_array_equal(costs.targets(scores, soft), soft.astype(real))
-    outside = costs.targets(scores, jnp.array([0, 3, 1, 2]))
-    assert jnp.isnan(outside).any(axis=1).tolist() == [False, True, False, False]
+    outside = costs.targets(scores, jnp.array([0, 3, -1, 2]))
+    assert jnp.isnan(outside).any(axis=1).tolist() == [False, True, True, False]
     for y in (jnp.zeros(4), jnp.zeros(3, int), jnp.zeros((4, 1), int)):
         with pytest.raises(ValueError, match='one-hot.*class indices, integers'):
             costs.targets(scores, y)

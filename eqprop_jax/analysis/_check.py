@@ -61,18 +61,19 @@ def check(
       rng: key of random probes; None: that of 0.
 
     Raises:
-      ValueError: as `estimators.contour`; and for inputs or costs that are not finite,
-        as those of class indices out of range are.
+      TypeError: for a part that is none.
+      ValueError: as `estimators.contour`; for a contour or correction beside an
+        estimator, an empty batch, and inputs or costs that are not finite, as those of
+        class indices out of range are.
     """
     parts.check(system=system)
-    if estimate is not None and (contour or correction):
-        raise ValueError('an estimator has its own contour and correction: leave them')
+    if estimate is not None:
+        parts.check(estimate=estimate)
+        if contour or correction:
+            raise ValueError('an estimator has its own contour and correction')
     solve = relaxation() if solve is None else solve
     if contour is None:
         contour = complex_step(1e-3) if system.holomorphic else symmetric(0.1)
-    if estimate is not None:
-        parts.check(estimate=estimate)
-    batch = parts.without_padding(batch)
     _check_finite(system, params, batch)
     method = contour_method(system, solve, contour=contour, correction=correction)
     name = 'plain EP' if correction is None else 'corrected EP'

@@ -9,12 +9,13 @@ from eqprop_jax.cli import process
 import functools
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 try:
     import jax
@@ -27,6 +28,7 @@ from eqprop_jax.data import NotPreparedError
 from eqprop_jax.training.display import Display
 from eqprop_jax.training.interrupts import Interrupted, Watch
 
+T = TypeVar('T')
 OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in JAX's words
 TOLD = (
     checkpoint.CheckpointError,
@@ -212,6 +214,17 @@ def begin(argv: list[str], verbosity: int = logging.WARNING) -> None:
     if 'compilation_cache' in flags.FLAGS and flags.FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', flags.FLAGS.compilation_cache)
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+def matching(flag: flags.FlagHolder[str], named: Mapping[str, T]) -> dict[str, T]:
+    """Returns what has a name that the expression of a flag matches; fails if none."""
+    try:
+        found = {n: one for n, one in named.items() if re.search(flag.value, n)}
+    except re.error as error:
+        fail(f'--{flag.name}={flag.value} is no regular expression: {error}')
+    if not found:
+        fail(f'--{flag.name}={flag.value}: choose from {", ".join(named)}')
+    return found
 
 
 def check_file(flag: flags.FlagHolder[str | None]) -> None:

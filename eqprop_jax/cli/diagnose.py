@@ -9,14 +9,10 @@ bias.json and bias.png in the workdir.
 
 from eqprop_jax.cli import command
 
-import re
-from collections.abc import Mapping
-
 import jax
 from absl import flags
 
 from eqprop_jax import analysis, config, records, training
-from eqprop_jax.analysis.methods import Method
 from eqprop_jax.figures import bias
 from eqprop_jax.training.state import KIND
 
@@ -41,7 +37,7 @@ def main(argv: list[str]) -> None:
     workdir = records.folder(WORKDIR.value)
     experiment, state = config.restored(workdir)
     settled, methods = config.bias_methods(experiment)
-    methods = _chosen(methods)
+    methods = command.matching(ONLY, methods)
     print(
         f'measuring {len(methods)} estimators, each of which is compiled first: '
         f'{", ".join(methods)}',
@@ -64,17 +60,6 @@ def main(argv: list[str]) -> None:
         command.fail(str(error))
     print(table(report))
     print(f'\nbias.json and {path.name} are in {workdir}')
-
-
-def _chosen(methods: Mapping[str, Method]) -> dict[str, Method]:
-    """Returns the estimators that are asked for."""
-    try:
-        found = {n: m for n, m in methods.items() if re.search(ONLY.value, n)}
-    except re.error as error:
-        command.fail(f'--only={ONLY.value} is no regular expression: {error}')
-    if not found:
-        command.fail(f'--only={ONLY.value}: choose from {", ".join(methods)}')
-    return found
 
 
 def table(report: analysis.Report) -> str:

@@ -180,12 +180,7 @@ def _expand(module: dict[str, Any]) -> list[Run]:
         rows = changes.rows(module['sweep'])
     except config.ConfigError as error:
         command.fail(f'{CONFIG.value}: {error}')
-    try:
-        chosen = {n: row for n, row in rows.items() if re.search(ONLY.value, n)}
-    except re.error as error:
-        command.fail(f'--only={ONLY.value} is no regular expression: {error}')
-    if not chosen:
-        command.fail(f'--only={ONLY.value}: choose from {", ".join(rows)}')
+    chosen = command.matching(ONLY, rows)
     told = {key[1] for key in map(OVERRIDE.match, OVERRIDES) if key}
     if 'seed' in told:
         command.fail('--seeds chooses the seed of every row')

@@ -44,11 +44,12 @@ def restored(
             'build its parts again, and call eqprop_jax.checkpoint.restore'
         )
     built = experiment(ml_collections.ConfigDict(values))
+    here = state.rests_on(built)
     for name, message in (
         (state.DATA, 'was trained on other data than these'),
         (state.PLUGINS, 'was trained with other plugins than these'),
     ):
-        if records.changed(workdir, {name: state.rests_on(built).get(name)}):
+        if records.changed(workdir, {name: here.get(name)}):
             logging.warning('%s %s', workdir, message)
     like = jax.eval_shape(lambda: state.init_state(built))
     accepts = legs.of(built)

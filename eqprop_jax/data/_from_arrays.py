@@ -96,8 +96,7 @@ def _split(where: str, pair: Any) -> Split:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f'{where} has to be a pair (inputs, targets)')
     inputs, targets = pair
-    x, y = _array(f'{where}: inputs', inputs), _array(f'{where}: targets', targets)
-    x = _kept(where, x)
+    x, y = as_inputs(f'{where}: inputs', inputs), _array(f'{where}: targets', targets)
     if x.ndim in (1, 3):
         x = x[..., None]
     if y.dtype.kind == 'f':
@@ -122,8 +121,9 @@ def _split(where: str, pair: Any) -> Split:
     return Split(x, y)
 
 
-def _kept(where: str, x: np.ndarray) -> np.ndarray:
+def as_inputs(where: str, values: Values) -> np.ndarray:
     """Returns inputs as they are kept; tells where single precision loses them."""
+    x = _array(where, values)
     if x.dtype.kind == 'u' and x.dtype.itemsize <= 4:
         return x.astype(x.dtype.newbyteorder('='))
     single = x.astype(np.float32)

@@ -126,7 +126,7 @@ def targets(scores: Scores, y: Shaped[ArrayLike, 'B ...']) -> Array:
 
     They may be one-hot, soft or continuous, of as many numbers an example as there are
     scores, in any shape; or class indices, integers [B]. An index that is no class has
-    NaN; −1, of padding, zeros.
+    NaN.
     """
     y, dtype = jnp.asarray(y), jnp.real(scores).dtype
     inexact = jnp.issubdtype(y.dtype, jnp.inexact)
@@ -141,5 +141,5 @@ def targets(scores: Scores, y: Shaped[ArrayLike, 'B ...']) -> Array:
             'number for each score'
         )
     one_hot = jax.nn.one_hot(y, scores.shape[1], dtype=dtype)
-    known = (y >= -1) & (y < scores.shape[1])
+    known = (y >= 0) & (y < scores.shape[1])
     return jnp.where(known[:, None], one_hot, jnp.nan)

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from eqprop_jax import dynamics
+from eqprop_jax.data._from_arrays import as_inputs
 from eqprop_jax.training.state import Experiment, TrainState
 from eqprop_jax.types import Params
 
@@ -40,7 +40,8 @@ class Fit(NamedTuple):
         Raises:
           ValueError: for inputs of another shape, or no real numbers.
         """
-        run, raw = self.run, _numbers(x)
+        run = self.run
+        raw = x if isinstance(x, jax.Array) else jnp.asarray(as_inputs('inputs', x))
         wanted = run.dataset.train.images.shape[1:]
         if (*raw.shape[1:], 1) == wanted:
             raw = raw[..., None]
@@ -62,14 +63,3 @@ class Fit(NamedTuple):
         last = self.history[-1]
         error = f'{last["split"]} error {last["error"]:.4g}'
         return f'Fit({error} after {int(self.state.step)} steps)'
-
-
-def _numbers(x: ArrayLike) -> Array:
-    """Returns numbers as an array; integers of 64 bits, which JAX cuts, as float32."""
-    raw = x if isinstance(x, jax.Array) else np.asarray(x)
-    if raw.dtype.kind not in 'biuf':
-        raise ValueError(f'inputs are {raw.dtype}, no real numbers')
-    if isinstance(raw, np.ndarray):
-        wide = raw.dtype.kind in 'iu' and raw.dtype.itemsize > 4
-        raw = raw.astype(np.float32 if wide else raw.dtype.newbyteorder('='))
-    return jnp.asarray(raw)

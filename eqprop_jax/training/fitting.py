@@ -90,24 +90,24 @@ def fit(
       seed: of the initial parameters, the order of examples and all that is drawn.
       log_every_steps: steps that one record of training is the mean of.
       eval_every_steps: steps between evaluations; 0: at the end of every epoch.
-      diagnose: whether 100 examples are held against recurrent backprop then, too.
+      diagnose: whether δ of 100 examples is held against recurrent backprop then.
       workdir: where records and checkpoints stay, an interrupted run goes on, and what
         one that has ended came to is read. None: nothing stays.
       callbacks: one or several, called with (step, metrics) at every record.
-      progress: show a progress bar.
+      progress: show a bar.
 
     Raises:
-      ValueError: if the system does not fit the data, the estimator is of another one,
-        or a number is out of range.
+      TypeError: for a part that is none.
+      ValueError: if system and data do not fit, the estimator is of another system, or
+        a number is out of range.
       TrainingError: if the loss or a gradient turns non-finite.
       WorkdirError: as `train_and_evaluate`; also if a workdir has the run of other
         data, or of another program: that of other parts, or on other devices.
     """
-    numbers = (seed, num_epochs, batch_size, log_every_steps, eval_every_steps)
+    numbers = seed, num_epochs, batch_size, log_every_steps, eval_every_steps
     own = _checked(dataset, dict(zip(NUMBERS, numbers, strict=True)))
     solve = solvers.relaxation(tol=1e-3, max_steps=100) if solve is None else solve
     check_system(system, solve, estimate)
-    optimizer = _adam(dataset, own) if optimizer is None else optimizer
     _check_parts(optimizer, penalty, penalty_weight)
     experiment = Experiment(
         system=system,
@@ -115,7 +115,7 @@ def fit(
         estimate=estimate,
         learn=estimate,
         exact=estimators.recurrent_backprop(system, tol=REFERENCE_TOL, method='aitken'),
-        optimizer=optimizer,
+        optimizer=_adam(dataset, own) if optimizer is None else optimizer,
         dataset=dataset,
         preprocess=pipeline.normalizer(dataset, normalization),
         augment=augment,
@@ -133,9 +133,12 @@ def fit(
 
 def _check_parts(optimizer: Any, penalty: Penalty | None, weight: float) -> None:
     """Raises TypeError for no optimizer, and ValueError for a weight without use."""
-    parts.check(optimizer=optimizer)
+    if optimizer is not None:
+        parts.check(optimizer=optimizer)
     if (penalty is None and weight != 1) or not math.isfinite(weight):
-        raise ValueError(f'penalty_weight={weight} needs a penalty, and is finite')
+        raise ValueError(
+            f'penalty_weight has to be finite, and 1 without a penalty, not {weight}'
+        )
 
 
 def _trained(
